@@ -1,0 +1,180 @@
+//! The gateway's Envoy files: rendering the two templates of `envoy/`, and checking a configuration of one's own.
+
+mod check;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+pub use check::check;
+
+/// `envoy/bootstrap.yaml`: listener, chain, routes, cluster.
+const BOOTSTRAP: &str = include_str!("../../../envoy/bootstrap.yaml");
+/// `envoy/filter.yaml`: the wasm filter with its policy, as Envoy reads it by ECDS.
+const FILTER: &str = include_str!("../../../envoy/filter.yaml");
+/// How a route to the upstream without any CORS policy is written.
+const NO_CORS_ROUTE: &str = "              - {match: {{MATCH}}, route: {cluster: upstream, timeout: 30s}}";
+
+/// One Envoy in front of one upstream, with one policy.
+pub struct Gateway<'a> {
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// Envoy's admin page. It can stop Envoy and shows the policy: loopback only.
+    pub admin: SocketAddr,
+    /// Where judged requests go, as `host:port`.
+    pub upstream: &'a str,
+    /// The compiled module, where Envoy finds it.
+    pub module: &'a Path,
+    /// The rendered filter file, where Envoy finds it; its folder is watched.
+    pub filter_file: &'a Path,
+    /// The policy's JSON text, embedded byte for byte.
+    pub policy: &'a str,
+    /// Names of the environment variables that hold the policy's secrets.
+    pub env: &'a [String],
+    /// Paths that mint, as the policy writes them (`{name}` stands for a segment): CORS is never enabled for them.
+    pub no_cors_paths: &'a [String],
+    /// Origins whose pages may call with a client token.
+    pub cors_origins: &'a [String],
+}
+
+/// Envoy's bootstrap for `gateway`.
+pub fn bootstrap(gateway: &Gateway) -> String {
+    let (host, port) = split_upstream(gateway.upstream).unwrap_or((gateway.upstream, 0));
+    let folder = gateway.filter_file.parent().unwrap_or(Path::new("."));
+    fill(
+        BOOTSTRAP,
+        &[
+            ("PLACEHOLDERS", "placeholders".to_owned()),
+            ("LISTEN_ADDRESS", gateway.listen.ip().to_string()),
+            ("LISTEN_PORT", gateway.listen.port().to_string()),
+            ("ADMIN_ADDRESS", gateway.admin.ip().to_string()),
+            ("ADMIN_PORT", gateway.admin.port().to_string()),
+            ("UPSTREAM_HOST", inner(host)),
+            ("UPSTREAM_PORT", port.to_string()),
+            ("FILTER_FILE", inner(&gateway.filter_file.to_string_lossy())),
+            ("FILTER_DIR", inner(&folder.to_string_lossy())),
+            ("NO_CORS_ROUTES", no_cors_routes(gateway.no_cors_paths)),
+            ("CORS_ORIGINS", cors_origins(gateway.cors_origins)),
+        ],
+    )
+}
+
+/// The ECDS file for `gateway`: a DiscoveryResponse that holds our filter and its policy.
+pub fn filter(gateway: &Gateway) -> String {
+    let mut env = gateway.env.to_vec();
+    env.sort();
+    env.dedup(); // Envoy refuses a variable named twice
+    let env: Vec<String> = env.iter().map(|name| quoted(name)).collect();
+    fill(
+        FILTER,
+        &[
+            ("PLACEHOLDERS", "placeholders".to_owned()),
+            ("VERSION", version(gateway.policy)),
+            ("MODULE", inner(&gateway.module.to_string_lossy())),
+            ("ENV", format!("[{}]", env.join(", "))),
+            ("POLICY", quoted(gateway.policy)),
+        ],
+    )
+}
+
+/// `host:port` in two, without the brackets of an IPv6 address; `None` if it is not that.
+pub fn split_upstream(upstream: &str) -> Option<(&str, u16)> {
+    let (host, port) = upstream.rsplit_once(':')?;
+    let bare = match host.strip_prefix('[') {
+        Some(rest) => rest.strip_suffix(']')?,
+        None if host.contains(':') => return None,
+        None => host,
+    };
+    let port = port.parse().ok().filter(|port| *port != 0)?;
+    (!bare.is_empty()).then_some((bare, port))
+}
+
+/// One pass over the template, so that a value that looks like a placeholder stays what it is.
+fn fill(template: &str, values: &[(&str, String)]) -> String {
+    let mut out = String::with_capacity(template.len());
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once("{{") {
+        let (name, tail) = after.split_once("}}").unwrap_or((after, ""));
+        out.push_str(before);
+        if let Some((_, value)) = values.iter().find(|(known, _)| *known == name) {
+            out.push_str(value);
+        }
+        rest = tail;
+    }
+    out.push_str(rest);
+    out
+}
+
+/// `text` as a YAML double-quoted scalar that reads back as exactly `text`. JSON's escapes are YAML's too; what
+/// YAML versions treat as line breaks or as a byte order mark is escaped on top.
+fn quoted(text: &str) -> String {
+    let json = serde_json::Value::from(text).to_string();
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' => {
+                out.push_str(&format!("\\u{:04x}", u32::from(c)));
+            }
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
+/// What stands between the quotes of [`quoted`]: the templates keep theirs, to stay readable.
+fn inner(text: &str) -> String {
+    let whole = quoted(text);
+    let body = whole.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    body.unwrap_or_default().to_owned()
+}
+
+/// The routes that stand before the one with the CORS policy, one line each.
+fn no_cors_routes(paths: &[String]) -> String {
+    let lines: Vec<String> =
+        paths.iter().map(|path| fill(NO_CORS_ROUTE, &[("MATCH", path_match(path))])).collect();
+    lines.join("\n")
+}
+
+/// Envoy's matcher for a path template: the path itself, or a regular expression (Envoy matches it whole).
+fn path_match(template: &str) -> String {
+    if !template.contains('{') {
+        return format!("{{path: {}}}", quoted(template));
+    }
+    let segments: Vec<String> = template
+        .split('/')
+        .map(|segment| match segment.strip_prefix('{') {
+            Some(name) if name.starts_with('*') => ".+".to_owned(),
+            Some(_) => "[^/]+".to_owned(),
+            None => literal(segment),
+        })
+        .collect();
+    format!("{{safe_regex: {{regex: {}}}}}", quoted(&segments.join("/")))
+}
+
+/// `text` as a regular expression that matches nothing else.
+fn literal(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars() {
+        if c.is_ascii_punctuation() && c != '_' && c != '-' {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// Origins as Envoy's exact string matchers.
+fn cors_origins(origins: &[String]) -> String {
+    let matchers: Vec<String> =
+        origins.iter().map(|origin| format!("{{exact: {}}}", quoted(origin))).collect();
+    format!("[{}]", matchers.join(", "))
+}
+
+/// The start of the policy's SHA-256, so that Envoy's config_dump names the policy that is live.
+fn version(policy: &str) -> String {
+    let digest = Sha256::digest(policy.as_bytes());
+    digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,339 @@
+//! `callbound check --envoy FILE`: is our filter in the one place where it guards, with the settings it needs?
+//!
+//! Reads Envoy's own YAML or JSON (a bootstrap, a listener, an ECDS file, a bare filter) without its schema: it looks
+//! for what it knows by member name, in snake or camel case as Envoy does, and leaves the rest to `envoy --mode validate`.
+
+use serde_yaml_ng::Value;
+
+/// What marks a filter as ours: in its name, root id, vm id or the module's file name.
+const OURS: &str = "callbound";
+const ROUTER: &str = "envoy.filters.http.router";
+const CORS: &str = "envoy.filters.http.cors";
+const WASM_TYPE: &str = "envoy.extensions.filters.http.wasm.v3.Wasm";
+const STRING_VALUE: &str = "google.protobuf.StringValue";
+
+/// Filters that change what comes after them: none may stand after the verdict.
+const REWRITERS: [&str; 18] = [
+    "wasm",
+    "lua",
+    "golang",
+    "dynamic_modules",
+    "ext_proc",
+    "ext_authz",
+    "header_mutation",
+    "header_to_metadata",
+    "json_to_metadata",
+    "grpc_json_transcoder",
+    "grpc_http1_bridge",
+    "grpc_http1_reverse_bridge",
+    "transform",
+    "credential_injector",
+    "aws_request_signing",
+    "decompressor",
+    "dynamic_forward_proxy",
+    "composite",
+];
+
+/// All problems of an Envoy configuration, each with the place and the mend. Those that are advice begin with
+/// `warning: `; an empty list means that nothing was found.
+pub fn check(yaml: &str) -> Vec<String> {
+    let root: Value = match serde_yaml_ng::from_str(yaml) {
+        Ok(root) => root,
+        Err(error) => return vec![format!("not readable as one YAML or JSON document: {error}")],
+    };
+    let mut found = Report::default();
+    found.walk(&Place::default(), &root);
+    if found.managers == 0 && found.modules == 0 {
+        found.at(&Place::default(), "no HTTP connection manager and no callbound filter found; give a bootstrap, a listener or the ECDS file");
+    }
+    found.problems
+}
+
+/// Where a value stands, as `static_resources.listeners[0]`.
+#[derive(Default, Clone)]
+struct Place(String);
+
+impl Place {
+    fn member(&self, name: &str) -> Place {
+        Place(if self.0.is_empty() { name.to_owned() } else { format!("{}.{name}", self.0) })
+    }
+
+    fn item(&self, index: usize) -> Place {
+        Place(format!("{}[{index}]", self.0))
+    }
+}
+
+/// What was found so far.
+#[derive(Default)]
+struct Report {
+    problems: Vec<String>,
+    managers: usize,
+    modules: usize,
+}
+
+impl Report {
+    fn at(&mut self, place: &Place, problem: &str) {
+        let name = if place.0.is_empty() { "(top)" } else { &place.0 };
+        self.problems.push(format!("{name}: {problem}"));
+    }
+
+    fn warn(&mut self, place: &Place, problem: &str) {
+        self.problems.push(format!("warning: {}: {problem}", place.0));
+    }
+
+    /// Visits every mapping and list once, outside in.
+    fn walk(&mut self, place: &Place, value: &Value) {
+        match value {
+            Value::Mapping(members) => {
+                self.mapping(place, value);
+                for (name, inside) in members {
+                    self.walk(&place.member(name.as_str().unwrap_or("?")), inside);
+                }
+            }
+            Value::Sequence(items) => {
+                for (index, inside) in items.iter().enumerate() {
+                    self.walk(&place.item(index), inside);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn mapping(&mut self, place: &Place, value: &Value) {
+        if let Some((name, Value::Sequence(filters))) = get(value, "http_filters") {
+            self.managers += 1;
+            self.chain(&place.member(name), filters);
+            self.manager(place, value);
+        }
+        if let Some(config) = wasm_config(value).filter(|config| is_our_module(config)) {
+            self.modules += 1;
+            self.module(&place.member("config"), config);
+        }
+        if let Some((name, policy)) = get(value, "retry_policy") {
+            self.retries(&place.member(name), policy);
+        }
+        if let Some((name, overrides)) = get(value, "typed_per_filter_config") {
+            self.overrides(&place.member(name), overrides);
+        }
+    }
+
+    /// The order of one chain.
+    fn chain(&mut self, place: &Place, filters: &[Value]) {
+        let names: Vec<&str> =
+            filters.iter().map(|filter| text(filter, "name").unwrap_or_default()).collect();
+        if filters.last().is_some_and(|last| !is_router(last)) {
+            self.at(place, "the router is not the last filter; put it last");
+        }
+        let Some(ours) = filters.iter().rposition(is_ours) else {
+            return self.at(place, "no callbound filter in this chain; put it right before the router");
+        };
+        if let Some(filter) = filters.get(ours) {
+            self.our_filter(&place.item(ours), filter);
+        }
+        for (index, filter) in filters.iter().enumerate().skip(ours + 1) {
+            if !is_router(filter) {
+                let name = names.get(index).copied().unwrap_or_default();
+                self.at(&place.item(index), &stands_after(name, filter));
+            }
+        }
+    }
+
+    /// How our filter is delivered.
+    fn our_filter(&mut self, place: &Place, filter: &Value) {
+        for switch in ["disabled", "is_optional"] {
+            if flag(filter, switch) {
+                self.at(&place.member(switch), "requests pass without callbound; remove it");
+            }
+        }
+        let Some((name, discovery)) = get(filter, "config_discovery") else {
+            return self.warn(place, "not delivered by `config_discovery` (ECDS): connections that are open keep the old policy; see envoy/bootstrap.yaml");
+        };
+        if get(discovery, "default_config")
+            .is_some_and(|(_, default)| !wasm_config(default).is_some_and(is_our_module))
+        {
+            self.at(
+                &place.member(name).member("default_config"),
+                "serves requests before the policy has come; remove it",
+            );
+        }
+        if flag(discovery, "apply_default_config_without_warming") {
+            self.at(&place.member(name), "`apply_default_config_without_warming` serves requests before the policy has come; set it to false");
+        }
+    }
+
+    /// The settings of the connection manager around the chain.
+    fn manager(&mut self, place: &Place, manager: &Value) {
+        if !flag(manager, "normalize_path") {
+            self.at(
+                place,
+                "`normalize_path` is not true: `/a/../b` and `/b` are judged as two paths; set it",
+            );
+        }
+        let slashes = get(manager, "path_with_escaped_slashes_action").map(|(_, value)| value);
+        if !slashes.is_some_and(|value| {
+            is_one_of(
+                value,
+                &[("REJECT_REQUEST", 2), ("UNESCAPE_AND_REDIRECT", 3), ("UNESCAPE_AND_FORWARD", 4)],
+            )
+        }) {
+            self.at(place, "`path_with_escaped_slashes_action` leaves %2F and %5C to each upstream's taste; set it to REJECT_REQUEST");
+        }
+        let timeout = text(manager, "request_timeout").unwrap_or("0s");
+        if timeout.trim_end_matches('s').parse().is_ok_and(|seconds: f64| seconds <= 0.0) {
+            self.at(place, "no `request_timeout`: a request may be held for ever; set it (15s)");
+        }
+        if get(manager, "rds").is_some() {
+            self.warn(
+                place,
+                "routes come by `rds`: give that file to this check as well, for its retries and overrides",
+            );
+        }
+        self.upgrades(place, manager);
+    }
+
+    /// An upgrade with a chain of its own goes round ours unless ours is in it.
+    fn upgrades(&mut self, place: &Place, manager: &Value) {
+        let Some((name, Value::Sequence(upgrades))) = get(manager, "upgrade_configs") else { return };
+        for (index, upgrade) in upgrades.iter().enumerate() {
+            if let Some((inside, Value::Sequence(filters))) = get(upgrade, "filters")
+                && !filters.is_empty()
+            {
+                self.chain(&place.member(name).item(index).member(inside), filters);
+            }
+        }
+    }
+
+    /// The `config` of our wasm filter.
+    fn module(&mut self, place: &Place, config: &Value) {
+        if !flag(config, "allow_on_headers_stop_iteration") {
+            self.at(place, "`allow_on_headers_stop_iteration` is not true: a request that waits for its body would hang; set it (Envoy 1.35 or later)");
+        }
+        let policy = get(config, "failure_policy").map(|(_, value)| value);
+        if !policy.is_some_and(|value| is_one_of(value, &[("FAIL_RELOAD", 1), ("FAIL_CLOSED", 2)])) {
+            self.at(place, "`failure_policy` is not FAIL_RELOAD or FAIL_CLOSED; set it to FAIL_RELOAD");
+        }
+        if flag(config, "fail_open") {
+            self.at(place, "`fail_open` lets every request through when the module fails; remove it");
+        }
+        match get(config, "configuration") {
+            Some((_, value)) if type_of(value).ends_with(STRING_VALUE) => {}
+            Some((name, _)) => self.at(&place.member(name), "not a google.protobuf.StringValue: duplicates and order are lost before callbound reads it; give the policy as text"),
+            None => self.at(place, "no `configuration`: callbound has no policy; give it as a google.protobuf.StringValue"),
+        }
+    }
+
+    /// A retry repeats what was judged once.
+    fn retries(&mut self, place: &Place, policy: &Value) {
+        let number = get(policy, "num_retries")
+            .and_then(|(_, value)| value.as_u64().or_else(|| value.as_str()?.parse().ok()));
+        let asked = text(policy, "retry_on").is_some_and(|on| !on.is_empty());
+        if number.map_or(asked, |number| number > 0) {
+            self.at(place, "a retry repeats a call after its verdict; set `num_retries: 0`");
+        }
+    }
+
+    /// Per-route switches that take our filter out.
+    fn overrides(&mut self, place: &Place, overrides: &Value) {
+        let Value::Mapping(members) = overrides else { return };
+        for (name, value) in members {
+            let name = name.as_str().unwrap_or_default();
+            if is_our_name(name) && flag(value, "disabled") {
+                self.at(
+                    &place.member(name),
+                    "this route passes without callbound; remove it and let the policy say `pass`",
+                );
+            }
+        }
+    }
+}
+
+/// Why a filter may not stand between ours and the router.
+fn stands_after(name: &str, filter: &Value) -> String {
+    let kind = name.rsplit('.').next().unwrap_or_default();
+    let by_type = get(filter, "typed_config").map(|(_, config)| type_of(config)).unwrap_or_default();
+    let is = |known: &str| kind == known || by_type.contains(&format!(".http.{known}."));
+    if name == CORS || is("cors") {
+        return format!(
+            "`{name}` stands after callbound: preflights and refusals go without CORS headers; move it before"
+        );
+    }
+    if REWRITERS.into_iter().any(is) {
+        return format!("`{name}` stands after callbound and can change what was judged; move it before");
+    }
+    format!("`{name}` stands between callbound and the router; move it before callbound")
+}
+
+/// A member by its name in snake or camel case, with the name it was found under.
+fn get<'a>(value: &'a Value, snake: &str) -> Option<(&'a str, &'a Value)> {
+    let Value::Mapping(members) = value else { return None };
+    let camel = camel_case(snake);
+    members.iter().find_map(|(name, inside)| {
+        let name = name.as_str()?;
+        (name == snake || name == camel).then_some((name, inside))
+    })
+}
+
+fn camel_case(snake: &str) -> String {
+    let mut words = snake.split('_');
+    let mut out = words.next().unwrap_or_default().to_owned();
+    for word in words {
+        let mut letters = word.chars();
+        out.extend(letters.next().map(|first| first.to_ascii_uppercase()));
+        out.push_str(letters.as_str());
+    }
+    out
+}
+
+fn text<'a>(value: &'a Value, name: &str) -> Option<&'a str> {
+    get(value, name)?.1.as_str()
+}
+
+/// A boolean member, also when written as a string or as a wrapped value.
+fn flag(value: &Value, name: &str) -> bool {
+    match get(value, name) {
+        Some((_, Value::Bool(on))) => *on,
+        Some((_, Value::String(word))) => word == "true",
+        _ => false,
+    }
+}
+
+/// An enum's value by name or by number.
+fn is_one_of(value: &Value, known: &[(&str, u64)]) -> bool {
+    known.iter().any(|(name, number)| value.as_str() == Some(*name) || value.as_u64() == Some(*number))
+}
+
+fn type_of(value: &Value) -> &str {
+    text(value, "@type").unwrap_or_default()
+}
+
+/// The `config` member of a wasm filter, also inside a TypedStruct.
+fn wasm_config(value: &Value) -> Option<&Value> {
+    let filter = match get(value, "type_url") {
+        Some((_, kind)) if kind.as_str()?.ends_with(WASM_TYPE) => get(value, "value")?.1,
+        _ if type_of(value).ends_with(WASM_TYPE) => value,
+        _ => return None,
+    };
+    get(filter, "config").map(|(_, config)| config)
+}
+
+fn is_our_name(name: &str) -> bool {
+    name.to_ascii_lowercase().contains(OURS)
+}
+
+fn is_our_module(config: &Value) -> bool {
+    let vm = get(config, "vm_config").map(|(_, vm)| vm);
+    let code = vm.and_then(|vm| get(get(get(vm, "code")?.1, "local")?.1, "filename")?.1.as_str());
+    let names = [text(config, "name"), text(config, "root_id"), vm.and_then(|vm| text(vm, "vm_id")), code];
+    names.into_iter().flatten().any(is_our_name)
+}
+
+fn is_ours(filter: &Value) -> bool {
+    let by_config =
+        || get(filter, "typed_config").and_then(|(_, config)| wasm_config(config)).is_some_and(is_our_module);
+    text(filter, "name").is_some_and(is_our_name) || by_config()
+}
+
+fn is_router(filter: &Value) -> bool {
+    let kind = get(filter, "typed_config").map(|(_, config)| type_of(config)).unwrap_or_default();
+    text(filter, "name") == Some(ROUTER) || kind.ends_with("http.router.v3.Router")
+}

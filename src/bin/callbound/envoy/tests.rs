@@ -1,0 +1,245 @@
+//! What is rendered reads back as given and passes our own check; every fault the check knows is found.
+
+use serde_yaml_ng::Value;
+
+use super::*;
+
+const POLICY: &str =
+    "{\"version\": 1, \"note\": \"{{MODULE}} \\u00e9 \u{1F4DE} \u{85}\u{2028}\u{feff} '#: %\"}\n\t";
+
+fn gateway() -> Gateway<'static> {
+    Gateway {
+        listen: "127.0.0.1:10000".parse().unwrap(),
+        admin: "[::1]:9901".parse().unwrap(),
+        upstream: "api.example.com:8443",
+        module: Path::new("/opt/call bound/callbound.wasm"),
+        filter_file: Path::new("/run/gw/ecds/filter.yaml"),
+        policy: POLICY,
+        env: &[],
+        no_cors_paths: &[],
+        cors_origins: &[],
+    }
+}
+
+fn parsed(yaml: &str) -> Value {
+    serde_yaml_ng::from_str(yaml).unwrap()
+}
+
+/// The value at a path of member names and list indices.
+fn at<'a>(root: &'a Value, path: &str) -> &'a Value {
+    path.split('/').fold(root, |value, step| match step.parse::<usize>() {
+        Ok(index) => &value[index],
+        Err(_) => &value[step],
+    })
+}
+
+const MANAGER: &str = "static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
+
+#[test]
+fn the_policy_is_embedded_exactly() {
+    let file = parsed(&filter(&gateway()));
+    let config = at(&file, "resources/0/typed_config/config");
+    assert_eq!(at(config, "configuration/value").as_str(), Some(POLICY));
+    assert_eq!(at(config, "vm_config/code/local/filename").as_str(), Some("/opt/call bound/callbound.wasm"));
+    assert_eq!(at(&file, "version_info").as_str().map(str::len), Some(12));
+}
+
+#[test]
+fn a_changed_policy_changes_the_version() {
+    let before = filter(&gateway());
+    let after = filter(&Gateway { policy: "{}", ..gateway() });
+    assert_ne!(parsed(&before)["version_info"], parsed(&after)["version_info"]);
+}
+
+#[test]
+fn secrets_go_by_name_and_once() {
+    let env = ["B".to_owned(), "A".to_owned(), "B".to_owned()];
+    let file = parsed(&filter(&Gateway { env: &env, ..gateway() }));
+    let keys = at(&file, "resources/0/typed_config/config/vm_config/environment_variables/host_env_keys");
+    assert_eq!(keys, &parsed("[A, B]"));
+}
+
+#[test]
+fn addresses_land_where_they_belong() {
+    let file = parsed(&bootstrap(&gateway()));
+    let listen = at(&file, "static_resources/listeners/0/address/socket_address");
+    assert_eq!(listen, &parsed("{address: 127.0.0.1, port_value: 10000}"));
+    assert_eq!(at(&file, "admin/address/socket_address"), &parsed("{address: '::1', port_value: 9901}"));
+    let upstream = "static_resources/clusters/0/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address/socket_address";
+    assert_eq!(at(&file, upstream), &parsed("{address: api.example.com, port_value: 8443}"));
+    let source =
+        at(&file, &format!("{MANAGER}/http_filters/1/config_discovery/config_source/path_config_source"))
+            .clone();
+    assert_eq!(source, parsed("{path: /run/gw/ecds/filter.yaml, watched_directory: {path: /run/gw/ecds}}"));
+}
+
+#[test]
+fn mint_paths_come_first_and_have_no_cors() {
+    let paths = ["/v1/client-tokens".to_owned(), "/v1/\"odd".to_owned()];
+    let origins = ["https://app.example.com".to_owned()];
+    let file = parsed(&bootstrap(&Gateway { no_cors_paths: &paths, cors_origins: &origins, ..gateway() }));
+    let Value::Sequence(routes) =
+        at(&file, &format!("{MANAGER}/route_config/virtual_hosts/0/routes")).clone()
+    else {
+        panic!("no routes");
+    };
+    let exact: Vec<_> = routes.iter().map(|route| route["match"]["path"].as_str()).collect();
+    assert_eq!(exact, [Some("/v1/client-tokens"), Some("/v1/\"odd"), None]);
+    assert!(routes[0].get("typed_per_filter_config").is_none());
+    let cors = &routes[2]["typed_per_filter_config"]["envoy.filters.http.cors"];
+    assert_eq!(cors["allow_origin_string_match"], parsed("[{exact: 'https://app.example.com'}]"));
+}
+
+#[test]
+fn a_mint_path_with_a_parameter_becomes_an_expression() {
+    let exact = |path| parsed(&path_match(path));
+    assert_eq!(exact("/v1/client-tokens"), parsed("{path: /v1/client-tokens}"));
+    assert_eq!(exact("/v1/a.b/{id}/tokens"), parsed(r"{safe_regex: {regex: '/v1/a\.b/[^/]+/tokens'}}"));
+    assert_eq!(exact("/mint/{*rest}"), parsed("{safe_regex: {regex: /mint/.+}}"));
+}
+
+#[test]
+fn no_placeholder_is_left() {
+    for text in [bootstrap(&gateway()), filter(&Gateway { policy: "{}", ..gateway() })] {
+        assert!(!text.contains("{{"), "{text}");
+    }
+}
+
+#[test]
+fn upstreams_are_host_and_port() {
+    assert_eq!(split_upstream("api:80"), Some(("api", 80)));
+    assert_eq!(split_upstream("[::1]:80"), Some(("::1", 80)));
+    for wrong in ["", "api", ":80", "api:", "api:0", "api:70000", "::1", "a:b:80", "[::1:80"] {
+        assert_eq!(split_upstream(wrong), None, "{wrong}");
+    }
+}
+
+// --- check ---
+
+/// The rendered bootstrap with one piece of text exchanged.
+fn changed(from: &str, to: &str) -> Vec<String> {
+    let text = bootstrap(&gateway());
+    assert!(text.contains(from), "the template no longer has: {from}");
+    check(&text.replacen(from, to, 1))
+}
+
+/// One problem, of which these words are part.
+#[track_caller]
+fn one(found: &[String], words: &str) {
+    assert!(found.len() == 1 && found[0].contains(words), "wanted one with `{words}`, found {found:#?}");
+}
+
+#[test]
+fn what_is_rendered_passes() {
+    assert_eq!(check(&bootstrap(&gateway())), [""; 0]);
+    assert_eq!(check(&filter(&gateway())), [""; 0]);
+}
+
+#[test]
+fn json_and_camel_case_read_the_same() {
+    let manager = r#"{"httpFilters": [{"name": "callbound", "configDiscovery": {}}, {"name": "envoy.filters.http.router"}],
+        "normalizePath": true, "pathWithEscapedSlashesAction": 2, "requestTimeout": "15s"}"#;
+    assert_eq!(check(manager), [""; 0]);
+    one(&check(&manager.replace("\"normalizePath\": true,", "")), "normalize_path");
+}
+
+#[test]
+fn a_chain_without_us_or_in_the_wrong_order() {
+    let ours = "          - name: callbound\n";
+    one(&changed(ours, "          - name: other\n"), "no callbound filter in this chain");
+    let lua = "          - name: envoy.filters.http.lua\n          - name: envoy.filters.http.router\n";
+    let found = changed("          - name: envoy.filters.http.router\n", lua);
+    one(
+        &found,
+        "http_filters[2]: `envoy.filters.http.lua` stands after callbound and can change what was judged",
+    );
+    let cors = "          - name: envoy.filters.http.cors\n          - name: envoy.filters.http.router\n";
+    one(&changed("          - name: envoy.filters.http.router\n", cors), "preflights and refusals");
+    let buffer = "          - name: envoy.filters.http.buffer\n          - name: envoy.filters.http.router\n";
+    one(
+        &changed("          - name: envoy.filters.http.router\n", buffer),
+        "between callbound and the router",
+    );
+    let manager =
+        "normalize_path: true\npath_with_escaped_slashes_action: REJECT_REQUEST\nrequest_timeout: 1s\n";
+    let swapped = format!(
+        "{manager}http_filters:\n- name: envoy.filters.http.router\n- {{name: callbound, config_discovery: {{}}}}\n"
+    );
+    one(&check(&swapped), "the router is not the last filter");
+}
+
+#[test]
+fn ways_round_us() {
+    one(
+        &changed("- name: callbound\n", "- name: callbound\n            disabled: true\n"),
+        "requests pass without callbound",
+    );
+    let upgrade = "- upgrade_type: websocket\n            filters: [{name: envoy.filters.http.router}]\n";
+    one(&changed("- upgrade_type: websocket\n", upgrade), "upgrade_configs[0].filters: no callbound filter");
+    let route = "route: {cluster: upstream, timeout: 30s}\n                typed_per_filter_config: {callbound: {\"@type\": x, disabled: true}}\n                x:\n";
+    let found = changed(
+        "route: {cluster: upstream, timeout: 30s}\n                # Pages of these origins, exactly, may call with a client token. None listed: no CORS at all.\n                typed_per_filter_config:\n",
+        route,
+    );
+    one(&found, "this route passes without callbound");
+}
+
+#[test]
+fn settings_of_the_manager() {
+    one(&changed("normalize_path: true", "normalize_path: false"), "normalize_path");
+    one(
+        &changed("path_with_escaped_slashes_action: REJECT_REQUEST", "x: y"),
+        "path_with_escaped_slashes_action",
+    );
+    one(
+        &changed(
+            "path_with_escaped_slashes_action: REJECT_REQUEST",
+            "path_with_escaped_slashes_action: KEEP_UNCHANGED",
+        ),
+        "escaped",
+    );
+    one(&changed("request_timeout: 15s", "request_timeout: 0s"), "request_timeout");
+    one(&changed("request_timeout: 15s", "x: y"), "request_timeout");
+    one(&changed("{num_retries: 0}", "{num_retries: 2, retry_on: 5xx}"), "retry_policy: a retry repeats");
+    one(&changed("{num_retries: 0}", "{retry_on: 5xx}"), "a retry repeats");
+    one(
+        &changed("apply_default_config_without_warming: false", "apply_default_config_without_warming: true"),
+        "before the policy",
+    );
+}
+
+#[test]
+fn settings_of_the_module() {
+    let broken = |from: &str, to: &str| {
+        let text = filter(&gateway());
+        assert!(text.contains(from), "the template no longer has: {from}");
+        check(&text.replacen(from, to, 1))
+    };
+    one(&broken("allow_on_headers_stop_iteration: true", "x: y"), "allow_on_headers_stop_iteration");
+    one(&broken("failure_policy: FAIL_RELOAD", "failure_policy: FAIL_OPEN"), "failure_policy");
+    one(
+        &broken("failure_policy: FAIL_RELOAD", "fail_open: true\n      failure_policy: FAIL_CLOSED"),
+        "fail_open",
+    );
+    one(&broken("google.protobuf.StringValue", "google.protobuf.Struct"), "StringValue");
+    one(&broken("configuration:", "x:"), "no `configuration`");
+}
+
+#[test]
+fn a_filter_in_the_listener_itself_is_advised_against() {
+    let file = parsed(&filter(&gateway()));
+    let mut chain = parsed(
+        "http_filters: [{name: callbound}, {name: envoy.filters.http.router}]\nnormalize_path: true\nrequest_timeout: 1s\npath_with_escaped_slashes_action: REJECT_REQUEST",
+    );
+    chain["http_filters"][0]["typed_config"] = at(&file, "resources/0/typed_config").clone();
+    let found = check(&serde_yaml_ng::to_string(&chain).unwrap());
+    one(&found, "warning: http_filters[0]: not delivered by `config_discovery`");
+}
+
+#[test]
+fn what_is_no_envoy_configuration() {
+    one(&check("{"), "not readable");
+    one(&check("a: 1\na: 2"), "not readable");
+    one(&check("just: this"), "no HTTP connection manager");
+    one(&check(""), "no HTTP connection manager");
+}

@@ -1,0 +1,283 @@
+//! `callbound-upstream`: a platform that stands behind the gateway in the demo, the containers and the tests. It answers
+//! every request with 200 and remembers what it received, so that "the upstream saw nothing" is a thing one can look up.
+//!
+//! Reserved paths, on the same port: `GET /__records` (what came, oldest first), `DELETE /__records` (forget),
+//! `GET /__stats` (requests begun and completed since the last forget), `PUT /__answer` with
+//! `{"status": 503, "delay_ms": 0}` (how to answer from now on), `DELETE /__answer` (as at the start).
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Records kept; the oldest go first.
+const MAX_RECORDS: usize = 1000;
+/// Of each body, how much is kept as text. Length and SHA-256 always cover the whole.
+const MAX_TEXT: usize = 64 * 1024;
+/// The longest `PUT /__answer`.
+const MAX_ADMIN_BODY: usize = 4096;
+const USAGE: &str = "usage: callbound-upstream --listen ADDRESS:PORT [--wait-ms N]";
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            say(&format!("callbound-upstream: {problem}"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+async fn run() -> Result<(), String> {
+    let (listen, wait) = arguments(std::env::args().skip(1))?;
+    let answer = Answer { status: StatusCode::OK, delay: wait };
+    let upstream = Arc::new(Upstream { first: answer, state: Mutex::new(State::new(answer)) });
+    let listener = TcpListener::bind(listen).await.map_err(|e| format!("cannot listen on {listen}: {e}"))?;
+    let address = listener.local_addr().map_err(|e| e.to_string())?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
+    say(&format!("callbound-upstream listens on {address}"));
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => drop(tokio::spawn(connection(stream, Arc::clone(&upstream)))),
+                // Out of descriptors, most likely: others will close theirs.
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            },
+            _ = terminate.recv() => return Ok(()),
+            _ = tokio::signal::ctrl_c() => return Ok(()),
+        }
+    }
+}
+
+fn arguments(mut given: impl Iterator<Item = String>) -> Result<(SocketAddr, Duration), String> {
+    let (mut listen, mut wait) = (None, 0);
+    while let Some(name) = given.next() {
+        let value = given.next().ok_or(USAGE)?;
+        match name.as_str() {
+            "--listen" => {
+                listen = Some(value.parse().map_err(|_| format!("--listen: `{value}` is not ADDRESS:PORT"))?)
+            }
+            "--wait-ms" => {
+                wait = value.parse().map_err(|_| format!("--wait-ms: `{value}` is not a number"))?
+            }
+            _ => return Err(USAGE.to_owned()),
+        }
+    }
+    Ok((listen.ok_or(USAGE)?, Duration::from_millis(wait)))
+}
+
+/// One line to standard output; that nobody reads it any more is no reason to stop.
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+async fn connection(stream: TcpStream, upstream: Arc<Upstream>) {
+    let service = service_fn(|request| {
+        let upstream = Arc::clone(&upstream);
+        async move { Ok::<_, Infallible>(upstream.serve(request).await) }
+    });
+    // A client that goes away in the middle is what some tests do on purpose; the record says `completed: false`.
+    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+}
+
+/// How requests are answered.
+#[derive(Clone, Copy)]
+struct Answer {
+    status: StatusCode,
+    delay: Duration,
+}
+
+struct Upstream {
+    first: Answer,
+    state: Mutex<State>,
+}
+
+/// What is remembered.
+struct State {
+    answer: Answer,
+    begun: u64,
+    completed: u64,
+    records: VecDeque<Record>,
+}
+
+impl State {
+    fn new(answer: Answer) -> State {
+        State { answer, begun: 0, completed: 0, records: VecDeque::new() }
+    }
+
+    fn begin(&mut self, mut record: Record) -> u64 {
+        self.begun += 1;
+        record.id = self.begun;
+        self.records.push_back(record);
+        if self.records.len() > MAX_RECORDS {
+            self.records.pop_front();
+        }
+        self.begun
+    }
+
+    fn record(&mut self, id: u64) -> Option<&mut Record> {
+        self.records.iter_mut().rev().find(|record| record.id == id)
+    }
+}
+
+/// One request, as far as it came.
+struct Record {
+    id: u64,
+    method: String,
+    path: String,
+    headers: Vec<(String, String)>,
+    digest: Sha256,
+    length: u64,
+    text: Vec<u8>,
+    trailers: Vec<(String, String)>,
+    completed: bool,
+}
+
+impl Record {
+    fn new<B>(request: &Request<B>) -> Record {
+        Record {
+            id: 0,
+            method: request.method().to_string(),
+            path: request.uri().to_string(),
+            headers: pairs(request.headers()),
+            digest: Sha256::new(),
+            length: 0,
+            text: Vec::new(),
+            trailers: Vec::new(),
+            completed: false,
+        }
+    }
+
+    fn data(&mut self, data: &[u8]) {
+        self.digest.update(data);
+        self.length += data.len() as u64;
+        let room = MAX_TEXT.saturating_sub(self.text.len());
+        self.text.extend(data.iter().take(room));
+    }
+
+    fn json(&self) -> Value {
+        let digest = self.digest.clone().finalize();
+        json!({
+            "id": self.id,
+            "method": self.method,
+            "path": self.path,
+            "headers": self.headers,
+            "trailers": self.trailers,
+            "body_length": self.length,
+            "body_sha256": digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
+            "body": String::from_utf8_lossy(&self.text),
+            "completed": self.completed,
+        })
+    }
+}
+
+fn pairs(headers: &hyper::HeaderMap) -> Vec<(String, String)> {
+    let text = |value: &header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect()
+}
+
+type Reply = Response<Full<Bytes>>;
+
+impl Upstream {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn serve(&self, request: Request<Incoming>) -> Reply {
+        let path = request.uri().path().to_owned();
+        match (request.method(), path.as_str()) {
+            (&Method::GET, "/__records") => reply(StatusCode::OK, &self.records()),
+            (&Method::DELETE, "/__records") => {
+                let mut state = self.state();
+                *state = State::new(state.answer);
+                reply(StatusCode::OK, &json!({}))
+            }
+            (&Method::GET, "/__stats") => {
+                let state = self.state();
+                reply(StatusCode::OK, &json!({"begun": state.begun, "completed": state.completed}))
+            }
+            (&Method::PUT, "/__answer") => self.set_answer(request.into_body()).await,
+            (&Method::DELETE, "/__answer") => {
+                self.state().answer = self.first;
+                reply(StatusCode::OK, &json!({}))
+            }
+            _ => self.platform(&path, request).await,
+        }
+    }
+
+    fn records(&self) -> Value {
+        self.state().records.iter().map(Record::json).collect()
+    }
+
+    async fn set_answer(&self, body: Incoming) -> Reply {
+        let body = http_body_util::Limited::new(body, MAX_ADMIN_BODY).collect().await;
+        let wish: Option<Value> = body.ok().and_then(|body| serde_json::from_slice(&body.to_bytes()).ok());
+        let member = |name: &str| wish.as_ref()?.get(name)?.as_u64();
+        let status = member("status").and_then(|code| StatusCode::from_u16(u16::try_from(code).ok()?).ok());
+        let Some(status) = status.filter(|status| !status.is_informational()) else {
+            return reply(
+                StatusCode::BAD_REQUEST,
+                &json!({"error": "give {\"status\": 200-999, \"delay_ms\": 0}"}),
+            );
+        };
+        let delay = Duration::from_millis(member("delay_ms").unwrap_or(0));
+        self.state().answer = Answer { status, delay };
+        reply(StatusCode::OK, &json!({}))
+    }
+
+    /// Any other path: remembered from the moment its headers are here, answered when its body has come.
+    async fn platform(&self, path: &str, request: Request<Incoming>) -> Reply {
+        let id = self.state().begin(Record::new(&request));
+        if !self.receive(id, request.into_body()).await {
+            return reply(StatusCode::BAD_REQUEST, &json!({"error": "unfinished body"}));
+        }
+        let answer = self.state().answer;
+        if !answer.delay.is_zero() {
+            tokio::time::sleep(answer.delay).await;
+        }
+        reply(answer.status, &json!({"data": {"ok": answer.status.is_success(), "path": path}}))
+    }
+
+    /// Reads the body to its end; `false` if it broke off.
+    async fn receive(&self, id: u64, mut body: Incoming) -> bool {
+        while let Some(frame) = body.frame().await {
+            let Ok(frame) = frame else { return false };
+            let mut state = self.state();
+            let Some(record) = state.record(id) else { continue };
+            match frame.into_data() {
+                Ok(data) => record.data(&data),
+                Err(frame) => record.trailers = frame.trailers_ref().map(pairs).unwrap_or_default(),
+            }
+        }
+        let mut state = self.state();
+        state.completed += 1;
+        if let Some(record) = state.record(id) {
+            record.completed = true;
+        }
+        true
+    }
+}
+
+fn reply(status: StatusCode, body: &Value) -> Reply {
+    let mut reply = Response::new(Full::new(Bytes::from(body.to_string())));
+    *reply.status_mut() = status;
+    let json = header::HeaderValue::from_static("application/json");
+    reply.headers_mut().insert(header::CONTENT_TYPE, json);
+    reply
+}

@@ -1,0 +1,19 @@
+//! Who is asking: from untrusted header bytes to a verified key or token.
+//!
+//! Knows the shapes of credentials and the keys that sign them. Refuses to know what anybody may do: a verified token
+//! is a statement about identity and bounds, never rights; those are computed in [`crate::policy`] at every use.
+
+mod api_key;
+mod cache;
+mod claims;
+mod extract;
+mod family;
+mod keyring;
+
+pub use api_key::{Alphabet, Digest, KeyShape, digest};
+pub use cache::VerificationCache;
+pub(crate) use claims::present;
+pub use claims::{Claims, VerifiedToken};
+pub use extract::{Carrier, CredentialError, MAX_CREDENTIAL_BYTES, extract};
+pub use family::{Clock, Family, TokenError, Ttl, UnverifiedToken, peek};
+pub use keyring::{Algorithm, Jwk, Key, KeyError, decode_base64url, derive_secret};

@@ -1,0 +1,197 @@
+//! One request in, one decision out.
+//!
+//! The order of the steps is the defence: a later one is reached only when all earlier ones held, cheap and
+//! unauthenticated checks come first, and the first failure decides. Pure: no host call, no clock, no environment, no
+//! log; time and randomness are arguments ([`Moment`]).
+
+mod answer;
+mod authenticate;
+mod bounds;
+mod mint;
+mod request;
+mod rights;
+mod verdict;
+
+use std::num::NonZeroUsize;
+
+use crate::credential::VerificationCache;
+use crate::policy::{Accept, Policy, Route, Unmatched};
+use crate::reason::Reason;
+
+pub use answer::Answer;
+pub use authenticate::Principal;
+pub use mint::{MintRequest, mint};
+pub use request::{Head, OWN_HEADER_PREFIX};
+pub use rights::Rights;
+pub use verdict::{Denial, Effect, Obligations, Outcome, Record, Verdict};
+
+/// How many verified tokens are remembered per policy and worker.
+const CACHED_TOKENS: usize = 2_048;
+
+/// What a decision may depend on beside policy and request.
+pub struct Moment<'a> {
+    /// Unix seconds.
+    pub now: u64,
+    /// Fills a slice with random bytes; false when there are none to be had.
+    pub random: &'a dyn Fn(&mut [u8]) -> bool,
+}
+
+/// A policy with what was learned under it. A new policy is a new engine.
+pub struct Engine {
+    policy: Policy,
+    cache: VerificationCache,
+}
+
+/// What comes of a request's headers.
+pub enum Step {
+    /// The verdict.
+    Decided(Box<Verdict>),
+    /// The verdict needs the whole body; until then the request must be held.
+    NeedsBody(Box<Pending>),
+}
+
+/// A request whose headers were judged and whose body was not. Dropping it releases nothing.
+pub struct Pending {
+    route: usize,
+    principal: Principal,
+    obligations: Obligations,
+    record: Record,
+}
+
+impl Pending {
+    /// What is known so far, for a refusal that is not the engine's.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+}
+
+impl Engine {
+    /// Makes an engine of a policy.
+    pub fn new(policy: Policy) -> Self {
+        let capacity = NonZeroUsize::new(CACHED_TOKENS).unwrap_or(NonZeroUsize::MIN);
+        Self { policy, cache: VerificationCache::new(capacity) }
+    }
+
+    /// The policy it decides by.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Judges a request's headers; `headers` are all pairs, names in lower case, pseudo-headers among them.
+    pub fn begin(&self, headers: &[(&[u8], &[u8])], end_of_stream: bool, moment: &Moment<'_>) -> Step {
+        let mut record = Record::default();
+        match self.judge_headers(headers, &mut record, moment) {
+            Ok(Headers::Release(obligations)) => self.decided(Effect::Release(obligations), record),
+            Ok(Headers::NeedsBody(route, principal, obligations)) => {
+                let pending = Box::new(Pending { route, principal, obligations, record });
+                if end_of_stream {
+                    return Step::Decided(Box::new(self.finish(*pending, b"", moment)));
+                }
+                Step::NeedsBody(pending)
+            }
+            Err(denial) => Step::Decided(Box::new(self.refuse(denial, record))),
+        }
+    }
+
+    /// Judges a request whose body is complete.
+    pub fn finish(&self, pending: Pending, body: &[u8], moment: &Moment<'_>) -> Verdict {
+        let Pending { route, principal, obligations, mut record } = pending;
+        let judged = self.policy.routes.get(route).ok_or(Denial::from(Reason::RouteNotFound));
+        let judged = judged.and_then(|route| self.judge_body(route, &principal, body, &mut record, moment));
+        match judged {
+            Ok(Some(minted)) => {
+                let answer = Answer::minted(minted, record.request_id.as_deref());
+                Verdict { effect: Effect::Answer(answer), record: record.with(Outcome::Mint) }
+            }
+            Ok(None) => Verdict { effect: Effect::Release(obligations), record },
+            Err(denial) => self.refuse(denial, record),
+        }
+    }
+
+    /// Words a refusal, also for a cause that is not the engine's (a host call that failed, a body that never came).
+    pub fn refuse(&self, denial: Denial, record: Record) -> Verdict {
+        let route = record.route.and_then(|index| self.policy.routes.get(index));
+        let scopes = route.map_or(&[][..], |route| &route.scopes);
+        let answer = Answer::refusal(&self.policy.refusals, &denial, scopes, record.request_id.as_deref());
+        Verdict { effect: Effect::Answer(answer), record: record.refused(denial) }
+    }
+
+    fn decided(&self, effect: Effect, record: Record) -> Step {
+        Step::Decided(Box::new(Verdict { effect, record }))
+    }
+
+    fn judge_headers(
+        &self,
+        headers: &[(&[u8], &[u8])],
+        record: &mut Record,
+        moment: &Moment<'_>,
+    ) -> Result<Headers, Denial> {
+        record.request_id = request::request_id(headers, moment);
+        let head = Head::read(headers)?;
+        let mut obligations = Obligations::strip(headers);
+        if !head.has_request_id() {
+            obligations.set("x-request-id", record.request_id.clone());
+        }
+        let Some(found) = self.policy.routes.find(head.method, head.path) else {
+            return match self.policy.unmatched {
+                Unmatched::Deny => Err(Reason::RouteNotFound.into()),
+                Unmatched::Pass => Ok(Headers::Release(obligations)),
+            };
+        };
+        record.route = Some(found.index);
+        let route = found.route;
+        let Accept::Credentials { api_key, families } = &route.accept else {
+            return Ok(Headers::Release(obligations));
+        };
+        head.check_upgrade()?;
+        let principal = authenticate::authenticate(&self.policy, &self.cache, &head, moment.now, record)?;
+        let is_accepted = match &principal {
+            Principal::Key { .. } => *api_key,
+            Principal::Token { family, .. } => families.contains(family),
+        };
+        if !is_accepted {
+            return Err(Reason::CredentialNotAccepted.into());
+        }
+        let rights = Rights::of(&self.policy, &principal, moment.now)?;
+        rights.check(route, &found)?;
+        rights.identify(route, &mut obligations);
+        if !self.policy.forward_credential {
+            obligations.strip_credentials(headers, &self.policy.carriers);
+        }
+        if let Some(bounds) = &route.bounds {
+            bounds::check_head(bounds, &rights, &head, &self.policy.vocabulary)?;
+        }
+        if !route.reads_body() {
+            return Ok(Headers::Release(obligations));
+        }
+        head.check_body_is_json()?;
+        Ok(Headers::NeedsBody(found.index, principal, obligations))
+    }
+
+    /// Judges the body; the answer is what a mint route replies.
+    fn judge_body(
+        &self,
+        route: &Route,
+        principal: &Principal,
+        body: &[u8],
+        record: &mut Record,
+        moment: &Moment<'_>,
+    ) -> Result<Option<(u16, Vec<u8>)>, Denial> {
+        let body = request::read_object(body)?;
+        // A body may take its time: what held at the headers must still hold now.
+        let rights = Rights::of(&self.policy, principal, moment.now)?;
+        if let Some(bounds) = &route.bounds {
+            bounds::check_body(bounds, &rights, route.feature.as_deref(), &body, &self.policy.vocabulary)?;
+        }
+        let Some(rule) = &route.mint else { return Ok(None) };
+        let asked = MintRequest::read(rule, &body)?;
+        let minted = mint(&self.policy, rule, &rights, &asked, moment)?;
+        record.minted = Some(minted.token_id.clone());
+        Ok(Some((rule.status, minted.render(rule))))
+    }
+}
+
+enum Headers {
+    Release(Obligations),
+    NeedsBody(usize, Principal, Obligations),
+}

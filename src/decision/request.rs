@@ -1,0 +1,281 @@
+//! The view of a request that decisions are made on: untrusted bytes in, canonical parts out.
+//!
+//! Nothing is repaired. A path that two readers could read differently, a header that must stand once and does not, a
+//! body that is not plain JSON: each is refused, because the upstream may be the other reader.
+
+use crate::json::{Json, JsonError};
+use crate::reason::Reason;
+
+use super::Moment;
+use super::verdict::Denial;
+
+/// The beginning of every header that only we may set.
+pub const OWN_HEADER_PREFIX: &str = "x-callbound-";
+
+/// Longest path with query that is read, in bytes.
+const MAX_PATH_BYTES: usize = 8_192;
+
+/// A request's head, its method and path canonical.
+pub struct Head<'a> {
+    /// The method.
+    pub method: &'a str,
+    /// The path without its query.
+    pub path: &'a str,
+    /// The query, undecoded.
+    pub query: Option<&'a str>,
+    /// All pairs.
+    pub headers: &'a [(&'a [u8], &'a [u8])],
+}
+
+impl<'a> Head<'a> {
+    /// Reads the head.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::RequestMalformed`] and [`Reason::PathMalformed`].
+    pub fn read(headers: &'a [(&'a [u8], &'a [u8])]) -> Result<Self, Denial> {
+        let head = Self { method: "", path: "", query: None, headers };
+        let method = head.pseudo(b":method")?;
+        let target = head.pseudo(b":path")?;
+        if target.len() > MAX_PATH_BYTES {
+            return Err(Reason::PathMalformed.into());
+        }
+        let (path, query) =
+            target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+        if !is_canonical(path) || query.is_some_and(|query| !is_plain(query)) {
+            return Err(Reason::PathMalformed.into());
+        }
+        // A hop that obeys `connection` would drop the headers the upstream trusts.
+        let names_ours = head.all(b"connection").any(|value| {
+            value
+                .windows(OWN_HEADER_PREFIX.len())
+                .any(|part| part.eq_ignore_ascii_case(OWN_HEADER_PREFIX.as_bytes()))
+        });
+        if names_ours {
+            return Err(Reason::RequestMalformed.into());
+        }
+        Ok(Self { method, path, query, headers })
+    }
+
+    fn pseudo(&self, name: &[u8]) -> Result<&'a str, Denial> {
+        let value = self.single(name).ok().flatten().ok_or(Reason::RequestMalformed)?;
+        std::str::from_utf8(value).map_err(|_| Reason::RequestMalformed.into())
+    }
+
+    fn all(&self, name: &[u8]) -> impl Iterator<Item = &'a [u8]> {
+        let headers = self.headers;
+        headers.iter().filter(move |(other, _)| *other == name).map(|(_, value)| *value)
+    }
+
+    /// Returns a header's value; an error when it stands more than once.
+    fn single(&self, name: &[u8]) -> Result<Option<&'a [u8]>, ()> {
+        let mut values = self.all(name);
+        match (values.next(), values.next()) {
+            (value, None) => Ok(value),
+            _ => Err(()),
+        }
+    }
+
+    pub(super) fn has_request_id(&self) -> bool {
+        usable_request_id(self.headers).is_some()
+    }
+
+    /// Refuses an upgrade: its bytes could not be judged.
+    pub(super) fn check_upgrade(&self) -> Result<(), Denial> {
+        let wants = self.all(b"upgrade").next().is_some() || self.all(b":protocol").next().is_some();
+        if wants || self.method == "CONNECT" { Err(Reason::UpgradeRefused.into()) } else { Ok(()) }
+    }
+
+    /// Refuses a body that could be read as something else than UTF-8 JSON.
+    pub(super) fn check_body_is_json(&self) -> Result<(), Denial> {
+        let content_type = self.single(b"content-type").ok().flatten().unwrap_or_default();
+        if !is_json_type(content_type) {
+            return Err(Reason::BodyType.into());
+        }
+        match self.single(b"content-encoding") {
+            Ok(None) => Ok(()),
+            Ok(Some(coding)) if coding.eq_ignore_ascii_case(b"identity") => Ok(()),
+            _ => Err(Reason::BodyEncoding.into()),
+        }
+    }
+
+    /// The decoded names of the query's parameters.
+    pub(super) fn query_names(&self) -> impl Iterator<Item = String> {
+        let pairs = self.query.unwrap_or_default().split(['&', ';']).filter(|pair| !pair.is_empty());
+        pairs.map(|pair| decode_name(pair.split_once('=').map_or(pair, |(name, _)| name)))
+    }
+}
+
+/// `application/json`, perhaps with `charset=utf-8`, and nothing else.
+fn is_json_type(value: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(value) else { return false };
+    let mut parts = text.split(';');
+    let kind = parts.next().unwrap_or_default().trim_matches(' ');
+    let charset = parts.next().map(|part| part.trim_matches(' '));
+    let is_utf8 = charset.is_none_or(|part| {
+        part.eq_ignore_ascii_case("charset=utf-8") || part.eq_ignore_ascii_case("charset=\"utf-8\"")
+    });
+    kind.eq_ignore_ascii_case("application/json") && is_utf8 && parts.next().is_none()
+}
+
+/// Visible ASCII without what a reader might take for a fragment or a separator of segments.
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'#' | b'\\'))
+}
+
+/// One spelling per path: no empty or dot segment, no path parameter, and nothing percent-encoded that means something
+/// unencoded (RFC 3986 section 2.3), separates segments, or is invisible.
+fn is_canonical(path: &str) -> bool {
+    let Some(rest) = path.strip_prefix('/') else { return false };
+    let mut segments = rest.split('/').peekable();
+    while let Some(segment) = segments.next() {
+        // An empty last segment is a trailing slash: another path, not a malformed one.
+        let is_empty = segment.is_empty() && segments.peek().is_some();
+        if is_empty || segment == "." || segment == ".." {
+            return false;
+        }
+    }
+    is_plain(path) && !path.contains(';') && has_canonical_escapes(path)
+}
+
+fn has_canonical_escapes(path: &str) -> bool {
+    path.split('%').skip(1).all(|after| {
+        let byte = after.get(..2).filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
+        let byte = byte.and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        byte.is_some_and(|byte| {
+            let is_unreserved = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+            byte > b' '
+                && byte != 0x7f
+                && !is_unreserved
+                && !matches!(byte, b'/' | b'\\' | b'%' | b';' | b'?' | b'#')
+        })
+    })
+}
+
+/// Decodes a query parameter's name as forgivingly as any upstream might.
+fn decode_name(name: &str) -> String {
+    let mut bytes = Vec::with_capacity(name.len());
+    let mut rest = name;
+    while let Some((before, after)) = rest.split_once('%') {
+        bytes.extend_from_slice(before.as_bytes());
+        match after.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = after.get(2..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(b'%');
+                rest = after;
+            }
+        }
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Reads a body that must be one JSON object.
+pub(super) fn read_object(body: &[u8]) -> Result<Json<'_>, Denial> {
+    if body.is_empty() {
+        return Err(Reason::BodyMissing.into());
+    }
+    match Json::parse(body) {
+        Ok(json) if json.members().is_some() => Ok(json),
+        Err(JsonError::DuplicateMember) => Err(Reason::BodyDuplicate.into()),
+        _ => Err(Reason::BodyMalformed.into()),
+    }
+}
+
+/// The request's own id when it has one fit for logs, or a new one.
+pub(super) fn request_id(headers: &[(&[u8], &[u8])], moment: &Moment<'_>) -> Option<String> {
+    if let Some(id) = usable_request_id(headers) {
+        return Some(id.to_owned());
+    }
+    let mut bytes = [0; 16];
+    (moment.random)(&mut bytes).then(|| hex(&bytes))
+}
+
+fn usable_request_id<'a>(headers: &[(&'a [u8], &'a [u8])]) -> Option<&'a str> {
+    let mut ids = headers.iter().filter(|(name, _)| *name == b"x-request-id");
+    let (Some((_, id)), None) = (ids.next(), ids.next()) else { return None };
+    let fits = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':');
+    let id = std::str::from_utf8(id).ok()?;
+    ((1..=128).contains(&id.len()) && id.as_bytes().iter().all(fits)).then_some(id)
+}
+
+/// Lower-case hex.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_has_one_spelling() {
+        for path in ["/v1/calls", "/v1/calls/", "/v1/calls/a:b@c", "/v1/calls/a%3Ab", "/v1/x/%C3%A9"] {
+            assert!(is_canonical(path), "{path}");
+        }
+        for path in [
+            "",
+            "v1",
+            "*",
+            "//v1/calls",
+            "/v1//calls",
+            "/v1/./calls",
+            "/v1/../calls",
+            "/v1/%2e%2e/calls",
+            "/v1%2fcalls",
+            "/v1%5Ccalls",
+            "/v1\\calls",
+            "/v1/calls;x",
+            "/v1/calls%3bx",
+            "/v1/calls%00",
+            "/v1/calls%20",
+            "/v1/%63alls",
+            "/v1/calls%",
+            "/v1/calls%2",
+            "/v1/calls%zz",
+            "/v1/calls#x",
+            "/v1/calls%252e",
+            "/v1/cälls",
+            "/v1/ca lls",
+            "/..",
+            "/v1/calls/.",
+            "/v1/calls%+1",
+        ] {
+            assert!(!is_canonical(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn only_json_is_json() {
+        for value in [
+            "application/json",
+            "Application/JSON",
+            "application/json; charset=utf-8",
+            "application/json;charset=\"UTF-8\"",
+        ] {
+            assert!(is_json_type(value.as_bytes()), "{value}");
+        }
+        for value in [
+            "",
+            "text/plain",
+            "application/json, text/plain",
+            "application/vnd.api+json",
+            "application/json; charset=utf-16",
+            "application/json;charset=utf-8;x=y",
+            "application/json\t",
+            "application/jsonp",
+            "application/json;",
+        ] {
+            assert!(!is_json_type(value.as_bytes()), "{value}");
+        }
+    }
+
+    #[test]
+    fn query_names_are_decoded() {
+        let head = Head { method: "POST", path: "/", query: Some("to=1&t%6F_number=2;%zz&x"), headers: &[] };
+        assert_eq!(head.query_names().collect::<Vec<_>>(), ["to", "to_number", "%zz", "x"]);
+    }
+}

@@ -1,0 +1,170 @@
+//! What a decision is made of: the effect, its obligations, and the record for the operator.
+
+use crate::credential::Carrier;
+use crate::reason::Reason;
+
+use super::answer::Answer;
+use super::request::OWN_HEADER_PREFIX;
+
+/// A decision and what is known about it.
+pub struct Verdict {
+    /// What must happen.
+    pub effect: Effect,
+    /// What is logged and counted.
+    pub record: Record,
+}
+
+/// What must happen to the request.
+pub enum Effect {
+    /// It goes on to the upstream, once the obligations are met.
+    Release(Obligations),
+    /// It is answered here; the upstream sees nothing.
+    Answer(Answer),
+}
+
+/// The cause of a refusal, with the member of the request it concerns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denial {
+    /// Why.
+    pub reason: Reason,
+    /// Which member, as the client wrote it; never its value.
+    pub field: Option<String>,
+}
+
+impl From<Reason> for Denial {
+    fn from(reason: Reason) -> Self {
+        Self { reason, field: None }
+    }
+}
+
+impl Denial {
+    /// A refusal that concerns one member.
+    pub fn of(reason: Reason, field: impl Into<String>) -> Self {
+        Self { reason, field: Some(field.into()) }
+    }
+}
+
+/// What the enforcer must do for an allow to count; if it cannot, the request is denied.
+#[derive(Debug, Default)]
+pub struct Obligations {
+    /// Headers to remove, every occurrence.
+    pub remove: Vec<String>,
+    /// Headers to set to exactly this value.
+    pub set: Vec<(&'static str, String)>,
+}
+
+impl Obligations {
+    /// Removes what only we may set, and what would make an upstream read another request than was judged.
+    pub(super) fn strip(headers: &[(&[u8], &[u8])]) -> Self {
+        let mut obligations = Self::default();
+        for (name, _) in headers {
+            if is_own(name) || is_override(name) {
+                obligations.remove(name);
+            }
+        }
+        obligations
+    }
+
+    pub(super) fn strip_credentials(&mut self, headers: &[(&[u8], &[u8])], carriers: &[Carrier]) {
+        for (name, _) in
+            headers.iter().filter(|(name, _)| carriers.iter().any(|c| c.header.as_bytes() == *name))
+        {
+            self.remove(name);
+        }
+    }
+
+    pub(super) fn set(&mut self, name: &'static str, value: Option<impl Into<String>>) {
+        if let Some(value) = value {
+            self.set.push((name, value.into()));
+        }
+    }
+
+    fn remove(&mut self, name: &[u8]) {
+        // Hosts refuse header names that are not ASCII; the lossy copy of one would match nothing.
+        let name = String::from_utf8_lossy(name).into_owned();
+        if !self.remove.contains(&name) {
+            self.remove.push(name);
+        }
+    }
+}
+
+/// Recognises our headers also where an upstream would take `_` for `-`.
+pub(super) fn is_own(name: &[u8]) -> bool {
+    name.len() >= OWN_HEADER_PREFIX.len()
+        && name.iter().zip(OWN_HEADER_PREFIX.as_bytes()).all(|(&byte, &own)| {
+            let byte = if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+            byte == own
+        })
+}
+
+/// Headers by which upstream frameworks replace method or path after the decision, and by which a client could set
+/// this gateway's own limits.
+fn is_override(name: &[u8]) -> bool {
+    matches!(
+        name,
+        b"x-http-method-override"
+            | b"x-http-method"
+            | b"x-method-override"
+            | b"x-original-method"
+            | b"x-original-url"
+            | b"x-original-uri"
+            | b"x-rewrite-url"
+            | b"x-forwarded-uri"
+            | b"x-forwarded-path"
+            | b"x-envoy-upstream-stream-duration-ms"
+    )
+}
+
+/// What came of a request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// It was released.
+    #[default]
+    Allow,
+    /// It was refused.
+    Deny,
+    /// It was answered with a new token.
+    Mint,
+}
+
+impl Outcome {
+    /// The word in logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+            Self::Mint => "mint",
+        }
+    }
+}
+
+/// What the operator learns of a decision. Holds ids, never credentials or numbers.
+#[derive(Debug, Clone, Default)]
+pub struct Record {
+    /// What came of it.
+    pub outcome: Outcome,
+    /// Why it was refused, and for which member.
+    pub denial: Option<Denial>,
+    /// The route, by place in the policy.
+    pub route: Option<usize>,
+    /// The API key's id, once known.
+    pub key: Option<String>,
+    /// The team or user, once known.
+    pub team: Option<String>,
+    /// The token's id, once verified.
+    pub token: Option<String>,
+    /// The new token's id.
+    pub minted: Option<String>,
+    /// The request's id.
+    pub request_id: Option<String>,
+}
+
+impl Record {
+    pub(super) fn refused(self, denial: Denial) -> Self {
+        Self { outcome: Outcome::Deny, denial: Some(denial), ..self }
+    }
+
+    pub(super) fn with(self, outcome: Outcome) -> Self {
+        Self { outcome, ..self }
+    }
+}

@@ -1,0 +1,213 @@
+//! One request: held, judged, then released or answered.
+//!
+//! INVARIANT (held): until `state` is `Released`, every callback returns `Pause`, whatever failed. On a host that
+//! holds headers this keeps headers and body back; returning `Continue` from a body callback would let both go.
+
+use std::rc::Rc;
+
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::Action;
+
+use crate::decision::{
+    Answer, Denial, Effect, Moment, OWN_HEADER_PREFIX, Obligations, Pending, Record, Step, Verdict,
+};
+use crate::reason::Reason;
+
+use super::raw::{self, BufferType, HostResult, MapType};
+use super::root::{Held, Shared};
+
+/// A request's life here. A fresh context denies: some hosts give a request a blank one in mid-stream.
+#[derive(Default)]
+enum State {
+    /// Nothing was judged.
+    #[default]
+    Fresh,
+    /// The headers were judged; the verdict waits for the body.
+    Waiting(Box<Pending>),
+    /// It was answered here.
+    Answered,
+    /// It went on to the upstream.
+    Released,
+}
+
+/// The context of one request.
+pub(super) struct Http {
+    id: u32,
+    shared: Option<Rc<Shared>>,
+    state: State,
+    /// Bytes of the body that have arrived: the host gives it whole each time.
+    received: usize,
+}
+
+impl Http {
+    pub(super) fn new(id: u32, shared: Option<Rc<Shared>>) -> Self {
+        Self { id, shared, state: State::Fresh, received: 0 }
+    }
+
+    fn judge_headers(&mut self, end_of_stream: bool) -> Option<()> {
+        let shared = self.shared.clone()?;
+        let pairs = raw::pairs(MapType::RequestHeaders).ok();
+        let headers = pairs.as_ref().and_then(|pairs| pairs.list());
+        let (Some(headers), Some(now)) = (headers, seconds()) else {
+            let verdict = shared.engine.refuse(Denial::from(Reason::HostError), Record::default());
+            return self.carry_out(&shared, verdict, 0);
+        };
+        match shared.engine.begin(&headers, end_of_stream, &moment(now)) {
+            Step::Decided(verdict) => self.carry_out(&shared, *verdict, now),
+            Step::NeedsBody(pending) => {
+                let held = Held { since: now, record: pending.record().clone() };
+                shared.held.try_borrow_mut().ok()?.insert(self.id, held);
+                self.state = State::Waiting(pending);
+                Some(())
+            }
+        }
+    }
+
+    fn judge_body(&mut self) -> Option<()> {
+        let size = self.received;
+        let shared = self.shared.clone()?;
+        shared.forget(self.id);
+        let State::Waiting(pending) = std::mem::take(&mut self.state) else { return None };
+        // An empty body has no buffer on some hosts.
+        let body = if size == 0 { Ok(Vec::new()) } else { raw::buffer(BufferType::RequestBody, size) };
+        let (verdict, now) = match (body, seconds()) {
+            (Ok(body), Some(now)) if body.len() == size => {
+                (shared.engine.finish(*pending, &body, &moment(now)), now)
+            }
+            _ => (shared.engine.refuse(Denial::from(Reason::HostError), pending.record().clone()), 0),
+        };
+        self.carry_out(&shared, verdict, now)
+    }
+
+    /// Carries a verdict out; an allow whose obligations cannot be met is a refusal.
+    fn carry_out(&mut self, shared: &Shared, verdict: Verdict, now: u64) -> Option<()> {
+        let Verdict { effect, record } = verdict;
+        let verdict = match effect {
+            Effect::Release(obligations) => {
+                if enforce(&obligations).is_ok() {
+                    self.state = State::Released;
+                    shared.telemetry.publish(shared.engine.policy(), &record, now);
+                    return Some(());
+                }
+                shared.engine.refuse(Denial::from(Reason::HostError), record)
+            }
+            Effect::Answer(_) => Verdict { effect, record },
+        };
+        self.state = State::Answered;
+        shared.telemetry.publish(shared.engine.policy(), &verdict.record, now);
+        match &verdict.effect {
+            Effect::Answer(answer) => enforce_answer(answer, &verdict.record).ok(),
+            Effect::Release(_) => None,
+        }
+    }
+
+    /// What every request callback returns.
+    fn action(&self) -> Action {
+        match self.state {
+            State::Released => Action::Continue,
+            State::Fresh | State::Waiting(_) | State::Answered => Action::Pause,
+        }
+    }
+
+    /// Answers when judging itself failed: without a policy, or with a host that gives nothing.
+    fn refuse_if_undecided(&mut self) {
+        if matches!(self.state, State::Fresh) {
+            self.state = State::Answered;
+            let body = br#"{"error":{"code":"unavailable","message":"temporarily unavailable"}}"#;
+            let _ = raw::send_local_response(
+                503,
+                "callbound_undecided",
+                &[("content-type", "application/json")],
+                body,
+            );
+        }
+    }
+}
+
+impl Context for Http {}
+
+impl HttpContext for Http {
+    fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+        let _ = self.judge_headers(end_of_stream);
+        self.refuse_if_undecided();
+        self.action()
+    }
+
+    fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        if let (State::Waiting(_), Some(shared)) = (&self.state, &self.shared) {
+            shared.can_hold.set(true);
+            self.received = size;
+            if end_of_stream {
+                let _ = self.judge_body();
+                self.refuse_if_undecided();
+            }
+        }
+        self.action()
+    }
+
+    fn on_http_request_trailers(&mut self, _: usize) -> Action {
+        // With trailers the last body callback does not say that it was the last.
+        if matches!(self.state, State::Waiting(_)) {
+            let _ = self.judge_body();
+            self.refuse_if_undecided();
+        }
+        if matches!(self.state, State::Released) && strip_trailers().is_err() {
+            return Action::Pause;
+        }
+        self.action()
+    }
+
+    fn on_log(&mut self) {
+        if let Some(shared) = &self.shared {
+            shared.forget(self.id);
+        }
+    }
+}
+
+impl Shared {
+    fn forget(&self, context: u32) {
+        if let Ok(mut held) = self.held.try_borrow_mut() {
+            held.remove(&context);
+        }
+    }
+}
+
+/// Unix seconds.
+pub(super) fn seconds() -> Option<u64> {
+    raw::now_nanoseconds().ok().map(|nanoseconds| nanoseconds / 1_000_000_000)
+}
+
+fn moment(now: u64) -> Moment<'static> {
+    Moment { now, random: &|bytes| getrandom::fill(bytes).is_ok() }
+}
+
+/// Meets the obligations of an allow.
+fn enforce(obligations: &Obligations) -> HostResult<()> {
+    for name in &obligations.remove {
+        raw::remove(MapType::RequestHeaders, name)?;
+    }
+    for (name, value) in &obligations.set {
+        raw::replace(MapType::RequestHeaders, name, value)?;
+    }
+    Ok(())
+}
+
+/// Sends an answer.
+pub(super) fn enforce_answer(answer: &Answer, record: &Record) -> HostResult<()> {
+    let cause = record.denial.as_ref().map_or("minted", |denial| denial.reason.as_str());
+    let headers: Vec<(&str, &str)> =
+        answer.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    raw::send_local_response(answer.status, &format!("callbound_{cause}"), &headers, &answer.body)
+}
+
+/// Removes from the trailers what only we may say: some upstreams read trailers as headers.
+fn strip_trailers() -> HostResult<()> {
+    let pairs = raw::pairs(MapType::RequestTrailers)?;
+    for (name, _) in pairs.list().unwrap_or_default() {
+        let name = String::from_utf8_lossy(name);
+        if name.replace('_', "-").to_ascii_lowercase().starts_with(OWN_HEADER_PREFIX) {
+            raw::remove(MapType::RequestTrailers, &name)?;
+        }
+    }
+    Ok(())
+}

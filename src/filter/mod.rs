@@ -1,0 +1,21 @@
+//! The proxy-wasm adapter: the only room that knows a host.
+//!
+//! It reads what the host has, asks [`crate::decision`], and carries the verdict out. It decides nothing itself but
+//! this: a host call that fails is a refusal.
+
+mod http;
+mod raw;
+mod root;
+mod telemetry;
+
+use proxy_wasm::traits::RootContext;
+use proxy_wasm::types::LogLevel;
+
+mod entry {
+    use super::{LogLevel, RootContext, root};
+
+    proxy_wasm::main! {{
+        proxy_wasm::set_log_level(LogLevel::Info);
+        proxy_wasm::set_root_context(|id| -> Box<dyn RootContext> { Box::new(root::Root::new(id)) });
+    }}
+}

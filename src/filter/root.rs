@@ -1,0 +1,151 @@
+//! The root context: takes the configuration, makes a context per request, and watches over held requests.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::types::ContextType;
+
+use crate::decision::{Denial, Effect, Engine, Record};
+use crate::policy::{Secrets, compile};
+use crate::reason::Reason;
+
+use super::http::{Http, enforce_answer, seconds};
+use super::raw::{self, BufferType, Level};
+use super::telemetry::Telemetry;
+
+/// Milliseconds between two looks at the held requests.
+const TICK_MILLISECONDS: u32 = 1_000;
+
+/// What all requests of one configuration share. A new configuration is a new root with a new one; requests under way
+/// keep theirs.
+pub(super) struct Shared {
+    pub(super) engine: Engine,
+    pub(super) telemetry: Telemetry,
+    /// Requests held for their body, by context: since when, and what is known of them.
+    pub(super) held: RefCell<BTreeMap<u32, Held>>,
+    /// Whether this worker has ever been given the body of a held request.
+    pub(super) can_hold: Cell<bool>,
+}
+
+/// A request that waits for its body.
+pub(super) struct Held {
+    /// Unix seconds.
+    pub(super) since: u64,
+    pub(super) record: Record,
+}
+
+/// The root context.
+pub(super) struct Root {
+    id: u32,
+    shared: Option<Rc<Shared>>,
+}
+
+impl Root {
+    pub(super) fn new(id: u32) -> Self {
+        Self { id, shared: None }
+    }
+}
+
+impl Context for Root {}
+
+impl RootContext for Root {
+    fn on_configure(&mut self, size: usize) -> bool {
+        match configure(size) {
+            Ok(shared) => {
+                self.shared = Some(Rc::new(shared));
+                let _ = raw::set_tick_period(TICK_MILLISECONDS);
+                true
+            }
+            Err(message) => {
+                raw::log(Level::Error, &message);
+                false
+            }
+        }
+    }
+
+    fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {
+        Some(Box::new(Http::new(context_id, self.shared.clone())))
+    }
+
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
+
+    fn on_tick(&mut self) {
+        if let (Some(shared), Some(now)) = (&self.shared, seconds()) {
+            shared.answer_overdue(now);
+            let _ = raw::set_effective_context(self.id);
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the host's environment is where secrets come from")]
+fn configure(size: usize) -> Result<Shared, String> {
+    let text = raw::buffer(BufferType::PluginConfiguration, size).unwrap_or_default();
+    if text.is_empty() {
+        return Err(
+            "policy refused: it is empty; deliver the JSON document as the plugin's configuration".into()
+        );
+    }
+    let lookup = |name: &str| std::env::var(name).ok();
+    let policy = compile(&text, &Secrets::Lookup(&lookup)).map_err(|error| {
+        let problems: Vec<String> = error.problems.iter().map(ToString::to_string).collect();
+        format!("policy refused: {}", problems.join("; "))
+    })?;
+    for warning in &policy.warnings {
+        raw::log(Level::Warn, &warning);
+    }
+    raw::log(
+        Level::Info,
+        &format!(
+            "callbound: policy loaded: {} routes, {} keys",
+            policy.routes.iter().count(),
+            policy.keys.len()
+        ),
+    );
+    Ok(Shared {
+        engine: Engine::new(policy),
+        telemetry: Telemetry::default(),
+        held: RefCell::default(),
+        can_hold: Cell::new(false),
+    })
+}
+
+impl Shared {
+    /// Answers requests whose body is overdue.
+    ///
+    /// Without the host's leave to hold headers (Envoy: `allow_on_headers_stop_iteration`) a held request gets no body
+    /// callback at all: it would hang until the host's own timeout, with nothing that says why.
+    fn answer_overdue(&self, now: u64) {
+        let limit = self.engine.policy().hold_seconds;
+        let overdue: Vec<(u32, Held)> = {
+            let Ok(mut held) = self.held.try_borrow_mut() else { return };
+            let is_due = |held: &Held| now.saturating_sub(held.since) >= limit;
+            let ids: Vec<u32> = held.iter().filter(|(_, held)| is_due(held)).map(|(id, _)| *id).collect();
+            ids.into_iter().filter_map(|id| Some((id, held.remove(&id)?))).collect()
+        };
+        for (context, held) in overdue {
+            if raw::set_effective_context(context).is_err() {
+                continue;
+            }
+            let reason = if self.can_hold.get() { Reason::BodyTimeout } else { Reason::HoldUnavailable };
+            if reason == Reason::HoldUnavailable {
+                raw::log(
+                    Level::Error,
+                    &format!(
+                        "no body arrived within {limit} s of a held request, nor ever before in this worker: \
+                     set `allow_on_headers_stop_iteration: true` on this plugin (Envoy 1.35 or later), or look for a \
+                     client that never sends its body"
+                    ),
+                );
+            }
+            let verdict = self.engine.refuse(Denial::from(reason), held.record);
+            self.telemetry.publish(self.engine.policy(), &verdict.record, now);
+            if let Effect::Answer(answer) = &verdict.effect {
+                let _ = enforce_answer(answer, &verdict.record);
+            }
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! Strict JSON: what serde_json reads, minus everything two readers could read differently.
+//!
+//! A member that stands twice in one object is refused wherever it stands (RFC 8259 section 4 leaves the choice to the
+//! reader, and gateways and upstreams choose differently). Strings borrow from the text where they can.
+//! Knows nothing of policies, bodies or bounds.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
+
+/// A JSON value whose objects hold each member once, in the order of the text.
+#[derive(Clone, PartialEq)]
+pub enum Json<'a> {
+    /// `null`; never the same as an absent member.
+    Null,
+    /// `true` or `false`.
+    Bool(bool),
+    /// Any number, as serde_json holds it.
+    Number(serde_json::Number),
+    /// A string, borrowed unless it was escaped.
+    String(Cow<'a, str>),
+    /// An array.
+    Array(Vec<Json<'a>>),
+    /// An object.
+    Object(Vec<(Cow<'a, str>, Json<'a>)>),
+}
+
+/// Why a text was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JsonError {
+    /// Not one well-formed JSON text in UTF-8.
+    Malformed,
+    /// A member stands twice in one object.
+    DuplicateMember,
+}
+
+impl fmt::Display for JsonError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Malformed => "not one well-formed JSON value",
+            Self::DuplicateMember => "a member stands twice in one object",
+        })
+    }
+}
+
+impl std::error::Error for JsonError {}
+
+/// serde's errors are texts; this one marks the error that is ours.
+const DUPLICATE: &str = "duplicate member";
+
+impl<'a> Json<'a> {
+    /// Reads one JSON text.
+    ///
+    /// # Errors
+    ///
+    /// [`JsonError`] for anything but exactly one value with unique members and at most 128 levels.
+    pub fn parse(text: &'a [u8]) -> Result<Self, JsonError> {
+        serde_json::from_slice(text).map_err(|error| {
+            if error.to_string().starts_with(DUPLICATE) {
+                JsonError::DuplicateMember
+            } else {
+                JsonError::Malformed
+            }
+        })
+    }
+
+    /// Returns the members when this is an object.
+    pub fn members(&self) -> Option<&[(Cow<'a, str>, Json<'a>)]> {
+        match self {
+            Self::Object(members) => Some(members),
+            _ => None,
+        }
+    }
+
+    /// Returns the member `name` of an object.
+    pub fn get(&self, name: &str) -> Option<&Json<'a>> {
+        self.members()?.iter().find_map(|(key, value)| (key == name).then_some(value))
+    }
+
+    /// Returns the text when this is a string.
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Self::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Copies everything borrowed.
+    pub fn into_owned(self) -> Json<'static> {
+        match self {
+            Self::Null => Json::Null,
+            Self::Bool(value) => Json::Bool(value),
+            Self::Number(value) => Json::Number(value),
+            Self::String(text) => Json::String(Cow::Owned(text.into_owned())),
+            Self::Array(items) => Json::Array(items.into_iter().map(Json::into_owned).collect()),
+            Self::Object(members) => Json::Object(
+                members
+                    .into_iter()
+                    .map(|(name, value)| (Cow::Owned(name.into_owned()), value.into_owned()))
+                    .collect(),
+            ),
+        }
+    }
+}
+
+impl From<u64> for Json<'_> {
+    fn from(value: u64) -> Self {
+        Self::Number(value.into())
+    }
+}
+
+impl<'a> From<&'a str> for Json<'a> {
+    fn from(text: &'a str) -> Self {
+        Self::String(Cow::Borrowed(text))
+    }
+}
+
+/// Says what kind of value it is, never its content: values come from clients and from secret-bearing documents.
+impl fmt::Debug for Json<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Null => "null",
+            Self::Bool(_) => "bool",
+            Self::Number(_) => "number",
+            Self::String(_) => "string",
+            Self::Array(_) => "array",
+            Self::Object(_) => "object",
+        })
+    }
+}
+
+impl Serialize for Json<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Null => serializer.serialize_unit(),
+            Self::Bool(value) => serializer.serialize_bool(*value),
+            Self::Number(value) => value.serialize(serializer),
+            Self::String(text) => serializer.serialize_str(text),
+            Self::Array(items) => {
+                let mut seq = serializer.serialize_seq(Some(items.len()))?;
+                items.iter().try_for_each(|item| seq.serialize_element(item))?;
+                seq.end()
+            }
+            Self::Object(members) => {
+                let mut map = serializer.serialize_map(Some(members.len()))?;
+                members.iter().try_for_each(|(name, value)| map.serialize_entry(name, value))?;
+                map.end()
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Json<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(JsonVisitor)
+    }
+}
+
+struct JsonVisitor;
+
+impl<'de> Visitor<'de> for JsonVisitor {
+    type Value = Json<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Json::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
+        Ok(Json::Bool(value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
+        Ok(Json::Number(value.into()))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
+        Ok(Json::Number(value.into()))
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Self::Value, E> {
+        serde_json::Number::from_f64(value).map(Json::Number).ok_or_else(|| E::custom("number out of range"))
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Json::String(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Json::String(Cow::Owned(text.to_owned())))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = seq.next_element()? {
+            items.push(item);
+        }
+        Ok(Json::Array(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut members = Vec::new();
+        while let Some(Text(name)) = map.next_key()? {
+            members.push((name, map.next_value()?));
+        }
+        if has_duplicate(&members) {
+            return Err(de::Error::custom(DUPLICATE));
+        }
+        Ok(Json::Object(members))
+    }
+}
+
+/// Sorts the names of a large object so that thousands of members cost n log n, not n².
+fn has_duplicate(members: &[(Cow<'_, str>, Json<'_>)]) -> bool {
+    let mut names: Vec<&str> = members.iter().map(|(name, _)| name.as_ref()).collect();
+    names.sort_unstable();
+    names.iter().zip(names.iter().skip(1)).any(|(one, next)| one == next)
+}
+
+/// A string that borrows when it can; serde's own `Cow` always copies.
+struct Text<'a>(Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Text<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextVisitor;
+        impl<'de> Visitor<'de> for TextVisitor {
+            type Value = Text<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(TextVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_a_member_that_stands_twice_at_any_depth() {
+        for text in [r#"{"to":"a","to":"b"}"#, r#"{"to":"a","\u0074o":"b"}"#, r#"{"x":[{"y":1,"y":1}]}"#] {
+            assert_eq!(Json::parse(text.as_bytes()), Err(JsonError::DuplicateMember), "{text}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_not_one_json_text() {
+        for text in ["", "{} {}", "\u{feff}{}", "{\"a\":\"\\ud800\"}", "[1,]", "NaN"] {
+            assert_eq!(Json::parse(text.as_bytes()), Err(JsonError::Malformed), "{text}");
+        }
+        assert_eq!(Json::parse(b"{\"a\":\"\xff\"}"), Err(JsonError::Malformed));
+        let deep = "[".repeat(20_000);
+        assert_eq!(Json::parse(deep.as_bytes()), Err(JsonError::Malformed));
+    }
+
+    #[test]
+    fn keeps_the_order_and_writes_back_what_it_read() {
+        let text = r#"{"b":[1,-2,0.5,null,true],"a":{"x":"y\n"}}"#;
+        let json = Json::parse(text.as_bytes()).unwrap();
+        assert_eq!(serde_json::to_string(&json).unwrap(), text);
+    }
+}

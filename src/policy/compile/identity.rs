@@ -1,0 +1,261 @@
+//! Teams, users and API keys: who there is.
+
+use std::collections::HashMap;
+
+use super::super::config::{
+    ApiKeyConfig, Document, NumberConfig, Switches, TeamConfig, TeamKind, UserConfig,
+};
+use super::super::error::Problems;
+use super::super::team::{Owner, Party, PartyId, Reach, Tree};
+use super::super::{ApiKey, Ceiling, Platform};
+use super::{check_id, check_known_scopes, number_list, section};
+use crate::credential::Digest;
+use crate::number::Number;
+
+/// The tree, with the names it was built from.
+pub(super) struct Parties {
+    tree: Tree,
+    users: HashMap<String, PartyId>,
+}
+
+impl Parties {
+    pub(super) fn take_tree(&mut self) -> Tree {
+        std::mem::take(&mut self.tree)
+    }
+}
+
+pub(super) fn parties(document: &Document<'_>, platform: &Platform, problems: &mut Problems) -> Parties {
+    let mut parties = Vec::new();
+    let mut numbers = HashMap::new();
+    let teams = read_teams(document, problems);
+    let ids: HashMap<&str, PartyId> =
+        teams.iter().enumerate().map(|(index, (_, team))| (team.id.as_str(), PartyId(index))).collect();
+    for (index, (path, team)) in teams.iter().enumerate() {
+        own_numbers(&mut numbers, &team.numbers, PartyId(index), path, problems);
+        check_switches(&team.features, platform, path, problems);
+        check_known_scopes(
+            team.scopes.as_deref().unwrap_or(&[]),
+            &platform.scopes,
+            &format!("{path}.scopes"),
+            problems,
+        );
+        parties.push(Party {
+            id: team.id.clone(),
+            reach: match team.kind {
+                TeamKind::Organization => Reach::Organization,
+                TeamKind::SubEntity => Reach::SubEntity,
+            },
+            parent: parent_of(team, &ids, path, problems),
+            member_of: Vec::new(),
+            features: team.features.0.clone(),
+            scopes: team.scopes.clone(),
+        });
+    }
+    for (index, (path, _)) in teams.iter().enumerate() {
+        if is_own_ancestor(&parties, index) {
+            problems.add(format!("{path}.parent"), "a team cannot stand below itself");
+        }
+    }
+    let mut users = HashMap::new();
+    for (index, raw) in document.users.iter().enumerate() {
+        let path = format!("users[{index}]");
+        let Some(user) = section::<UserConfig>(raw, &path, problems) else { continue };
+        check_id(&user.id, &format!("{path}.id"), problems);
+        check_switches(&user.features, platform, &path, problems);
+        check_known_scopes(
+            user.scopes.as_deref().unwrap_or(&[]),
+            &platform.scopes,
+            &format!("{path}.scopes"),
+            problems,
+        );
+        let id = PartyId(parties.len());
+        own_numbers(&mut numbers, &user.numbers, id, &path, problems);
+        if users.insert(user.id.clone(), id).is_some() {
+            problems.add(format!("{path}.id"), format!("`{}` stands among the users already", user.id));
+        }
+        parties.push(Party {
+            id: user.id,
+            reach: Reach::User,
+            parent: None,
+            member_of: memberships(&user.member_of, &ids, &path, problems),
+            features: user.features.0,
+            scopes: user.scopes,
+        });
+    }
+    Parties { tree: Tree::new(parties, numbers), users }
+}
+
+fn read_teams(document: &Document<'_>, problems: &mut Problems) -> Vec<(String, TeamConfig)> {
+    let mut teams: Vec<(String, TeamConfig)> = Vec::new();
+    let mut seen = HashMap::new();
+    for (index, raw) in document.teams.iter().enumerate() {
+        let path = format!("teams[{index}]");
+        let Some(team) = section::<TeamConfig>(raw, &path, problems) else { continue };
+        check_id(&team.id, &format!("{path}.id"), problems);
+        if seen.insert(team.id.clone(), index).is_some() {
+            problems.add(format!("{path}.id"), format!("`{}` stands among the teams already", team.id));
+        }
+        teams.push((path, team));
+    }
+    teams
+}
+
+fn parent_of(
+    team: &TeamConfig,
+    ids: &HashMap<&str, PartyId>,
+    path: &str,
+    problems: &mut Problems,
+) -> Option<PartyId> {
+    match (&team.parent, team.kind) {
+        (None, TeamKind::Organization) => None,
+        (None, TeamKind::SubEntity) => {
+            problems.add(format!("{path}.parent"), "missing; a sub-entity stands below a team");
+            None
+        }
+        (Some(parent), _) => {
+            let found = ids.get(parent.as_str()).copied();
+            if found.is_none() {
+                problems.add(format!("{path}.parent"), format!("`{parent}` is not one of teams"));
+            }
+            found
+        }
+    }
+}
+
+fn is_own_ancestor(parties: &[Party], start: usize) -> bool {
+    let mut at = start;
+    for _ in 0..parties.len() {
+        match parties.get(at).and_then(|party| party.parent) {
+            Some(PartyId(parent)) if parent == start => return true,
+            Some(PartyId(parent)) => at = parent,
+            None => return false,
+        }
+    }
+    false
+}
+
+fn memberships(
+    names: &[String],
+    ids: &HashMap<&str, PartyId>,
+    path: &str,
+    problems: &mut Problems,
+) -> Vec<PartyId> {
+    let teams = names.iter().enumerate().filter_map(|(index, name)| {
+        let team = ids.get(name.as_str()).copied();
+        if team.is_none() {
+            problems.add(format!("{path}.member_of[{index}]"), format!("`{name}` is not one of teams"));
+        }
+        team
+    });
+    teams.collect()
+}
+
+fn own_numbers(
+    all: &mut HashMap<Number, Owner>,
+    own: &[NumberConfig],
+    party: PartyId,
+    path: &str,
+    problems: &mut Problems,
+) {
+    for (index, config) in own.iter().enumerate() {
+        let path = format!("{path}.numbers[{index}]");
+        match Number::parse(&config.e164) {
+            None => problems.add(path, "not a number in E.164, as in `+15551234567`"),
+            Some(number) if number.is_emergency() => {
+                problems.add(path, "an emergency number cannot be owned")
+            }
+            Some(number) => {
+                if all.insert(number, Owner { party, active: config.active }).is_some() {
+                    problems.add(path, "this number is owned already");
+                }
+            }
+        }
+    }
+}
+
+fn check_switches(features: &Switches, platform: &Platform, path: &str, problems: &mut Problems) {
+    let unknown = features.0.iter().filter(|(name, on)| *on && !platform.features.contains(name));
+    for (name, _) in unknown {
+        problems.add(format!("{path}.features.{name}"), "the platform has it off or does not have it");
+    }
+}
+
+/// The keys, by digest and by id.
+pub(super) struct Keys {
+    pub(super) by_digest: HashMap<Digest, ApiKey>,
+    pub(super) by_id: HashMap<String, Digest>,
+}
+
+pub(super) fn api_keys(
+    document: &Document<'_>,
+    parties: &Parties,
+    platform: &Platform,
+    problems: &mut Problems,
+) -> Keys {
+    let mut keys = Keys { by_digest: HashMap::new(), by_id: HashMap::new() };
+    for (index, raw) in document.api_keys.iter().enumerate() {
+        let path = format!("api_keys[{index}]");
+        let Some(config) = section::<ApiKeyConfig>(raw, &path, problems) else { continue };
+        check_id(&config.id, &format!("{path}.id"), problems);
+        check_known_scopes(&config.scopes, &platform.scopes, &format!("{path}.scopes"), problems);
+        let owner = owner_of(&config, parties, &path, problems);
+        let digest = read_digest(&config.sha256);
+        if digest.is_none() {
+            problems.add(
+                format!("{path}.sha256"),
+                "expected the 64 lower-case hex digits of `callbound hash-key`, never the key itself",
+            );
+        }
+        let ceiling = Ceiling {
+            from: number_list(config.ceiling.from.as_ref(), &format!("{path}.ceiling.from"), problems),
+            to: number_list(config.ceiling.to.as_ref(), &format!("{path}.ceiling.to"), problems),
+        };
+        let (Some(owner), Some(digest)) = (owner, digest) else { continue };
+        if keys.by_id.insert(config.id.clone(), digest).is_some() {
+            problems.add(format!("{path}.id"), format!("`{}` stands among the keys already", config.id));
+        }
+        let key = ApiKey {
+            id: config.id,
+            owner,
+            scopes: config.scopes,
+            ceiling,
+            expires_at: config.expires_at,
+            revoked: config.revoked,
+        };
+        if keys.by_digest.insert(digest, key).is_some() {
+            problems.add(format!("{path}.sha256"), "this key stands among the keys already");
+        }
+    }
+    keys
+}
+
+fn owner_of(
+    config: &ApiKeyConfig,
+    parties: &Parties,
+    path: &str,
+    problems: &mut Problems,
+) -> Option<PartyId> {
+    let (found, member, id) = match (&config.team, &config.user) {
+        (Some(team), None) => (parties.tree.team(team), "team", team),
+        (None, Some(user)) => (parties.users.get(user).copied(), "user", user),
+        _ => {
+            problems.add(path, "a key belongs to exactly one `team` or `user`");
+            return None;
+        }
+    };
+    if found.is_none() {
+        problems.add(format!("{path}.{member}"), format!("`{id}` is not one of {member}s"));
+    }
+    found
+}
+
+fn read_digest(hex: &str) -> Option<Digest> {
+    if hex.len() != 64 || !hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+        return None;
+    }
+    let mut digest = Digest::default();
+    for (slot, pair) in digest.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
+        *slot = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(digest)
+}

@@ -1,0 +1,178 @@
+//! The keyring and the token families: which key signs and verifies what.
+
+use std::rc::Rc;
+
+use super::super::config::{Document, FamilyConfig, KeyConfig, MasterConfig, SecretConfig};
+use super::super::error::Problems;
+use super::platform::check_prefix;
+use super::{Secrets, check_id, optional, section};
+use crate::credential::{Clock, Family, Key, KeyError, Ttl, decode_base64url, derive_secret};
+
+/// A family with what only its mint routes need.
+pub(super) struct CompiledFamily {
+    pub(super) family: Family,
+    pub(super) default_scopes: Vec<String>,
+    pub(super) mintable_scopes: Option<Vec<String>>,
+    pub(super) can_sign: bool,
+}
+
+pub(super) fn families(
+    document: &Document<'_>,
+    secrets: &Secrets<'_>,
+    problems: &mut Problems,
+    warnings: &mut Vec<String>,
+) -> Vec<CompiledFamily> {
+    let allow_inline =
+        optional(document.allow_inline_secrets, "allow_inline_secrets", problems).unwrap_or(false);
+    let keys = keys(document, allow_inline, problems);
+    if keys.iter().any(|(_, key)| is_inline(key)) {
+        warnings.push(
+            "keyring: a secret stands in the policy itself and shows in the gateway's config dumps".into(),
+        );
+    }
+    let mut families = Vec::new();
+    for (name, raw) in &document.tokens.0 {
+        let path = format!("tokens.{name}");
+        check_id(name, &path, problems);
+        if name == "api_key" || name == "public" {
+            problems.add(&path, "this name has a meaning of its own in `accept`");
+        }
+        let Some(config) = section::<FamilyConfig>(raw, &path, problems) else { continue };
+        families.push(family(name, config, &path, &keys, secrets, problems));
+    }
+    for (path, key) in &keys {
+        let names = key.families.iter().flatten().enumerate();
+        for (index, name) in names.filter(|(_, name)| !families.iter().any(|f| f.family.name == **name)) {
+            problems.add(format!("{path}.families[{index}]"), format!("`{name}` is not one of tokens"));
+        }
+    }
+    families
+}
+
+fn keys(document: &Document<'_>, allow_inline: bool, problems: &mut Problems) -> Vec<(String, KeyConfig)> {
+    let mut keys: Vec<(String, KeyConfig)> = Vec::new();
+    for (index, raw) in document.keyring.iter().enumerate() {
+        let path = format!("keyring[{index}]");
+        let Some(key) = section::<KeyConfig>(raw, &path, problems) else { continue };
+        check_id(&key.kid, &format!("{path}.kid"), problems);
+        if keys.iter().any(|(_, other)| other.kid == key.kid) {
+            problems.add(format!("{path}.kid"), format!("`{}` stands in the keyring already", key.kid));
+        }
+        if key.secret.is_some() == key.jwk.is_some() {
+            problems.add(&path, "expected one of `secret` and `jwk`");
+        }
+        if key.sign && key.jwk.is_some() {
+            problems.add(format!("{path}.sign"), "a public key cannot sign");
+        }
+        if is_inline(&key) && !allow_inline {
+            problems.add(
+                format!("{path}.secret"),
+                "a secret in the policy needs `allow_inline_secrets: true`; better `{\"env\": NAME}`",
+            );
+        }
+        keys.push((path, key));
+    }
+    keys
+}
+
+fn is_inline(key: &KeyConfig) -> bool {
+    matches!(&key.secret, Some(SecretConfig::Inline(_) | SecretConfig::Derive(MasterConfig::Inline(_))))
+}
+
+fn family(
+    name: &str,
+    config: FamilyConfig,
+    path: &str,
+    keys: &[(String, KeyConfig)],
+    secrets: &Secrets<'_>,
+    problems: &mut Problems,
+) -> CompiledFamily {
+    check_family(&config, path, problems);
+    let typ = config.typ.unwrap_or_else(|| format!("{name}+jwt"));
+    let ttl = Ttl { min: config.ttl.min, max: config.ttl.max, default: config.ttl.default };
+    let clock = Clock { leeway: config.clock.leeway, ahead: config.clock.ahead };
+    let mut family =
+        Family::new(name, &config.prefix, &typ, &config.issuer, config.audience.as_deref(), ttl, clock);
+    let own =
+        |key: &KeyConfig| key.families.as_ref().is_none_or(|names| names.iter().any(|other| other == name));
+    let mut signing = 0;
+    for (key_path, key) in keys.iter().filter(|(_, key)| own(key)) {
+        signing += usize::from(key.sign);
+        match load(key, name, secrets) {
+            Ok(Some(loaded)) => family.add_key(&key.kid, Rc::new(loaded), key.sign),
+            Ok(None) => {}
+            Err(message) => problems.add(key_path, message),
+        }
+    }
+    if signing > 1 {
+        problems.add(path, "more than one key of the keyring has `sign: true`");
+    }
+    if !keys.iter().any(|(_, key)| own(key)) {
+        problems.add(path, "no key of the keyring is for this family");
+    }
+    CompiledFamily {
+        family,
+        default_scopes: config.default_scopes,
+        mintable_scopes: config.mintable_scopes,
+        can_sign: signing == 1,
+    }
+}
+
+fn check_family(config: &FamilyConfig, path: &str, problems: &mut Problems) {
+    check_prefix(&config.prefix, &format!("{path}.prefix"), problems);
+    let ttl = &config.ttl;
+    if ttl.min == 0 || ttl.min > ttl.default || ttl.default > ttl.max || ttl.max > 86_400 {
+        problems.add(format!("{path}.ttl"), "expected 1 <= min <= default <= max <= 86400 seconds");
+    }
+    if config.clock.leeway > 5 {
+        problems.add(format!("{path}.clock.leeway"), "expected at most 5 seconds");
+    }
+    if config.clock.ahead > 60 {
+        problems.add(format!("{path}.clock.ahead"), "expected at most 60 seconds");
+    }
+    if config.issuer.is_empty() || config.audience.as_deref() == Some("") {
+        problems.add(path, "`issuer` and `audience` cannot be empty");
+    }
+    if config.mintable_scopes.as_ref().is_some_and(Vec::is_empty) {
+        problems.add(
+            format!("{path}.mintable_scopes"),
+            "an empty list allows no token; leave it out to allow any held",
+        );
+    }
+}
+
+/// Loads a key for a family; `None` when secrets are not to be looked at.
+fn load(config: &KeyConfig, family: &str, secrets: &Secrets<'_>) -> Result<Option<Key>, String> {
+    let text = |error: KeyError| error.to_string();
+    if let Some(jwk) = &config.jwk {
+        return Key::from_jwk(config.alg, jwk).map(Some).map_err(text);
+    }
+    let Some(secret) = &config.secret else { return Ok(None) };
+    let inline = |encoded: &str| decode_base64url(encoded).map(Some).map_err(text);
+    let bytes = match secret {
+        SecretConfig::Env(name) => from_env(name, secrets)?,
+        SecretConfig::Inline(encoded) => inline(encoded)?,
+        SecretConfig::Derive(master) => {
+            let master = match master {
+                MasterConfig::Env(name) => from_env(name, secrets)?,
+                MasterConfig::Inline(encoded) => inline(encoded)?,
+            };
+            match master {
+                Some(master) => {
+                    Some(derive_secret(&master, family, &config.kid, config.alg).map_err(text)?.to_vec())
+                }
+                None => None,
+            }
+        }
+    };
+    bytes.map(|bytes| Key::from_secret(config.alg, &bytes)).transpose().map_err(text)
+}
+
+fn from_env(name: &str, secrets: &Secrets<'_>) -> Result<Option<Vec<u8>>, String> {
+    let Secrets::Lookup(lookup) = secrets else { return Ok(None) };
+    let encoded = lookup(name).ok_or_else(|| {
+        format!("the environment variable `{name}` is not set; make a secret with `callbound gen-secret`")
+    })?;
+    let bytes = decode_base64url(encoded.trim()).map_err(|error| format!("`{name}`: {error}"))?;
+    Ok(Some(bytes))
+}

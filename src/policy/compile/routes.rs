@@ -1,0 +1,254 @@
+//! Routes: what may be asked for and what it takes.
+
+use super::super::Platform;
+use super::super::config::{
+    BoundsConfig, DirectionConfig, Document, EmptyConfig, ListMemberConfig, MintConfig, RouteConfig,
+    TenantConfig, VocabularyConfig,
+};
+use super::super::error::Problems;
+use super::super::route::{
+    Accept, Bounds, Direction, Member, MintRule, Pointer, Route, Routes, SizedList, Tenant, fold,
+};
+use super::super::template::Template;
+use super::keyring::CompiledFamily;
+use super::{check_id, check_known_scopes, optional, section};
+
+/// The values a mint reply may use.
+const REPLY_NAMES: &[&str] =
+    &["token", "ttl", "expires_at", "issued_at", "from", "to", "scopes", "token_id", "key_id"];
+
+/// The compiled routes and the names they taught.
+pub(super) struct CompiledRoutes {
+    pub(super) routes: Routes,
+    pub(super) vocabulary: Vec<String>,
+}
+
+pub(super) fn routes(
+    document: &Document<'_>,
+    families: &[CompiledFamily],
+    platform: &Platform,
+    problems: &mut Problems,
+) -> CompiledRoutes {
+    let mut list = Vec::new();
+    let mut ids: Vec<String> = Vec::new();
+    for (index, raw) in document.routes.iter().enumerate() {
+        let path = format!("routes[{index}]");
+        let Some(config) = section::<RouteConfig>(raw, &path, problems) else { continue };
+        check_id(&config.id, &format!("{path}.id"), problems);
+        if ids.contains(&config.id) {
+            problems.add(format!("{path}.id"), format!("`{}` stands among the routes already", config.id));
+        }
+        ids.push(config.id.clone());
+        let matches = read_matches(&config.matches.0, &path, problems);
+        list.push((route(config, &matches, families, platform, &path, problems), matches));
+    }
+    if list.is_empty() {
+        problems.add("routes", "there are none, so nothing would be let through");
+    }
+    let vocabulary = vocabulary(document, &list, problems);
+    let routes = Routes::build(list).unwrap_or_else(|conflicts| {
+        for (index, message) in conflicts {
+            problems.add(format!("routes[{index}].match"), message);
+        }
+        Routes::default()
+    });
+    CompiledRoutes { routes, vocabulary }
+}
+
+type Match = (String, String);
+
+fn vocabulary(
+    document: &Document<'_>,
+    routes: &[(Route, Vec<Match>)],
+    problems: &mut Problems,
+) -> Vec<String> {
+    let config: VocabularyConfig = optional(document.vocabulary, "vocabulary", problems).unwrap_or_default();
+    let bounds = routes.iter().filter_map(|(route, _)| route.bounds.as_ref());
+    let members = bounds.flat_map(|bounds| bounds.from.members.iter().chain(&bounds.to.members));
+    let named = config.from.iter().chain(&config.to).map(|name| fold(name));
+    let mut names: Vec<String> = members.map(|member| fold(member.pointer.name())).chain(named).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+fn read_matches(texts: &[String], path: &str, problems: &mut Problems) -> Vec<Match> {
+    if texts.is_empty() {
+        problems.add(format!("{path}.match"), "expected at least one `METHOD /path`");
+    }
+    let read = texts.iter().enumerate().filter_map(|(index, text)| {
+        let split = text.split_once(' ').filter(|(method, template)| {
+            let is_method = !method.is_empty() && method.bytes().all(|byte| byte.is_ascii_uppercase());
+            let is_path = template
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#' | b'%' | b';' | b'\\'));
+            is_method && is_path && template.starts_with('/') && !template.contains("//")
+        });
+        if split.is_none() {
+            problems
+                .add(format!("{path}.match[{index}]"), "expected `METHOD /path`, as in `GET /v1/calls/{id}`");
+        }
+        split.map(|(method, template)| (method.to_owned(), template.to_owned()))
+    });
+    read.collect()
+}
+
+fn route(
+    config: RouteConfig,
+    matches: &[Match],
+    families: &[CompiledFamily],
+    platform: &Platform,
+    path: &str,
+    problems: &mut Problems,
+) -> Route {
+    check_known_scopes(&config.scopes, &platform.scopes, &format!("{path}.scopes"), problems);
+    let accept = accept(&config.accept, families, path, problems);
+    let demands = config.feature.is_some()
+        || !config.scopes.is_empty()
+        || config.tenant.is_some()
+        || config.bounds.is_some()
+        || config.mint.is_some()
+        || config.read_parent;
+    if accept == Accept::Public && demands {
+        problems.add(format!("{path}.accept"), "a public route verifies nobody, so it can require nothing");
+    }
+    if config.read_parent && matches.iter().any(|(method, _)| method != "GET" && method != "HEAD") {
+        problems.add(format!("{path}.read_parent"), "only reads may see what belongs to the team above");
+    }
+    let mint = config.mint.and_then(|mint| mint_rule(mint, &accept, families, platform, path, problems));
+    let bounds = config.bounds.map(|bounds| bounds_of(bounds, path, problems));
+    if mint.is_some() && bounds.is_some() {
+        problems.add(path, "a route either mints or places a call");
+    }
+    Route {
+        accept,
+        feature: config.feature,
+        scopes: config.scopes,
+        tenant: config.tenant.map(|tenant| tenant_of(tenant, matches, path, problems)),
+        read_parent: config.read_parent,
+        bounds,
+        mint,
+        id: config.id,
+    }
+}
+
+fn accept(names: &[String], families: &[CompiledFamily], path: &str, problems: &mut Problems) -> Accept {
+    if names == ["public"] {
+        return Accept::Public;
+    }
+    if names.is_empty() {
+        problems
+            .add(format!("{path}.accept"), "an empty list lets nobody in; for everybody say `[\"public\"]`");
+    }
+    let (mut api_key, mut accepted) = (false, Vec::new());
+    for (index, name) in names.iter().enumerate() {
+        match families.iter().position(|family| family.family.name == *name) {
+            _ if name == "api_key" => api_key = true,
+            Some(family) => accepted.push(family),
+            None => problems.add(
+                format!("{path}.accept[{index}]"),
+                format!("`{name}` is neither `api_key`, nor one of tokens, nor `public` alone"),
+            ),
+        }
+    }
+    Accept::Credentials { api_key, families: accepted }
+}
+
+fn tenant_of(config: TenantConfig, matches: &[Match], path: &str, problems: &mut Problems) -> Tenant {
+    let TenantConfig::Path(name) = config;
+    if !matches.iter().all(|(_, template)| template.contains(&format!("{{{name}}}"))) {
+        problems
+            .add(format!("{path}.tenant.path"), format!("every `match` needs the parameter `{{{name}}}`"));
+    }
+    Tenant::Path(name)
+}
+
+fn bounds_of(config: BoundsConfig, path: &str, problems: &mut Problems) -> Bounds {
+    if config.closed.is_some() && config.from.members.is_empty() && config.to.members.is_empty() {
+        problems.add(format!("{path}.bounds.closed"), "this route reads no body");
+    }
+    Bounds {
+        from: direction(config.from, &format!("{path}.bounds.from"), problems),
+        to: direction(config.to, &format!("{path}.bounds.to"), problems),
+        closed: config.closed,
+    }
+}
+
+fn direction(config: DirectionConfig, path: &str, problems: &mut Problems) -> Direction {
+    let mut pointer = |text: &str, path: String| {
+        let pointer = Pointer::parse(text);
+        if pointer.is_none() {
+            problems.add(path, format!("`{text}` is not a JSON pointer, as in `/from_number`"));
+        }
+        pointer
+    };
+    let members = config.members.iter().enumerate().filter_map(|(index, text)| {
+        let (text, optional) = text.strip_suffix('?').map_or((text.as_str(), false), |text| (text, true));
+        Some(Member { pointer: pointer(text, format!("{path}.members[{index}]"))?, optional })
+    });
+    let members: Vec<_> = members.collect();
+    let chosen_by = config.chosen_by.iter().enumerate();
+    let chosen_by =
+        chosen_by.filter_map(|(index, text)| pointer(text, format!("{path}.chosen_by[{index}]"))).collect();
+    Direction { members, chosen_by, screen_only: config.screen_only }
+}
+
+fn mint_rule(
+    config: MintConfig,
+    accept: &Accept,
+    families: &[CompiledFamily],
+    platform: &Platform,
+    path: &str,
+    problems: &mut Problems,
+) -> Option<MintRule> {
+    let path = format!("{path}.mint");
+    if !matches!(accept, Accept::Credentials { api_key: true, families } if families.is_empty()) {
+        problems.add(&path, "only API keys may mint: `accept` must be `[\"api_key\"]`");
+    }
+    let Some(index) = families.iter().position(|family| family.family.name == config.family) else {
+        problems.add(format!("{path}.family"), format!("`{}` is not one of tokens", config.family));
+        return None;
+    };
+    let family = families.get(index)?;
+    if !family.can_sign {
+        problems.add(format!("{path}.family"), "no key of the keyring with `sign: true` is for this family");
+    }
+    let scopes_path = format!("tokens.{}", config.family);
+    check_known_scopes(
+        &family.default_scopes,
+        &platform.scopes,
+        &format!("{scopes_path}.default_scopes"),
+        problems,
+    );
+    let mintable = family.mintable_scopes.as_deref().unwrap_or(&[]);
+    check_known_scopes(mintable, &platform.scopes, &format!("{scopes_path}.mintable_scopes"), problems);
+    if !(200..300).contains(&config.reply.status) {
+        problems.add(format!("{path}.reply.status"), "expected a status from 200 to 299");
+    }
+    let body = Template::compile(config.reply.body, REPLY_NAMES)
+        .map_err(|message| problems.add(format!("{path}.reply.body"), message))
+        .ok()?;
+    let mut list = |config: Option<ListMemberConfig>, name: &str| {
+        let config = config?;
+        if config.max == 0 || config.max > 1_000 {
+            problems.add(format!("{path}.request.{name}.max"), "expected 1 to 1000 entries");
+        }
+        Some(SizedList {
+            member: config.member,
+            required: config.required,
+            max: config.max,
+            empty_is_absent: config.empty == EmptyConfig::Absent,
+        })
+    };
+    Some(MintRule {
+        family: index,
+        from: list(config.request.from, "from"),
+        to: list(config.request.to, "to"),
+        scopes: list(config.request.scopes, "scopes"),
+        ttl: config.request.ttl.map(|ttl| ttl.member),
+        default_scopes: family.default_scopes.clone(),
+        mintable_scopes: family.mintable_scopes.clone(),
+        status: config.reply.status,
+        body,
+    })
+}

@@ -1,0 +1,263 @@
+//! Routes: a method and a path template with what they require.
+//!
+//! Knows paths and what a route asks for. Refuses to know who is asking and what the body says.
+
+use std::collections::BTreeMap;
+
+use matchit::{Params, Router};
+
+use super::template::Template;
+
+/// The credentials a route accepts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Accept {
+    /// Anyone, with or without a credential; nothing is verified.
+    Public,
+    /// The kinds listed.
+    Credentials {
+        /// API keys.
+        api_key: bool,
+        /// Tokens of these families, by place in the policy.
+        families: Vec<usize>,
+    },
+}
+
+/// One route.
+pub struct Route {
+    /// What logs and metrics call it.
+    pub id: String,
+    /// Who is let in at all.
+    pub accept: Accept,
+    /// The feature that must be on.
+    pub feature: Option<String>,
+    /// The scopes that must all be held.
+    pub scopes: Vec<String>,
+    /// The part of the request that names a team.
+    pub tenant: Option<Tenant>,
+    /// Whether reads here may also see what is registered with the team above.
+    pub read_parent: bool,
+    /// What is judged of a call.
+    pub bounds: Option<Bounds>,
+    /// How this route mints, when it does.
+    pub mint: Option<MintRule>,
+}
+
+impl Route {
+    /// Tells whether the body must be read before the verdict.
+    pub fn reads_body(&self) -> bool {
+        self.mint.is_some() || self.bounds.as_ref().is_some_and(Bounds::reads_body)
+    }
+}
+
+/// The part of a request that names a team.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tenant {
+    /// The path parameter of this name.
+    Path(String),
+}
+
+/// What a call-placing route reads to judge caller and destination.
+#[derive(Debug)]
+pub struct Bounds {
+    /// Who calls.
+    pub from: Direction,
+    /// Who is called.
+    pub to: Direction,
+    /// When set, the only further members the body may have.
+    pub closed: Option<Vec<String>>,
+}
+
+impl Bounds {
+    fn reads_body(&self) -> bool {
+        !self.from.members.is_empty() || !self.to.members.is_empty()
+    }
+
+    /// All pointers this route reads.
+    pub fn pointers(&self) -> impl Iterator<Item = &Pointer> {
+        self.from.pointers().chain(self.to.pointers())
+    }
+}
+
+/// The members that carry one direction.
+#[derive(Debug)]
+pub struct Direction {
+    /// Where the numbers stand; none = the gateway cannot read them, and bounded credentials are refused.
+    pub members: Vec<Member>,
+    /// Members whose presence leaves the choice of the number to the upstream.
+    pub chosen_by: Vec<Pointer>,
+    /// The members are checked for what nobody may call, but they are not all there is: bounded credentials are
+    /// refused.
+    pub screen_only: bool,
+}
+
+impl Direction {
+    fn pointers(&self) -> impl Iterator<Item = &Pointer> {
+        self.members.iter().map(|member| &member.pointer).chain(&self.chosen_by)
+    }
+}
+
+/// One member that carries a number.
+#[derive(Debug)]
+pub struct Member {
+    /// Where it stands.
+    pub pointer: Pointer,
+    /// Whether it may be absent.
+    pub optional: bool,
+}
+
+/// A JSON pointer (RFC 6901) to a member of nested objects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pointer(Vec<String>);
+
+impl Pointer {
+    /// Reads a pointer to a member; `None` unless it begins with `/` and names a member.
+    pub fn parse(text: &str) -> Option<Self> {
+        let rest = text.strip_prefix('/')?;
+        let tokens: Vec<String> =
+            rest.split('/').map(|token| token.replace("~1", "/").replace("~0", "~")).collect();
+        tokens.iter().all(|token| !token.is_empty()).then_some(Self(tokens))
+    }
+
+    /// The names of the objects on the way.
+    pub fn parents(&self) -> &[String] {
+        self.0.split_last().map_or(&[], |(_, parents)| parents)
+    }
+
+    /// The name of the member itself.
+    pub fn name(&self) -> &str {
+        self.0.last().map_or("", String::as_str)
+    }
+}
+
+/// How a route mints.
+pub struct MintRule {
+    /// The family of the new token.
+    pub family: usize,
+    /// The member that asks for caller IDs.
+    pub from: Option<SizedList>,
+    /// The member that asks for destinations.
+    pub to: Option<SizedList>,
+    /// The member that asks for scopes.
+    pub scopes: Option<SizedList>,
+    /// The member that asks for a lifetime in seconds.
+    pub ttl: Option<String>,
+    /// What is given when no scopes are asked for.
+    pub default_scopes: Vec<String>,
+    /// The only scopes a token may carry; `None` = any its key holds, except those that mint.
+    pub mintable_scopes: Option<Vec<String>>,
+    /// The status of the answer.
+    pub status: u16,
+    /// The body of the answer.
+    pub body: Template,
+}
+
+/// A member of a mint request that holds a list.
+#[derive(Debug)]
+pub struct SizedList {
+    /// Its name.
+    pub member: String,
+    /// Whether it must be there.
+    pub required: bool,
+    /// The most entries it may have.
+    pub max: usize,
+    /// Whether an empty list is the same as no list; refused otherwise.
+    pub empty_is_absent: bool,
+}
+
+/// All routes, by path and method.
+#[derive(Default)]
+pub struct Routes {
+    list: Vec<Route>,
+    table: Router<Vec<(String, usize)>>,
+    mint_templates: Vec<String>,
+}
+
+/// The route of a request, with its path parameters.
+pub struct RouteMatch<'r, 'p> {
+    /// The route.
+    pub route: &'r Route,
+    /// Its place among the routes.
+    pub index: usize,
+    params: Params<'r, 'p>,
+}
+
+impl RouteMatch<'_, '_> {
+    /// Returns a path parameter, as it stands in the path.
+    pub fn param(&self, name: &str) -> Option<&str> {
+        self.params.get(name)
+    }
+}
+
+impl Routes {
+    /// Builds the table from routes and the `(method, template)` pairs they stand under.
+    ///
+    /// # Errors
+    ///
+    /// Every template that cannot stand beside the others: the place of its route, and why.
+    pub(super) fn build(routes: Vec<(Route, Vec<(String, String)>)>) -> Result<Self, Vec<(usize, String)>> {
+        let mut by_template: BTreeMap<String, Vec<(String, usize)>> = BTreeMap::new();
+        let mut problems = Vec::new();
+        let mut list = Vec::with_capacity(routes.len());
+        let mut mint_templates = Vec::new();
+        for (index, (route, matches)) in routes.into_iter().enumerate() {
+            for (method, template) in matches {
+                if route.mint.is_some() {
+                    mint_templates.push(template.clone());
+                }
+                let methods = by_template.entry(template.clone()).or_default();
+                if methods.iter().any(|(other, _)| *other == method) {
+                    problems.push((index, format!("`{method} {template}` stands under a route already")));
+                }
+                methods.push((method, index));
+            }
+            list.push(route);
+        }
+        let mut table = Router::new();
+        for (template, methods) in by_template {
+            let first = methods.first().map_or(0, |(_, index)| *index);
+            if let Err(error) = table.insert(template.clone(), methods) {
+                problems.push((first, format!("`{template}`: {error}")));
+            }
+        }
+        if problems.is_empty() { Ok(Self { list, table, mint_templates }) } else { Err(problems) }
+    }
+
+    /// Finds the route of a method and a path without its query.
+    pub fn find<'r, 'p>(&'r self, method: &str, path: &'p str) -> Option<RouteMatch<'r, 'p>> {
+        let found = self.table.at(path).ok()?;
+        let index = found.value.iter().find_map(|(known, index)| (known == method).then_some(*index))?;
+        Some(RouteMatch { route: self.list.get(index)?, index, params: found.params })
+    }
+
+    /// All routes, in the order of the document.
+    pub fn iter(&self) -> impl Iterator<Item = &Route> {
+        self.list.iter()
+    }
+
+    /// The templates of all routes that mint.
+    pub fn mint_templates(&self) -> impl Iterator<Item = &str> {
+        self.mint_templates.iter().map(String::as_str)
+    }
+
+    /// One route.
+    pub fn get(&self, index: usize) -> Option<&Route> {
+        self.list.get(index)
+    }
+}
+
+/// Folds a member's name the way a forgiving reader might: without case, and without anything but letters and digits
+/// (`To_Number`, `to-number`, `toNumber` and `to[]number` are one name; so are `K` and the Kelvin sign).
+pub fn fold(name: &str) -> String {
+    if name.is_ascii() {
+        return name
+            .bytes()
+            .filter(u8::is_ascii_alphanumeric)
+            .map(|b| char::from(b.to_ascii_lowercase()))
+            .collect();
+    }
+    name.chars()
+        .flat_map(char::to_uppercase)
+        .flat_map(char::to_lowercase)
+        .filter(|c| c.is_alphanumeric())
+        .collect()
+}

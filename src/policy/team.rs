@@ -1,0 +1,140 @@
+//! Teams, users and the numbers they own: who reaches whom.
+//!
+//! An organisation reaches itself and everything below it; a sub-entity reaches itself, neither sibling nor parent; a
+//! user reaches their own things and the teams they are a member of (requirement 002). Refuses to know keys and scopes
+//! of requests.
+
+use std::collections::HashMap;
+
+use crate::number::Number;
+
+/// A party's place in its [`Tree`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PartyId(pub(super) usize);
+
+/// How far a party reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Itself and everything below it.
+    Organization,
+    /// Itself.
+    SubEntity,
+    /// Itself and the teams it is a member of.
+    User,
+}
+
+/// A team or a user.
+#[derive(Debug)]
+pub struct Party {
+    /// Its id in the policy.
+    pub id: String,
+    /// How far it reaches.
+    pub reach: Reach,
+    /// The team above it.
+    pub parent: Option<PartyId>,
+    /// The teams a user is a member of.
+    pub member_of: Vec<PartyId>,
+    /// What it switches on or off; a feature not listed is inherited.
+    pub features: Vec<(String, bool)>,
+    /// The scopes available to its keys; `None` is "all that exist".
+    pub scopes: Option<Vec<String>>,
+}
+
+/// Whose a number is.
+#[derive(Debug, Clone, Copy)]
+pub struct Owner {
+    /// The team or user.
+    pub party: PartyId,
+    /// Whether it may be used at present.
+    pub active: bool,
+}
+
+/// All parties and their numbers.
+#[derive(Debug, Default)]
+pub struct Tree {
+    parties: Vec<Party>,
+    teams: HashMap<String, PartyId>,
+    numbers: HashMap<Number, Owner>,
+    reachable: Vec<String>,
+}
+
+impl Tree {
+    /// Builds the tree; `parties` must be free of cycles, which the compiler checks.
+    pub(super) fn new(parties: Vec<Party>, numbers: HashMap<Number, Owner>) -> Self {
+        let is_team = |party: &Party| party.reach != Reach::User;
+        let teams = parties
+            .iter()
+            .enumerate()
+            .filter(|(_, party)| is_team(party))
+            .map(|(index, party)| (party.id.clone(), PartyId(index)))
+            .collect();
+        let mut tree = Self { parties, teams, numbers, reachable: Vec::new() };
+        tree.reachable = (0..tree.parties.len()).map(|index| tree.list_reachable(PartyId(index))).collect();
+        tree
+    }
+
+    fn list_reachable(&self, from: PartyId) -> String {
+        let reached = self.teams.iter().filter(|&(_, &team)| self.reaches(from, team));
+        let mut ids: Vec<&str> = reached.map(|(id, _)| id.as_str()).collect();
+        ids.sort_unstable();
+        ids.join(",")
+    }
+
+    /// Returns a party.
+    pub fn party(&self, id: PartyId) -> Option<&Party> {
+        self.parties.get(id.0)
+    }
+
+    /// Finds a team by its id.
+    pub fn team(&self, id: &str) -> Option<PartyId> {
+        self.teams.get(id).copied()
+    }
+
+    /// The ids of all teams a party reaches, comma-separated and sorted.
+    pub fn reachable(&self, from: PartyId) -> &str {
+        self.reachable.get(from.0).map_or("", String::as_str)
+    }
+
+    /// The id of the team above a party.
+    pub fn parent_id(&self, of: PartyId) -> Option<&str> {
+        Some(self.party(self.party(of)?.parent?)?.id.as_str())
+    }
+
+    /// Tells whether one party may touch what belongs to another.
+    pub fn reaches(&self, from: PartyId, other: PartyId) -> bool {
+        if from == other {
+            return true;
+        }
+        let Some(party) = self.party(from) else { return false };
+        match party.reach {
+            Reach::SubEntity => false,
+            Reach::User => party.member_of.contains(&other),
+            Reach::Organization => self.ancestors(other).any(|ancestor| ancestor == from),
+        }
+    }
+
+    /// Returns who owns a number, when it is active and within the party's reach.
+    pub fn owned(&self, by: PartyId, number: Number) -> Option<PartyId> {
+        let owner = self.numbers.get(&number)?;
+        (owner.active && self.reaches(by, owner.party)).then_some(owner.party)
+    }
+
+    /// Tells whether neither the party nor any team above it switches a feature off.
+    pub fn feature_allowed(&self, party: PartyId, feature: &str) -> bool {
+        self.chain(party).all(|party| party.features.iter().all(|(name, on)| *on || name != feature))
+    }
+
+    /// Tells whether a scope is available to the party and every team above it.
+    pub fn scope_allowed(&self, party: PartyId, scope: &str) -> bool {
+        self.chain(party).all(|party| party.scopes.as_ref().is_none_or(|set| set.iter().any(|s| s == scope)))
+    }
+
+    fn ancestors(&self, of: PartyId) -> impl Iterator<Item = PartyId> {
+        std::iter::successors(self.party(of).and_then(|party| party.parent), |&id| self.party(id)?.parent)
+            .take(self.parties.len())
+    }
+
+    fn chain(&self, from: PartyId) -> impl Iterator<Item = &Party> {
+        self.party(from).into_iter().chain(self.ancestors(from).filter_map(|id| self.party(id)))
+    }
+}

@@ -1,0 +1,203 @@
+//! Why a request was refused: one stable snake_case code per cause.
+//!
+//! The same code is the metric's name, the field in the log and what the tests expect. It goes to the operator; what
+//! the client reads is the coarser public code of the policy's envelope.
+
+use std::fmt;
+
+/// What kind of answer a reason gets when the policy does not say otherwise.
+struct Answer {
+    status: u16,
+    message: &'static str,
+}
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $code:literal, $status:literal, $message:literal;)+) => {
+        /// The one cause that decided a refusal.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Reason {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl Reason {
+            /// Every reason there is.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The stable code.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $code,)+
+                }
+            }
+
+            fn answer(self) -> Answer {
+                match self {
+                    $(Self::$variant => Answer { status: $status, message: $message },)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// No route has this path and method.
+    RouteNotFound = "route_not_found", 404, "there is no such route";
+    /// The path is written in a way two readers could read differently.
+    PathMalformed = "path_malformed", 400, "the path is malformed";
+    /// A header that must stand once is missing, doubled or unreadable.
+    RequestMalformed = "request_malformed", 400, "the request is malformed";
+    /// An upgrade on a route that is not for upgrades.
+    UpgradeRefused = "upgrade_refused", 400, "this route cannot be upgraded";
+    /// No credential where the policy looks for one.
+    CredentialMissing = "credential_missing", 401, "a valid credential is required";
+    /// More than one credential.
+    CredentialMultiple = "credential_multiple", 400, "send exactly one credential";
+    /// A credential that cannot be one of ours.
+    CredentialMalformed = "credential_malformed", 401, "a valid credential is required";
+    /// Another authentication scheme.
+    CredentialScheme = "credential_scheme", 401, "a valid credential is required";
+    /// A credential longer than any of ours.
+    CredentialTooLong = "credential_too_long", 401, "a valid credential is required";
+    /// A credential of a kind this route does not accept.
+    CredentialNotAccepted = "credential_not_accepted", 403, "this kind of credential is not accepted here";
+    /// No such API key.
+    KeyUnknown = "key_unknown", 401, "a valid credential is required";
+    /// The API key, or the key a token was minted from, is revoked.
+    KeyRevoked = "key_revoked", 401, "a valid credential is required";
+    /// The API key, or the key a token was minted from, has expired.
+    KeyExpired = "key_expired", 401, "a valid credential is required";
+    /// The token is not one of ours in form.
+    TokenMalformed = "token_malformed", 401, "a valid credential is required";
+    /// The token names a key its family does not have.
+    TokenKid = "token_kid_unknown", 401, "a valid credential is required";
+    /// The token's algorithm is not its key's.
+    TokenAlgorithm = "token_algorithm", 401, "a valid credential is required";
+    /// The token is of another family.
+    TokenType = "token_type", 401, "a valid credential is required";
+    /// The token's signature does not hold.
+    TokenSignature = "token_signature", 401, "a valid credential is required";
+    /// A claim is missing, mistyped or impossible.
+    TokenClaims = "token_claims", 401, "a valid credential is required";
+    /// The token is of another issuer.
+    TokenIssuer = "token_issuer", 401, "a valid credential is required";
+    /// The token is for another audience.
+    TokenAudience = "token_audience", 401, "a valid credential is required";
+    /// The token has expired.
+    TokenExpired = "token_expired", 401, "a valid credential is required";
+    /// The token is not valid yet.
+    TokenNotYetValid = "token_not_yet_valid", 401, "a valid credential is required";
+    /// The token claims to live longer than its family allows.
+    TokenLifetime = "token_lifetime", 401, "a valid credential is required";
+    /// The key the token was minted from belongs to somebody else now, or is gone.
+    TokenOwner = "token_owner", 401, "a valid credential is required";
+    /// A feature the route needs is off.
+    FeatureOff = "feature_off", 403, "this feature is not enabled";
+    /// A scope the route needs is missing.
+    ScopeMissing = "scope_missing", 403, "a required scope is missing";
+    /// The request names a team out of the credential's reach.
+    TenantDenied = "tenant_denied", 403, "this resource is out of reach for this credential";
+    /// The body is not declared as `application/json`.
+    BodyType = "body_type", 415, "the body must be application/json";
+    /// The body is compressed or otherwise encoded.
+    BodyEncoding = "body_encoding", 415, "the body must not be encoded";
+    /// There is no body.
+    BodyMissing = "body_missing", 400, "a JSON body is required";
+    /// The body is not one JSON object.
+    BodyMalformed = "body_malformed", 400, "the body must be one JSON object";
+    /// A member stands twice.
+    BodyDuplicate = "body_duplicate_member", 400, "a member stands twice in the body";
+    /// The body is larger than is read.
+    BodyTooLarge = "body_too_large", 413, "the body is too large";
+    /// The body did not arrive in time.
+    BodyTimeout = "body_timeout", 408, "the body did not arrive in time";
+    /// A member could be read as a caller or destination by somebody else.
+    MemberAmbiguous = "member_ambiguous", 400, "a member is ambiguous";
+    /// A member this route does not know.
+    MemberUnknown = "member_unknown", 400, "a member is unknown";
+    /// A member this route needs.
+    MemberMissing = "member_missing", 400, "a required member is missing";
+    /// A member of the wrong type.
+    MemberType = "member_type", 400, "a member has the wrong type";
+    /// A number that is not canonical E.164.
+    NumberMalformed = "number_malformed", 400, "numbers are written as +15551234567 (E.164)";
+    /// The caller ID is not an active number of the key's owner.
+    FromNotOwned = "from_not_owned", 403, "the caller ID is not an active number of yours";
+    /// The caller ID is outside the key's ceiling.
+    FromCeiling = "from_ceiling", 403, "the caller ID is outside the bounds of this credential";
+    /// The caller ID is outside the token's bounds.
+    FromDenied = "from_denied", 403, "the caller ID is outside the bounds of this credential";
+    /// The caller ID is bounded and this request does not say it.
+    FromUnreadable = "from_unreadable", 403, "a bounded credential must name its caller ID here";
+    /// The destination is outside the key's ceiling.
+    ToCeiling = "to_ceiling", 403, "the destination is outside the bounds of this credential";
+    /// The destination is outside the token's bounds.
+    ToDenied = "to_denied", 403, "the destination is outside the bounds of this credential";
+    /// The destination is bounded and this request does not say it.
+    ToUnreadable = "to_unreadable", 403, "a bounded credential must name its destination here";
+    /// An emergency number.
+    NumberEmergency = "number_emergency", 403, "emergency numbers cannot be reached here";
+    /// A premium-rate destination nobody named.
+    ToPremium = "to_premium", 403, "this destination must be allowed explicitly";
+    /// A list of the mint request is empty or too long.
+    MintListSize = "mint_list_size", 400, "a list has too few or too many entries";
+    /// The lifetime asked for is outside its range.
+    MintTtl = "mint_ttl", 400, "the lifetime is outside its range";
+    /// A scope the minting key does not hold.
+    MintScopeNotHeld = "mint_scope_not_held", 403, "a scope is not held by this credential";
+    /// A scope no token may carry.
+    MintScopeRefused = "mint_scope_refused", 403, "a scope cannot be given to a token";
+    /// The token would be longer than a credential may be.
+    MintTooLong = "mint_too_long", 400, "the token would be too long; ask for fewer values";
+    /// Signing failed.
+    MintUnavailable = "mint_unavailable", 503, "tokens cannot be minted at the moment";
+    /// The host gave no believable time.
+    ClockUnset = "clock_unset", 503, "temporarily unavailable";
+    /// The host cannot hold a request until its body is judged.
+    HoldUnavailable = "hold_unavailable", 503, "temporarily unavailable";
+    /// A host call failed.
+    HostError = "host_error", 503, "temporarily unavailable";
+}
+
+impl Reason {
+    /// Finds a reason by its code.
+    pub fn from_code(code: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|reason| reason.as_str() == code)
+    }
+
+    /// The HTTP status unless the policy says otherwise.
+    pub fn status(self) -> u16 {
+        self.answer().status
+    }
+
+    /// What the client reads unless the policy says otherwise; the same for all that is wrong with a credential.
+    pub fn message(self) -> &'static str {
+        self.answer().message
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_stable_snake_case_and_stand_once() {
+        let mut codes: Vec<_> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
+        assert!(codes.iter().all(|code| code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')));
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), Reason::ALL.len());
+    }
+
+    #[test]
+    fn a_stranger_reads_the_same_words_for_every_bad_credential() {
+        let messages: Vec<_> =
+            Reason::ALL.iter().filter(|r| r.status() == 401).map(|r| r.message()).collect();
+        assert!(messages.windows(2).all(|pair| pair[0] == pair[1]));
+    }
+}

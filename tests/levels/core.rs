@@ -1,0 +1,123 @@
+//! The decision core alone: its obligations are carried out here as an enforcer would.
+
+use callbound::decision::{Effect, Engine, Moment, Obligations, Record, Step, Verdict};
+use callbound::policy::{Secrets, compile};
+
+use super::Gate;
+use crate::support::corpus::{File, Headers, Request};
+use crate::support::expect::{Answer, Decision, Observed, Seen};
+
+/// Every run at this level is at the same second.
+pub const NOW: u64 = 1_800_000_000;
+
+struct Core {
+    engine: Engine,
+    now: u64,
+}
+
+pub fn gate(file: &File) -> Result<Box<dyn Gate>, String> {
+    let lookup = |name: &str| file.env.get(name).cloned();
+    let policy = compile(file.policy.as_bytes(), &Secrets::Lookup(&lookup)).map_err(|error| error.to_string())?;
+    Ok(Box::new(Core { engine: Engine::new(policy), now: NOW }))
+}
+
+impl Gate for Core {
+    fn now(&self) -> u64 {
+        self.now
+    }
+
+    fn wait(&mut self, seconds: u64) {
+        self.now += seconds;
+    }
+
+    fn exchange(&mut self, request: &Request) -> Result<Observed, String> {
+        let headers = with_pseudo_headers(request);
+        let verdict = self.judge(&headers, request.body.as_deref());
+        let decision = Some(self.decision(&verdict.record));
+        Ok(match verdict.effect {
+            Effect::Release(obligations) => {
+                let upstream = Some(released(request, headers, &obligations));
+                Observed { upstream, answer: None, decision }
+            }
+            Effect::Answer(answer) => {
+                let headers = answer.headers.into_iter();
+                let headers = headers.map(|(name, value)| (name.to_owned(), value.into_bytes())).collect();
+                let answer = Answer { status: answer.status, headers, body: answer.body };
+                Observed { upstream: None, answer: Some(answer), decision }
+            }
+        })
+    }
+
+    fn close(&mut self, good: Option<&Request>) -> Result<(), String> {
+        let Some(good) = good else { return Ok(()) };
+        match self.exchange(good)?.upstream {
+            Some(_) => Ok(()),
+            None => Err("a request that was good before is refused".to_owned()),
+        }
+    }
+}
+
+impl Core {
+    fn judge(&self, headers: &Headers, body: Option<&[u8]>) -> Verdict {
+        let moment = Moment { now: self.now, random: &|bytes| getrandom::fill(bytes).is_ok() };
+        let pairs: Vec<(&[u8], &[u8])> =
+            headers.iter().map(|(name, value)| (name.as_bytes(), value.as_slice())).collect();
+        match self.engine.begin(&pairs, body.is_none(), &moment) {
+            Step::Decided(verdict) => *verdict,
+            Step::NeedsBody(pending) => self.engine.finish(*pending, body.unwrap_or_default(), &moment),
+        }
+    }
+
+    fn decision(&self, record: &Record) -> Decision {
+        let mut decision = Decision::default();
+        let mut set = |name: &str, value: Option<&str>| {
+            if let Some(value) = value {
+                decision.0.insert(name.to_owned(), value.to_owned());
+            }
+        };
+        set("decision", Some(record.outcome.as_str()));
+        set("reason", record.denial.as_ref().map(|denial| denial.reason.as_str()));
+        let route = record.route.and_then(|index| self.engine.policy().routes.get(index));
+        set("route", Some(route.map_or("none", |route| &route.id)));
+        set("key", record.key.as_deref());
+        decision
+    }
+}
+
+/// The headers as a gateway shows them: pseudo-headers first, names in lower case.
+pub fn with_pseudo_headers(request: &Request) -> Headers {
+    let says = |name: &str| request.headers.iter().any(|(other, _)| other.eq_ignore_ascii_case(name));
+    let mut headers: Headers = Vec::new();
+    let mut add = |name: &str, value: &[u8]| headers.push((name.to_owned(), value.to_vec()));
+    add(":method", request.method.as_bytes());
+    add(":path", request.path.as_bytes());
+    add(":authority", b"api.example.com");
+    add(":scheme", b"http");
+    for (name, value) in &request.headers {
+        add(&name.to_ascii_lowercase(), value);
+    }
+    if let Some(body) = &request.body {
+        if request.framing.has_length() && !says("content-length") {
+            add("content-length", body.len().to_string().as_bytes());
+        } else if !request.framing.has_length() && !request.framing.is_h2() {
+            add("transfer-encoding", b"chunked");
+        }
+    }
+    headers
+}
+
+fn released(request: &Request, mut headers: Headers, obligations: &Obligations) -> Seen {
+    headers.retain(|(name, _)| !obligations.remove.contains(name));
+    for (name, value) in &obligations.set {
+        headers.retain(|(other, _)| other != name);
+        headers.push(((*name).to_owned(), value.clone().into_bytes()));
+    }
+    Seen {
+        method: request.method.clone(),
+        path: request.path.clone(),
+        headers,
+        body: request.body.clone().unwrap_or_default(),
+        trailers: Vec::new(),
+        complete: true,
+    }
+}

@@ -1,0 +1,70 @@
+//! A real Envoy with the module, real sockets, and an upstream that remembers.
+
+use std::time::Duration;
+
+use super::Gate;
+use crate::support::corpus::{File, Request};
+use crate::support::expect::{Decision, Observed};
+use crate::support::gateway::{Gateway, Pieces, Setup, unchanged};
+use crate::support::recorder::Recorder;
+use crate::support::{client, poll, real_now};
+
+struct Real {
+    gateway: Gateway,
+    upstream: Recorder,
+    /// Requests played, and those of them the upstream was to see.
+    played: usize,
+    released: usize,
+}
+
+pub fn gate(file: &File) -> Result<Box<dyn Gate>, String> {
+    let pieces = Pieces::find().map_err(|_| "no Envoy or no module")?;
+    let upstream = Recorder::start()?;
+    let setup =
+        Setup { policy: &file.policy, env: &file.env, upstream: upstream.address(), cors: &[], edit: &unchanged };
+    let gateway = Gateway::start(&pieces, &setup)?;
+    Ok(Box::new(Real { gateway, upstream, played: 0, released: 0 }))
+}
+
+impl Gate for Real {
+    fn now(&self) -> u64 {
+        real_now()
+    }
+
+    fn wait(&mut self, seconds: u64) {
+        std::thread::sleep(Duration::from_secs(seconds));
+    }
+
+    fn exchange(&mut self, request: &Request) -> Result<Observed, String> {
+        let answer = client::exchange(self.gateway.address(), request);
+        let line = self.gateway.next_access(self.played).map_err(|problem| format!("{problem}; {answer:?}"))?;
+        self.played += 1;
+        let answer = answer?;
+        let decision = line["decision"].as_str().map(Decision::parse);
+        let upstream = self.upstream.get(self.released);
+        self.released = self.upstream.count();
+        Ok(Observed { upstream, answer: Some(answer), decision })
+    }
+
+    fn close(&mut self, good: Option<&Request>) -> Result<(), String> {
+        if let Some(good) = good {
+            for worker in 0..6 {
+                let observed = self.exchange(good)?;
+                if observed.upstream.is_none() {
+                    let status = observed.answer.map(|answer| answer.status);
+                    return Err(format!("good request {worker} was refused afterwards: {status:?}"));
+                }
+            }
+        }
+        // Envoy's own count knows of leaks that never became a whole request.
+        let (begun, recorded) = (self.gateway.upstream_requests(), self.upstream.count() as u64);
+        if begun != recorded || self.released as u64 != recorded {
+            return Err(format!("Envoy began {begun} upstream requests, {recorded} were recorded"));
+        }
+        let crashes = self.gateway.stat("wasm.*(crash|vm_reload)");
+        if crashes > 0 {
+            return Err(format!("the module crashed {crashes} times"));
+        }
+        poll("a live Envoy", Duration::from_secs(5), || Some(()))
+    }
+}

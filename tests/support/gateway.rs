@@ -1,0 +1,233 @@
+//! A real Envoy with the module, rendered by `callbound envoy` as an operator would, on ports of its own choosing.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::client;
+use super::corpus::Request;
+use super::poll;
+use super::require::{Piece, Skip, in_path, require};
+
+/// How long Envoy may take to start; a filter that never loads is given up by Envoy itself after 15 s.
+const START_LIMIT: Duration = Duration::from_secs(45);
+
+/// What a gateway is made of.
+pub struct Setup<'a> {
+    pub policy: &'a str,
+    pub env: &'a BTreeMap<String, String>,
+    pub upstream: SocketAddr,
+    pub cors: &'a [&'a str],
+    /// A last change to the rendered filter file.
+    pub edit: &'a dyn Fn(String) -> String,
+}
+
+/// The pieces a gateway is made from.
+#[derive(Clone)]
+pub struct Pieces {
+    envoy: PathBuf,
+    module: PathBuf,
+}
+
+impl Pieces {
+    pub fn find() -> Result<Self, Skip> {
+        Ok(Self { envoy: require(Piece::Envoy)?, module: require(Piece::Module)? })
+    }
+}
+
+/// A running Envoy. It ends, by its id, when this is dropped.
+pub struct Gateway {
+    child: Child,
+    pieces: Pieces,
+    folder: PathBuf,
+    upstream: SocketAddr,
+    listen: SocketAddr,
+    admin: SocketAddr,
+}
+
+/// Leaves a filter file as it was rendered.
+pub fn unchanged(text: String) -> String {
+    text
+}
+
+impl Gateway {
+    pub fn start(pieces: &Pieces, setup: &Setup<'_>) -> Result<Self, String> {
+        let folder = new_folder()?;
+        render(pieces, &folder, setup)?;
+        let child = spawn(pieces, &folder, setup.env)?;
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let pieces = pieces.clone();
+        let mut gateway =
+            Self { child, pieces, folder, upstream: setup.upstream, listen: nowhere, admin: nowhere };
+        gateway.wait_until_ready().map_err(|problem| format!("{problem}\n{}", gateway.log()))?;
+        Ok(gateway)
+    }
+
+    fn wait_until_ready(&mut self) -> Result<(), String> {
+        let file = self.folder.join("admin-address");
+        self.admin = poll("Envoy's admin address", START_LIMIT, || {
+            fs::read_to_string(&file).ok()?.trim().parse().ok()
+        })?;
+        let admin = self.admin;
+        poll("a ready Envoy", START_LIMIT, || (get(admin, "/ready").ok()?.0 == 200).then_some(()))?;
+        self.listen = poll("a listener", START_LIMIT, || {
+            let listeners: Value = serde_json::from_str(&get(admin, "/listeners?format=json").ok()?.1).ok()?;
+            let address = &listeners["listener_statuses"][0]["local_address"]["socket_address"];
+            let port = u16::try_from(address["port_value"].as_u64()?).ok()?;
+            Some(SocketAddr::from(([127, 0, 0, 1], port)))
+        })?;
+        Ok(())
+    }
+
+    /// Where clients connect.
+    pub fn address(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// Delivers another policy as an operator would (`callbound envoy … --out` again) and waits until Envoy has taken
+    /// it up; an error if Envoy refused it.
+    pub fn deliver(&self, setup: &Setup<'_>) -> Result<(), String> {
+        let before = self.deliveries();
+        render(&self.pieces, &self.folder, setup)?;
+        poll("the new policy", Duration::from_secs(10), || {
+            let now = self.deliveries();
+            (now != before).then_some(now)
+        })
+        .and_then(|now| {
+            if now.1 > before.1 { Err("Envoy refused the new policy".to_owned()) } else { Ok(()) }
+        })
+    }
+
+    /// How many policies were taken up, and how many refused.
+    fn deliveries(&self) -> (u64, u64) {
+        (self.stat("http_filter.callbound.config_reload"), self.stat("http_filter.callbound.update_rejected"))
+    }
+
+    /// The sum of Envoy's own counters whose names contain this.
+    pub fn stat(&self, name: &str) -> u64 {
+        let Ok((_, text)) = get(self.admin, &format!("/stats?filter={name}")) else { return 0 };
+        text.lines().filter_map(|line| line.rsplit_once(": ")?.1.parse::<u64>().ok()).sum()
+    }
+
+    /// Requests Envoy has begun towards the upstream, by its own count.
+    pub fn upstream_requests(&self) -> u64 {
+        self.stat("cluster.upstream.upstream_rq_total$")
+    }
+
+    /// Envoy's log.
+    pub fn log(&self) -> String {
+        read(&self.folder.join("log"))
+    }
+
+    /// Lines of the access log.
+    pub fn access_log(&self) -> Vec<Value> {
+        let text = read(&self.folder.join("access"));
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// The text of the access log.
+    pub fn access_text(&self) -> String {
+        read(&self.folder.join("access"))
+    }
+
+    /// The access log's line after the first `seen`.
+    pub fn next_access(&self, seen: usize) -> Result<Value, String> {
+        poll("an access log line", Duration::from_secs(20), || self.access_log().get(seen).cloned())
+    }
+
+    /// Waits until the log says something.
+    pub fn wait_for_log(&self, text: &str) -> Result<(), String> {
+        let what = format!("`{text}` in Envoy's log");
+        poll(&what, Duration::from_secs(10), || self.log().contains(text).then_some(()))
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::env::var_os("CALLBOUND_KEEP").is_none() {
+            let _ = fs::remove_dir_all(&self.folder);
+        }
+    }
+}
+
+fn spawn(pieces: &Pieces, folder: &Path, env: &BTreeMap<String, String>) -> Result<Child, String> {
+    let file = |name: &str| File::create(folder.join(name)).map_err(|error| error.to_string());
+    command_that_ends_with_us(&pieces.envoy)
+        .arg("--config-path")
+        .arg(folder.join("bootstrap.yaml"))
+        .arg("--admin-address-path")
+        .arg(folder.join("admin-address"))
+        .args(["--disable-hot-restart", "--concurrency", "2", "--file-flush-interval-msec", "20"])
+        .args(["--log-level", "warning", "--component-log-level", "wasm:info"])
+        .env_clear()
+        .envs(env)
+        .stdin(Stdio::null())
+        .stdout(file("access")?)
+        .stderr(file("log")?)
+        .spawn()
+        .map_err(|error| format!("{}: {error}", pieces.envoy.display()))
+}
+
+/// A command whose process ends should the test be killed: no `Drop` runs then.
+pub fn command_that_ends_with_us(program: &Path) -> Command {
+    match in_path("setpriv") {
+        Some(setpriv) => {
+            let mut command = Command::new(setpriv);
+            command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+            command
+        }
+        None => Command::new(program),
+    }
+}
+
+/// Writes bootstrap and filter; the filter file is changed, if at all, before it is renamed into place.
+fn render(pieces: &Pieces, folder: &Path, setup: &Setup<'_>) -> Result<(), String> {
+    let (policy, out) = (folder.join("policy.json"), folder.join("rendered"));
+    fs::write(&policy, setup.policy).map_err(|error| error.to_string())?;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_callbound"));
+    command.arg("envoy").arg(&policy).args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    command.args(["--upstream", &setup.upstream.to_string()]);
+    command.arg("--module").arg(&pieces.module).arg("--out").arg(&out).arg("--seen-as").arg(folder);
+    setup.cors.iter().for_each(|origin| _ = command.args(["--cors", origin]));
+    let output = command.stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
+    if !output.status.success() {
+        return Err(format!("callbound envoy: {}", String::from_utf8_lossy(&output.stderr)));
+    }
+    place(&out.join("bootstrap.yaml"), &folder.join("bootstrap.yaml"), &unchanged)?;
+    place(&out.join("ecds/filter.yaml"), &folder.join("ecds/filter.yaml"), setup.edit)
+}
+
+/// Moves a file to where Envoy reads it, in one step.
+fn place(from: &Path, to: &Path, edit: &dyn Fn(String) -> String) -> Result<(), String> {
+    let fail = |error: std::io::Error| format!("{}: {error}", to.display());
+    let text = edit(fs::read_to_string(from).map_err(fail)?);
+    fs::write(from, text).map_err(fail)?;
+    fs::create_dir_all(to.parent().unwrap_or(to)).map_err(fail)?;
+    fs::rename(from, to).map_err(fail)
+}
+
+fn get(address: SocketAddr, path: &str) -> Result<(u16, String), String> {
+    let answer = client::exchange(address, &Request::new("GET", path))?;
+    Ok((answer.status, answer.text()))
+}
+
+fn new_folder() -> Result<PathBuf, String> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("gateway-{}-{number}", std::process::id());
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    Ok(folder)
+}
+
+fn read(path: &Path) -> String {
+    fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+}

@@ -1,0 +1,33 @@
+//! What the suites share: the corpus, tokens to order, a real Envoy, clients that can misbehave, and an upstream that
+//! remembers. Nothing here uses the crate's own token code.
+#![allow(dead_code, reason = "each suite uses its part")]
+
+pub mod client;
+pub mod corpus;
+pub mod expect;
+pub mod gateway;
+pub mod recipe;
+pub mod recorder;
+pub mod require;
+
+use std::time::{Duration, Instant};
+
+/// Asks again and again until there is an answer; `what` names what never came.
+pub fn poll<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Result<T, String> {
+    let begin = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return Ok(answer);
+        }
+        if begin.elapsed() > limit {
+            return Err(format!("{what}: not within {limit:?}"));
+        }
+        std::thread::sleep(Duration::from_millis(3));
+    }
+}
+
+/// Unix seconds of the real clock.
+pub fn real_now() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,138 @@
+//! The upstream of the tests: remembers every request from the moment its headers are here, byte for byte.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{HeaderMap, Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+
+use super::corpus::Headers;
+use super::expect::Seen;
+
+/// A listening upstream; it ends when dropped.
+pub struct Recorder {
+    address: SocketAddr,
+    state: Arc<Mutex<State>>,
+    runtime: Option<Runtime>,
+}
+
+struct State {
+    seen: Vec<Seen>,
+    status: u16,
+}
+
+impl Recorder {
+    pub fn start() -> Result<Self, String> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .map_err(|error| format!("upstream: {error}"))?;
+        let listener = runtime
+            .block_on(TcpListener::bind("127.0.0.1:0"))
+            .map_err(|error| format!("upstream: {error}"))?;
+        let address = listener.local_addr().map_err(|error| format!("upstream: {error}"))?;
+        let state = Arc::new(Mutex::new(State { seen: Vec::new(), status: 200 }));
+        runtime.spawn(accept(listener, state.clone()));
+        Ok(Self { address, state, runtime: Some(runtime) })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The status of every answer from now on.
+    pub fn answer_with(&self, status: u16) {
+        lock(&self.state).status = status;
+    }
+
+    /// Everything that has come, oldest first.
+    pub fn seen(&self) -> Vec<Seen> {
+        lock(&self.state).seen.clone()
+    }
+
+    pub fn count(&self) -> usize {
+        lock(&self.state).seen.len()
+    }
+
+    /// The request of this place in the order they came.
+    pub fn get(&self, index: usize) -> Option<Seen> {
+        lock(&self.state).seen.get(index).cloned()
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_timeout(Duration::from_secs(1));
+        }
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn accept(listener: TcpListener, state: Arc<Mutex<State>>) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let state = state.clone();
+        tokio::spawn(async move {
+            let service = service_fn(|request| {
+                let state = state.clone();
+                async move { Ok::<_, Infallible>(record(request, &state).await) }
+            });
+            let _ = http1::Builder::new()
+                .max_headers(200)
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        });
+    }
+}
+
+async fn record(request: Request<Incoming>, state: &Mutex<State>) -> Response<Full<Bytes>> {
+    let seen = Seen {
+        method: request.method().to_string(),
+        path: request.uri().to_string(),
+        headers: pairs(request.headers()),
+        ..Seen::default()
+    };
+    let index = {
+        let mut state = lock(state);
+        state.seen.push(seen);
+        state.seen.len() - 1
+    };
+    let complete = receive(request.into_body(), index, state).await;
+    let mut state = lock(state);
+    if let Some(seen) = state.seen.get_mut(index) {
+        seen.complete = complete;
+    }
+    let mut response = Response::new(Full::new(Bytes::from_static(br#"{"upstream":true}"#)));
+    *response.status_mut() = hyper::StatusCode::from_u16(state.status).unwrap_or_default();
+    response
+}
+
+async fn receive(mut body: Incoming, index: usize, state: &Mutex<State>) -> bool {
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else { return false };
+        let mut state = lock(state);
+        let Some(seen) = state.seen.get_mut(index) else { return false };
+        match frame.into_data() {
+            Ok(data) => seen.body.extend_from_slice(&data),
+            Err(frame) => seen.trailers = frame.trailers_ref().map(pairs).unwrap_or_default(),
+        }
+    }
+    true
+}
+
+/// Headers as the corpus writes them.
+pub fn pairs(headers: &HeaderMap) -> Headers {
+    headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect()
+}

@@ -1,0 +1,73 @@
+//! Pieces a test needs that are not in this repository. What is missing is named with its install line, and the tests
+//! that need it are counted as skipped; `CALLBOUND_REQUIRE=all` makes a skip a failure.
+
+use std::path::{Path, PathBuf};
+
+use libtest_mimic::{Completion, Failed};
+
+/// Something a test cannot do without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// The compiled module, `dist/callbound.wasm`.
+    Module,
+    /// A real Envoy: `ENVOY_BIN`, or what set-up unpacked.
+    Envoy,
+    /// A browser.
+    Chromium,
+    /// A Docker engine that answers.
+    Docker,
+}
+
+/// A piece that is not here, and how to get it.
+#[derive(Clone, Debug)]
+pub struct Skip(String);
+
+/// Finds a piece.
+pub fn require(piece: Piece) -> Result<PathBuf, Skip> {
+    let (found, missing) = match piece {
+        Piece::Module => {
+            (existing("dist/callbound.wasm".into()), "dist/callbound.wasm is not built: make setup wasm")
+        }
+        Piece::Envoy => (envoy(), "no Envoy: make setup (or set ENVOY_BIN)"),
+        Piece::Chromium => (
+            ["chromium", "chromium-browser", "google-chrome"].into_iter().find_map(in_path),
+            "no Chromium: scripts/setup.sh --chromium",
+        ),
+        Piece::Docker => (in_path("docker"), "no Docker: scripts/setup.sh --docker"),
+    };
+    found.ok_or_else(|| Skip(missing.to_owned()))
+}
+
+impl Skip {
+    /// How a test ends that cannot run.
+    pub fn end(&self) -> Result<Completion, Failed> {
+        let must_run = std::env::var("CALLBOUND_REQUIRE").is_ok_and(|value| value == "all");
+        if must_run {
+            return Err(Failed::from(format!("skipped although CALLBOUND_REQUIRE=all: {}", self.0)));
+        }
+        Ok(Completion::ignored_with(&self.0))
+    }
+}
+
+/// The root of the repository.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn envoy() -> Option<PathBuf> {
+    match std::env::var_os("ENVOY_BIN") {
+        Some(path) => existing(path.into()),
+        None => existing(".tools/envoy".into()),
+    }
+}
+
+fn existing(path: PathBuf) -> Option<PathBuf> {
+    let path = root().join(path);
+    path.is_file().then_some(path)
+}
+
+/// Finds a command as a shell would.
+pub fn in_path(name: &str) -> Option<PathBuf> {
+    let folders = std::env::var_os("PATH")?;
+    std::env::split_paths(&folders).map(|folder| folder.join(name)).find(|path| path.is_file())
+}
