@@ -1,2 +1,35 @@
-//! Placeholder.
-fn main() {}
+//! Stories on a real Envoy that are no single request: policies that change under open connections, policies that are
+//! refused, upstreams that fail, clients that leave, a browser, and what the operator reads afterwards.
+#![allow(
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test may fail loudly and know the time"
+)]
+
+mod stories;
+mod support;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+
+use support::gateway::Pieces;
+
+type Story = fn(&Pieces) -> Result<(), String>;
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = arguments.test_threads.or(Some(2));
+    let on_envoy = |name: &str, story: Story| {
+        Trial::ignorable_test(name, move || match Pieces::find() {
+            Ok(pieces) => story(&pieces).map(|()| Completion::Completed).map_err(Failed::from),
+            Err(skip) => skip.end(),
+        })
+    };
+    let mut trials: Vec<Trial> = stories::ALL.iter().map(|(name, story)| on_envoy(name, *story)).collect();
+    trials.push(Trial::ignorable_test(
+        "a_page_of_another_origin_calls_with_a_token_and_reads_a_refusal",
+        || stories::browser::page_reads_a_refusal(),
+    ));
+    libtest_mimic::run(&arguments, trials).exit_code()
+}

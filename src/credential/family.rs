@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::claims::{Claims, VerifiedToken};
 use super::extract::MAX_CREDENTIAL_BYTES;
-use super::keyring::Key;
+use super::keyring::{Algorithm, HostVerify, Key};
 
 /// Lifetimes a family allows, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,6 +150,11 @@ impl Family {
         }
     }
 
+    /// Whether a key of this family can only be verified with the host's help.
+    pub fn needs_host(&self) -> bool {
+        self.keys.iter().any(|key| key.key.algorithm() == Algorithm::Rs256)
+    }
+
     /// Adds a key under its `kid`; the last one added with `sign` signs.
     pub fn add_key(&mut self, kid: &str, key: Rc<Key>, sign: bool) {
         if sign {
@@ -169,14 +174,19 @@ impl Family {
     /// # Errors
     ///
     /// [`TokenError`] for the first check that fails.
-    pub fn verify(&self, credential: &str, now: u64) -> Result<VerifiedToken, TokenError> {
+    pub fn verify(
+        &self,
+        credential: &str,
+        now: u64,
+        host: &HostVerify<'_>,
+    ) -> Result<VerifiedToken, TokenError> {
         let compact = credential.strip_prefix(self.prefix.as_str()).ok_or(TokenError::Malformed)?;
         let parts = Parts::split(compact)?;
         let signer = self.key_for(parts.header)?;
         let mut signature = [0; 512];
         let signature =
             Base64UrlUnpadded::decode(parts.signature, &mut signature).map_err(|_| TokenError::Malformed)?;
-        if !signer.key.verify(parts.signed.as_bytes(), signature) {
+        if !signer.key.verify(parts.signed.as_bytes(), signature, host) {
             return Err(TokenError::Signature);
         }
         let claims = Base64UrlUnpadded::decode_vec(parts.claims).map_err(|_| TokenError::Malformed)?;

@@ -9,6 +9,8 @@ mod claims;
 mod extract;
 mod family;
 mod keyring;
+mod rsa;
+mod spki;
 
 pub use api_key::{Alphabet, Digest, KeyShape, digest};
 pub use cache::VerificationCache;
@@ -16,4 +18,4 @@ pub(crate) use claims::present;
 pub use claims::{Claims, VerifiedToken};
 pub use extract::{Carrier, CredentialError, MAX_CREDENTIAL_BYTES, extract};
 pub use family::{Clock, Family, TokenError, Ttl, UnverifiedToken, peek};
-pub use keyring::{Algorithm, Jwk, Key, KeyError, decode_base64url, derive_secret};
+pub use keyring::{Algorithm, HostVerify, Jwk, Key, KeyError, decode_base64url, derive_secret};

@@ -8,6 +8,7 @@ use crate::credential::{
 use crate::policy::Policy;
 use crate::reason::Reason;
 
+use super::Moment;
 use super::request::Head;
 use super::verdict::{Denial, Record};
 
@@ -34,16 +35,16 @@ pub(super) fn authenticate(
     policy: &Policy,
     cache: &VerificationCache,
     head: &Head<'_>,
-    now: u64,
+    moment: &Moment<'_>,
     record: &mut Record,
 ) -> Result<Principal, Denial> {
-    if now < EARLIEST_NOW {
+    if moment.now < EARLIEST_NOW {
         return Err(Reason::ClockUnset.into());
     }
     let headers = head.headers.iter().copied();
     let credential = extract(headers, &policy.carriers, &policy.prefixes).map_err(credential_reason)?;
     if let Some((index, family)) = policy.family_of(credential) {
-        let token = verify(cache, family, credential, now).map_err(token_reason)?;
+        let token = verify(cache, family, credential, moment).map_err(token_reason)?;
         record.token = Some(token.jti.clone());
         record.key = Some(token.key_id.clone());
         record.team = token.team.clone().or_else(|| token.user.clone());
@@ -65,13 +66,13 @@ fn verify(
     cache: &VerificationCache,
     family: &Family,
     credential: &str,
-    now: u64,
+    moment: &Moment<'_>,
 ) -> Result<Rc<VerifiedToken>, TokenError> {
     if let Some(token) = cache.get(credential) {
-        family.check_time(&token, now)?;
+        family.check_time(&token, moment.now)?;
         return Ok(token);
     }
-    let token = Rc::new(family.verify(credential, now)?);
+    let token = Rc::new(family.verify(credential, moment.now, moment.host_verify)?);
     cache.put(credential, Rc::clone(&token));
     Ok(token)
 }

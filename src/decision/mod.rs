@@ -14,7 +14,7 @@ mod verdict;
 
 use std::num::NonZeroUsize;
 
-use crate::credential::VerificationCache;
+use crate::credential::{Algorithm, HostVerify, VerificationCache};
 use crate::policy::{Accept, Policy, Route, Unmatched};
 use crate::reason::Reason;
 
@@ -34,6 +34,13 @@ pub struct Moment<'a> {
     pub now: u64,
     /// Fills a slice with random bytes; false when there are none to be had.
     pub random: &'a dyn Fn(&mut [u8]) -> bool,
+    /// Verifies signatures with the host's help; [`no_host`] where there is none.
+    pub host_verify: &'a HostVerify<'a>,
+}
+
+/// A host that verifies no signatures.
+pub fn no_host(_: Algorithm, _: &[u8], _: &[u8], _: &[u8]) -> Option<bool> {
+    None
 }
 
 /// A policy with what was learned under it. A new policy is a new engine.
@@ -144,7 +151,7 @@ impl Engine {
             return Ok(Headers::Release(obligations));
         };
         head.check_upgrade()?;
-        let principal = authenticate::authenticate(&self.policy, &self.cache, &head, moment.now, record)?;
+        let principal = authenticate::authenticate(&self.policy, &self.cache, &head, moment, record)?;
         let is_accepted = match &principal {
             Principal::Key { .. } => *api_key,
             Principal::Token { family, .. } => families.contains(family),

@@ -13,6 +13,7 @@ use crate::decision::{
 };
 use crate::reason::Reason;
 
+use super::crypto;
 use super::raw::{self, BufferType, HostResult, MapType};
 use super::root::{Held, Shared};
 
@@ -178,7 +179,7 @@ pub(super) fn seconds() -> Option<u64> {
 }
 
 fn moment(now: u64) -> Moment<'static> {
-    Moment { now, random: &|bytes| getrandom::fill(bytes).is_ok() }
+    Moment { now, random: &|bytes| getrandom::fill(bytes).is_ok(), host_verify: &crypto::verify }
 }
 
 /// Meets the obligations of an allow.

@@ -3,6 +3,7 @@
 //! It reads what the host has, asks [`crate::decision`], and carries the verdict out. It decides nothing itself but
 //! this: a host call that fails is a refusal.
 
+mod crypto;
 mod http;
 mod raw;
 mod root;

@@ -10,6 +10,9 @@ use std::ptr;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct HostError(pub(super) u32);
 
+/// What a host says of a function it does not have.
+pub(super) const NOT_FOUND: HostError = HostError(1);
+
 /// What a call returns.
 pub(super) type HostResult<T> = Result<T, HostError>;
 
@@ -62,6 +65,14 @@ unsafe extern "C" {
     fn proxy_set_property(path: *const u8, path_size: usize, value: *const u8, size: usize) -> u32;
     fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32;
     fn proxy_increment_metric(id: u32, offset: i64) -> u32;
+    fn proxy_call_foreign_function(
+        name: *const u8,
+        name_size: usize,
+        arguments: *const u8,
+        arguments_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
     fn proxy_set_effective_context(context: u32) -> u32;
     fn proxy_send_local_response(
         status: u32,
@@ -156,6 +167,23 @@ pub(super) fn define_counter(name: &str) -> HostResult<u32> {
 pub(super) fn increment(id: u32) -> HostResult<()> {
     // SAFETY: no memory is shared.
     check(unsafe { proxy_increment_metric(id, 1) })
+}
+
+/// Calls a function only some hosts have.
+pub(super) fn call_foreign(name: &str, arguments: &[u8]) -> HostResult<Vec<u8>> {
+    let (mut data, mut size) = (ptr::null_mut(), 0);
+    // SAFETY: the host reads the two slices, and writes one pointer and one size of memory it allocated here.
+    check(unsafe {
+        proxy_call_foreign_function(
+            name.as_ptr(),
+            name.len(),
+            arguments.as_ptr(),
+            arguments.len(),
+            &raw mut data,
+            &raw mut size,
+        )
+    })?;
+    Ok(take(data, size))
 }
 
 /// Makes the calls that follow act on another context.

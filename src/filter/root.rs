@@ -7,10 +7,12 @@ use std::rc::Rc;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::ContextType;
 
+use crate::credential::Family;
 use crate::decision::{Denial, Effect, Engine, Record};
 use crate::policy::{Secrets, compile};
 use crate::reason::Reason;
 
+use super::crypto;
 use super::http::{Http, enforce_answer, seconds};
 use super::raw::{self, BufferType, Level};
 use super::telemetry::Telemetry;
@@ -94,8 +96,13 @@ fn configure(size: usize) -> Result<Shared, String> {
         let problems: Vec<String> = error.problems.iter().map(ToString::to_string).collect();
         format!("policy refused: {}", problems.join("; "))
     })?;
+    if policy.families.iter().any(Family::needs_host) && !crypto::is_offered() {
+        return Err(
+            "policy refused: keyring: this host cannot verify RS256; use EdDSA, ES256 or HS256 keys".into()
+        );
+    }
     for warning in &policy.warnings {
-        raw::log(Level::Warn, &warning);
+        raw::log(Level::Warn, warning);
     }
     raw::log(
         Level::Info,

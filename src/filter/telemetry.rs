@@ -16,10 +16,13 @@ use super::raw::{self, Level};
 /// Lines logged per second and worker for refusals of strangers; counters stay exact.
 const STRANGER_LINES_PER_SECOND: u32 = 10;
 
+/// What a counter counts.
+type Series = (Option<usize>, Outcome, Option<Reason>);
+
 /// Counters already defined, and how many lines this second has had.
 #[derive(Default)]
 pub(super) struct Telemetry {
-    counters: RefCell<HashMap<(Option<usize>, Outcome, Option<Reason>), u32>>,
+    counters: RefCell<HashMap<Series, u32>>,
     second: Cell<u64>,
     lines: Cell<u32>,
     dropped: Cell<u64>,

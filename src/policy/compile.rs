@@ -4,6 +4,7 @@
 
 mod identity;
 mod keyring;
+mod path;
 mod platform;
 mod routes;
 
@@ -90,20 +91,19 @@ fn document_error(error: &serde_json::Error) -> ConfigError {
 
 /// Reads one section; a problem is noted under its full path.
 fn section<'de, T: Deserialize<'de>>(raw: &'de RawValue, path: &str, problems: &mut Problems) -> Option<T> {
-    let mut deserializer = serde_json::Deserializer::from_str(raw.get());
-    match serde_path_to_error::deserialize(&mut deserializer) {
+    match serde_json::from_str(raw.get()) {
         Ok(value) => Some(value),
         Err(error) => {
-            let inner = error.path().to_string();
-            let full = match inner.as_str() {
-                "." => path.to_owned(),
-                inner if inner.starts_with('[') => format!("{path}{inner}"),
-                inner => format!("{path}.{inner}"),
-            };
-            problems.add(full, value_free(&error.into_inner()));
+            note(&error, raw.get(), path, problems);
             None
         }
     }
+}
+
+fn note(error: &serde_json::Error, text: &str, path: &str, problems: &mut Problems) {
+    let inner = path::path_at(text, error.line(), error.column());
+    let dot = if inner.is_empty() || inner.starts_with('[') { "" } else { "." };
+    problems.add(format!("{path}{dot}{inner}"), value_free(error));
 }
 
 fn optional<'de, T: Deserialize<'de>>(

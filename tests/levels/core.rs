@@ -17,7 +17,8 @@ struct Core {
 
 pub fn gate(file: &File) -> Result<Box<dyn Gate>, String> {
     let lookup = |name: &str| file.env.get(name).cloned();
-    let policy = compile(file.policy.as_bytes(), &Secrets::Lookup(&lookup)).map_err(|error| error.to_string())?;
+    let policy =
+        compile(file.policy.as_bytes(), &Secrets::Lookup(&lookup)).map_err(|error| error.to_string())?;
     Ok(Box::new(Core { engine: Engine::new(policy), now: NOW }))
 }
 

@@ -10,7 +10,7 @@ use crate::support::gateway::Pieces;
 use crate::support::require::{Piece, Skip, require};
 
 /// Somewhere a request can be played.
-trait Gate {
+pub trait Gate {
     /// Unix seconds.
     fn now(&self) -> u64;
     /// Lets time pass.

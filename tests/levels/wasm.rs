@@ -19,7 +19,8 @@ pub fn gate(file: &File) -> Result<Box<dyn Gate>, String> {
     let env: Vec<(String, String)> =
         file.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
     let module = module()?;
-    let vm = module.start(file.policy.as_bytes(), &env, nanoseconds(NOW)).map_err(|error| error.to_string())?;
+    let vm =
+        module.start(file.policy.as_bytes(), &env, nanoseconds(NOW)).map_err(|error| error.to_string())?;
     Ok(Box::new(Worker { vm, now: NOW }))
 }
 
@@ -56,7 +57,8 @@ impl Gate for Worker {
         if outcome.held {
             return Err("the request is still held".to_owned());
         }
-        let summary = outcome.properties.get("callbound").map(|value| String::from_utf8_lossy(value).into_owned());
+        let summary =
+            outcome.properties.get("callbound").map(|value| String::from_utf8_lossy(value).into_owned());
         let decision = summary.as_deref().map(Decision::parse);
         if let Some(decision) = &decision {
             check_counter(decision, &before, &self.vm.counters())?;
@@ -98,9 +100,11 @@ fn check_counter(
     after: &BTreeMap<String, u64>,
 ) -> Result<(), String> {
     let outcome = decision.get("decision").unwrap_or_default();
-    let result = decision.get("reason").unwrap_or(outcome);
     let route = decision.get("route").unwrap_or_default();
-    let name = format!("callbound.route.{route}.{outcome}.{result}");
+    let name = match decision.get("reason") {
+        Some(reason) => format!("callbound.route.{route}.{outcome}.{reason}"),
+        None => format!("callbound.route.{route}.{outcome}"),
+    };
     let steps: Vec<(&String, u64)> = after
         .iter()
         .map(|(name, count)| (name, count - before.get(name).unwrap_or(&0)))

@@ -1,7 +1,6 @@
 //! Clients. HTTP/1.1 is written by hand, so that a test can send what no library would (odd bytes, slow chunks, half a
 //! request); HTTP/2 is hyper's. Both keep their connection alive, and everything has a time limit.
 
-use std::collections::VecDeque;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::pin::Pin;

@@ -73,7 +73,7 @@ pub struct Seen {
 }
 
 /// An HTTP answer.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Answer {
     pub status: u16,
     pub headers: Headers,
@@ -194,7 +194,11 @@ impl Expect {
 fn check_upstream(wanted: &ExpectUpstream, sent: &Request, seen: &Seen, wrong: &mut Vec<String>) {
     let sent_body = sent.body.as_deref().unwrap_or_default();
     if seen.body != sent_body {
-        wrong.push(format!("the body was changed: {} bytes sent, {} arrived", sent_body.len(), seen.body.len()));
+        wrong.push(format!(
+            "the body was changed: {} bytes sent, {} arrived",
+            sent_body.len(),
+            seen.body.len()
+        ));
     }
     if !seen.complete {
         wrong.push("the upstream's request has no end".to_owned());

@@ -77,7 +77,8 @@ impl Gateway {
         let admin = self.admin;
         poll("a ready Envoy", START_LIMIT, || (get(admin, "/ready").ok()?.0 == 200).then_some(()))?;
         self.listen = poll("a listener", START_LIMIT, || {
-            let listeners: Value = serde_json::from_str(&get(admin, "/listeners?format=json").ok()?.1).ok()?;
+            let listeners: Value =
+                serde_json::from_str(&get(admin, "/listeners?format=json").ok()?.1).ok()?;
             let address = &listeners["listener_statuses"][0]["local_address"]["socket_address"];
             let port = u16::try_from(address["port_value"].as_u64()?).ok()?;
             Some(SocketAddr::from(([127, 0, 0, 1], port)))

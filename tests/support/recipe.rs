@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 
 use base64ct::{Base64UrlUnpadded, Encoding as _};
 use ed25519_dalek::Signer as _;
-use p256::ecdsa::signature::Signer as _;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
@@ -88,7 +87,9 @@ impl Mint {
             }
         };
         let claims = match &recipe.claims_text {
-            Some(text) => text.replace("${now}", &now.to_string()).replace("${soon}", &(now + 600).to_string()),
+            Some(text) => {
+                text.replace("${now}", &now.to_string()).replace("${soon}", &(now + 600).to_string())
+            }
             None => {
                 let mut claims = json!({"iss": family["issuer"], "jti": name, "iat": now, "exp": now + 900});
                 if !family["audience"].is_null() {
@@ -161,9 +162,7 @@ impl Mint {
         let own_alg = key["alg"].as_str().unwrap_or(alg);
         let secret = &key["secret"];
         let from = |source: &Value| match (source["env"].as_str(), source["inline"].as_str()) {
-            (Some(name), _) => {
-                decode(self.env.get(name).ok_or_else(|| format!("`env` has no {name}"))?)
-            }
+            (Some(name), _) => decode(self.env.get(name).ok_or_else(|| format!("`env` has no {name}"))?),
             (None, Some(text)) => decode(text),
             _ => Err(format!("key `{kid}` has no secret; give a `key`")),
         };
@@ -225,7 +224,7 @@ fn sign(alg: &str, key: &[u8], message: &[u8]) -> Result<Vec<u8>, String> {
         "ES256" => {
             let key = p256::ecdsa::SigningKey::from_slice(key).map_err(|error| error.to_string())?;
             let signature: p256::ecdsa::Signature = key.sign(message);
-            Ok(signature.to_vec())
+            Ok(signature.to_bytes().to_vec())
         }
         "none" => Ok(Vec::new()),
         // An algorithm that is only named: the bytes under it do not matter.
@@ -237,7 +236,7 @@ fn sign(alg: &str, key: &[u8], message: &[u8]) -> Result<Vec<u8>, String> {
 fn hmac(key: &[u8], message: &[&[u8]]) -> Vec<u8> {
     let mut block = [0u8; 64];
     let hashed = Sha256::digest(key);
-    let key = if key.len() > block.len() { hashed.as_slice() } else { key };
+    let key = if key.len() > block.len() { &hashed[..] } else { key };
     block[..key.len()].copy_from_slice(key);
     let inner = Sha256::new().chain_update(block.map(|byte| byte ^ 0x36));
     let inner = message.iter().fold(inner, |hash, part| hash.chain_update(part)).finalize();

@@ -89,10 +89,8 @@ async fn accept(listener: TcpListener, state: Arc<Mutex<State>>) {
                 let state = state.clone();
                 async move { Ok::<_, Infallible>(record(request, &state).await) }
             });
-            let _ = http1::Builder::new()
-                .max_headers(200)
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
+            let _ =
+                http1::Builder::new().max_headers(200).serve_connection(TokioIo::new(stream), service).await;
         });
     }
 }

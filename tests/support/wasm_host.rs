@@ -105,9 +105,7 @@ pub enum Level {
 impl Level {
     fn from_abi(level: u32) -> Option<Level> {
         use Level::*;
-        [Trace, Debug, Info, Warn, Error, Critical]
-            .into_iter()
-            .nth(level as usize)
+        [Trace, Debug, Info, Warn, Error, Critical].into_iter().nth(level as usize)
     }
 }
 
@@ -125,16 +123,9 @@ pub struct Request {
 
 impl Request {
     pub fn new(method: &str, path: &str) -> Request {
-        let headers = [
-            (":method", method),
-            (":path", path),
-            (":authority", "api.example.com"),
-            (":scheme", "https"),
-        ];
-        let answer = Reply {
-            status: 200,
-            ..Reply::default()
-        };
+        let headers =
+            [(":method", method), (":path", path), (":authority", "api.example.com"), (":scheme", "https")];
+        let answer = Reply { status: 200, ..Reply::default() };
         Request {
             headers: pairs(headers),
             chunks: Vec::new(),
@@ -158,15 +149,11 @@ impl Request {
     /// A JSON body in one chunk, with its content type and length.
     pub fn json(self, text: impl AsRef<[u8]>) -> Request {
         let length = text.as_ref().len().to_string();
-        self.header("content-type", "application/json")
-            .header("content-length", length)
-            .chunk(text)
+        self.header("content-type", "application/json").header("content-length", length).chunk(text)
     }
 
     pub fn trailer(mut self, name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Request {
-        self.trailers
-            .get_or_insert_default()
-            .extend(pairs([(name, value)]));
+        self.trailers.get_or_insert_default().extend(pairs([(name, value)]));
         self
     }
 
@@ -215,36 +202,21 @@ impl Upstream {
 impl fmt::Debug for Reply {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let headers = lines(&self.headers);
-        write!(
-            out,
-            "{} {:?} {headers:?} {:?}",
-            self.status,
-            self.details,
-            self.text()
-        )
+        write!(out, "{} {:?} {headers:?} {:?}", self.status, self.details, self.text())
     }
 }
 
 impl fmt::Debug for Upstream {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let end = if self.complete {
-            "complete"
-        } else {
-            "incomplete"
-        };
+        let end = if self.complete { "complete" } else { "incomplete" };
         let (headers, trailers) = (lines(&self.headers), self.trailers.as_ref().map(lines));
-        write!(
-            out,
-            "{end} {headers:?} {:?} {trailers:?}",
-            String::from_utf8_lossy(&self.body)
-        )
+        write!(out, "{end} {headers:?} {:?} {trailers:?}", String::from_utf8_lossy(&self.body))
     }
 }
 
 fn lines(pairs: &Pairs) -> Vec<String> {
-    let line = |(name, value): &(Vec<u8>, Vec<u8>)| {
-        format!("{}: {}", name.escape_ascii(), value.escape_ascii())
-    };
+    let line =
+        |(name, value): &(Vec<u8>, Vec<u8>)| format!("{}: {}", name.escape_ascii(), value.escape_ascii());
     pairs.iter().map(line).collect()
 }
 
@@ -271,16 +243,11 @@ pub struct Outcome {
 impl Outcome {
     /// The status the client gets, if any.
     pub fn status(&self) -> Option<u32> {
-        self.reply
-            .as_ref()
-            .or(self.response.as_ref())
-            .map(|reply| reply.status)
+        self.reply.as_ref().or(self.response.as_ref()).map(|reply| reply.status)
     }
 
     pub fn property(&self, path: &str) -> Option<String> {
-        self.properties
-            .get(path)
-            .map(|value| String::from_utf8_lossy(value).into_owned())
+        self.properties.get(path).map(|value| String::from_utf8_lossy(value).into_owned())
     }
 }
 
@@ -309,9 +276,7 @@ pub struct StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{}", self.reason)?;
-        self.logs
-            .iter()
-            .try_for_each(|(level, line)| write!(out, "\n  {level:?} {line}"))
+        self.logs.iter().try_for_each(|(level, line)| write!(out, "\n  {level:?} {line}"))
     }
 }
 
@@ -397,11 +362,7 @@ impl SharedData {
 
     /// Keys and values together: what an unbounded store would show as growth.
     pub fn size_in_bytes(&self) -> usize {
-        self.lock()
-            .entries
-            .iter()
-            .map(|(key, (value, _))| key.len() + value.len())
-            .sum()
+        self.lock().entries.iter().map(|(key, (value, _))| key.len() + value.len()).sum()
     }
 
     fn lock(&self) -> MutexGuard<'_, SharedEntries> {
@@ -425,10 +386,7 @@ impl Module {
     pub fn load(path: impl AsRef<Path>) -> Result<Module, String> {
         let engine = Engine::default();
         let module = wasmtime::Module::from_file(&engine, path).map_err(text)?;
-        if !module
-            .exports()
-            .any(|export| export.name() == "proxy_abi_version_0_2_1")
-        {
+        if !module.exports().any(|export| export.name() == "proxy_abi_version_0_2_1") {
             return Err("the module does not export `proxy_abi_version_0_2_1`".to_owned());
         }
         let mut linker = Linker::new(&engine);
@@ -448,39 +406,22 @@ impl Module {
     }
 
     /// Starts a VM of its own and configures its root context.
-    pub fn start(
-        &self,
-        config: &[u8],
-        env: &[(String, String)],
-        now_ns: u64,
-    ) -> Result<Vm, StartError> {
+    pub fn start(&self, config: &[u8], env: &[(String, String)], now_ns: u64) -> Result<Vm, StartError> {
         self.start_in(World::new(env, now_ns), config)
     }
 
     /// As [`Module::start`], in a given world: its clock, shared data, properties, faults.
     pub fn start_in(&self, world: World, config: &[u8]) -> Result<Vm, StartError> {
-        let host = Host::new(world).map_err(|reason| StartError {
-            reason,
-            logs: Vec::new(),
-        })?;
+        let host = Host::new(world).map_err(|reason| StartError { reason, logs: Vec::new() })?;
         let mut store = Store::new(&self.engine, host);
         store.limiter(|host| &mut host.limits);
         let instance = match self.linked.instantiate(&mut store) {
             Ok(instance) => instance,
             Err(error) => {
-                return Err(StartError {
-                    reason: text(error),
-                    logs: store.data().all_logs(),
-                });
+                return Err(StartError { reason: text(error), logs: store.data().all_logs() });
             }
         };
-        let mut vm = Vm {
-            module: self.clone(),
-            store,
-            instance,
-            root: 0,
-            dead: None,
-        };
+        let mut vm = Vm { module: self.clone(), store, instance, root: 0, dead: None };
         match vm.boot(config) {
             true => Ok(vm),
             false => Err(vm.refusal()),
@@ -558,22 +499,13 @@ impl Vm {
 
     /// The tick period the present root context asked for, in milliseconds; 0 is none.
     pub fn tick_period(&self) -> u32 {
-        self.store
-            .data()
-            .roots
-            .get(&self.root)
-            .copied()
-            .unwrap_or_default()
+        self.store.data().roots.get(&self.root).copied().unwrap_or_default()
     }
 
     /// One tick of every live root context that asked for ticks.
     pub fn tick(&mut self) {
         let roots = &self.store.data().roots;
-        let due: Vec<u32> = roots
-            .iter()
-            .filter(|(_, period)| **period > 0)
-            .map(|(id, _)| *id)
-            .collect();
+        let due: Vec<u32> = roots.iter().filter(|(_, period)| **period > 0).map(|(id, _)| *id).collect();
         for root in due {
             self.call::<_, ()>(root, "proxy_on_tick", root);
             self.settle();
@@ -582,15 +514,9 @@ impl Vm {
 
     /// Delivers a new configuration as Envoy does. False: it was refused, the old one stays.
     pub fn reconfigure(&mut self, config: &[u8]) -> bool {
-        let canary = self
-            .module
-            .start_in(self.store.data().world.clone(), config);
+        let canary = self.module.start_in(self.store.data().world.clone(), config);
         if let Err(refused) = canary {
-            let lines = refused.logs.into_iter().map(|(level, line)| Line {
-                context: 0,
-                level,
-                line,
-            });
+            let lines = refused.logs.into_iter().map(|(level, line)| Line { context: 0, level, line });
             self.store.data_mut().logs.extend(lines);
             return false;
         }
@@ -622,19 +548,11 @@ impl Vm {
     }
 
     /// As [`Vm::open`], with or without `allow_on_headers_stop_iteration`.
-    pub fn open_with(
-        &mut self,
-        headers: &Pairs,
-        end_of_stream: bool,
-        stop_iteration_flag: bool,
-    ) -> Stream {
+    pub fn open_with(&mut self, headers: &Pairs, end_of_stream: bool, stop_iteration_flag: bool) -> Stream {
         let root = self.root;
         let host = self.store.data_mut();
         let id = host.new_id();
-        host.streams.insert(
-            id,
-            StreamState::new(root, pairs(headers.clone()), stop_iteration_flag),
-        );
+        host.streams.insert(id, StreamState::new(root, pairs(headers.clone()), stop_iteration_flag));
         self.call::<_, ()>(id, "proxy_on_context_create", (id, root));
         self.feed(id, Frame::Headers { end: end_of_stream });
         Stream(id)
@@ -642,13 +560,7 @@ impl Vm {
 
     /// One more chunk of the request body.
     pub fn body(&mut self, stream: Stream, chunk: &[u8], end_of_stream: bool) {
-        self.feed(
-            stream.0,
-            Frame::Body {
-                bytes: chunk.to_vec(),
-                end: end_of_stream,
-            },
-        );
+        self.feed(stream.0, Frame::Body { bytes: chunk.to_vec(), end: end_of_stream });
     }
 
     /// The trailers, which end the request.
@@ -661,12 +573,7 @@ impl Vm {
         let Some(state) = self.store.data().streams.get(&stream.0) else {
             return;
         };
-        if state
-            .upstream
-            .as_ref()
-            .is_some_and(|upstream| upstream.complete)
-            && !state.over()
-        {
+        if state.upstream.as_ref().is_some_and(|upstream| upstream.complete) && !state.over() {
             self.begin_response(stream.0, answer.clone(), Source::Upstream);
         }
     }
@@ -674,11 +581,7 @@ impl Vm {
     /// How the stream stands, without ending it.
     pub fn look(&self, stream: Stream) -> Outcome {
         let host = self.store.data();
-        let mut outcome = host
-            .streams
-            .get(&stream.0)
-            .map(StreamState::outcome)
-            .unwrap_or_default();
+        let mut outcome = host.streams.get(&stream.0).map(StreamState::outcome).unwrap_or_default();
         outcome.held &= self.dead.is_none();
         outcome.trapped.clone_from(&self.dead);
         outcome.logs = host.logs_of(|line| line.context == stream.0);
@@ -712,16 +615,10 @@ impl Vm {
         let Some(call) = self.store.data_mut().http_calls.remove(&token) else {
             return;
         };
-        let (headers, body) = answer.map_or((0, 0), |reply| {
-            (reply.headers.len() as u32 + 1, reply.body.len() as u32)
-        });
-        self.store.data_mut().call_response =
-            answer.map(|reply| (with_status(reply), reply.body.clone()));
-        self.call::<_, ()>(
-            call.root,
-            "proxy_on_http_call_response",
-            (call.root, token, headers, body, 0),
-        );
+        let (headers, body) =
+            answer.map_or((0, 0), |reply| (reply.headers.len() as u32 + 1, reply.body.len() as u32));
+        self.store.data_mut().call_response = answer.map(|reply| (with_status(reply), reply.body.clone()));
+        self.call::<_, ()>(call.root, "proxy_on_http_call_response", (call.root, token, headers, body, 0));
         self.store.data_mut().call_response = None;
         self.settle();
     }
@@ -729,10 +626,7 @@ impl Vm {
     fn boot(&mut self, config: &[u8]) -> bool {
         self.call::<_, ()>(0, "_initialize", ());
         let root = self.create_root();
-        let started = self
-            .call::<_, u32>(root, "proxy_on_vm_start", (root, 0))
-            .unwrap_or(1)
-            != 0;
+        let started = self.call::<_, u32>(root, "proxy_on_vm_start", (root, 0)).unwrap_or(1) != 0;
         started && self.configure(root, config)
     }
 
@@ -752,10 +646,7 @@ impl Vm {
     fn configure(&mut self, root: u32, config: &[u8]) -> bool {
         self.store.data_mut().configuration = Some(config.to_vec());
         let size = config.len() as u32;
-        let accepted = self
-            .call::<_, u32>(root, "proxy_on_configure", (root, size))
-            .unwrap_or(1)
-            != 0;
+        let accepted = self.call::<_, u32>(root, "proxy_on_configure", (root, size)).unwrap_or(1) != 0;
         self.store.data_mut().configuration = None;
         self.settle();
         let accepted = accepted && self.dead.is_none();
@@ -766,13 +657,8 @@ impl Vm {
     }
 
     fn refusal(self) -> StartError {
-        let reason = self
-            .dead
-            .unwrap_or_else(|| "the module refused its configuration".to_owned());
-        StartError {
-            reason,
-            logs: self.store.data().all_logs(),
-        }
+        let reason = self.dead.unwrap_or_else(|| "the module refused its configuration".to_owned());
+        StartError { reason, logs: self.store.data().all_logs() }
     }
 
     /// Deletes root contexts that were replaced and have no stream left.
@@ -810,11 +696,7 @@ impl Vm {
     fn next_frame(&mut self, id: u32) -> Option<Frame> {
         let stream = self.store.data_mut().streams.get_mut(&id)?;
         let waits = self.dead.is_some() || stream.stopped || stream.over();
-        if waits {
-            None
-        } else {
-            stream.backlog.pop_front()
-        }
+        if waits { None } else { stream.backlog.pop_front() }
     }
 
     /// Takes a frame into the stream's buffers. True: the host answered 413 itself.
@@ -844,14 +726,10 @@ impl Vm {
         };
         let (headers, body) = (stream.headers.len() as u32, stream.body.len() as u32);
         match frame {
-            Frame::Headers { end } => self.ask(
-                id,
-                "proxy_on_request_headers",
-                (id, headers, u32::from(*end)),
-            ),
-            Frame::Body { end, .. } => {
-                self.ask(id, "proxy_on_request_body", (id, body, u32::from(*end)))
+            Frame::Headers { end } => {
+                self.ask(id, "proxy_on_request_headers", (id, headers, u32::from(*end)))
             }
+            Frame::Body { end, .. } => self.ask(id, "proxy_on_request_body", (id, body, u32::from(*end))),
             Frame::Trailers(trailers) => {
                 self.ask(id, "proxy_on_request_trailers", (id, trailers.len() as u32))
             }
@@ -907,10 +785,7 @@ impl Vm {
         let Some(stream) = self.store.data_mut().streams.get_mut(&id) else {
             return;
         };
-        let answered = stream
-            .response
-            .as_ref()
-            .is_some_and(|response| response.source == Source::Filter);
+        let answered = stream.response.as_ref().is_some_and(|response| response.source == Source::Filter);
         if self.dead.is_some() || stream.reset || stream.logging || answered {
             return;
         }
@@ -940,12 +815,7 @@ impl Vm {
 
     fn next_stage(&mut self, id: u32) -> Option<Stage> {
         let alive = self.dead.is_none();
-        let stream = self
-            .store
-            .data()
-            .streams
-            .get(&id)
-            .filter(|stream| alive && !stream.reset)?;
+        let stream = self.store.data().streams.get(&id).filter(|stream| alive && !stream.reset)?;
         let response = stream.response.as_ref()?;
         let blocked = response.paused && !stream.stop_iteration_flag;
         (response.stage != Stage::Sent && !blocked).then_some(response.stage)
@@ -957,11 +827,7 @@ impl Vm {
         };
         let (headers, body) = (response.headers.len() as u32, response.body.len() as u32);
         match stage {
-            Stage::Headers => self.ask(
-                id,
-                "proxy_on_response_headers",
-                (id, headers, u32::from(body == 0)),
-            ),
+            Stage::Headers => self.ask(id, "proxy_on_response_headers", (id, headers, u32::from(body == 0))),
             Stage::Body => self.ask(id, "proxy_on_response_body", (id, body, 1)),
             Stage::Sent => Flow::Continue,
         }
@@ -971,20 +837,11 @@ impl Vm {
     fn ask<P: WasmParams>(&mut self, context: u32, name: &str, params: P) -> Flow {
         let action = self.call::<P, u32>(context, name, params).unwrap_or(0);
         let stopped = self.dead.is_some() || self.store.data().stop_iteration;
-        if stopped || action != 0 {
-            Flow::Pause
-        } else {
-            Flow::Continue
-        }
+        if stopped || action != 0 { Flow::Pause } else { Flow::Continue }
     }
 
     /// Calls an export in a context. `None`: the VM is dead, or there is no such export.
-    fn call<P: WasmParams, R: WasmResults>(
-        &mut self,
-        context: u32,
-        name: &str,
-        params: P,
-    ) -> Option<R> {
+    fn call<P: WasmParams, R: WasmResults>(&mut self, context: u32, name: &str, params: P) -> Option<R> {
         self.store.data_mut().stop_iteration = false;
         if self.dead.is_some() {
             return None;
@@ -992,9 +849,8 @@ impl Vm {
         let function = self.instance.get_func(&mut self.store, name)?;
         let host = self.store.data_mut();
         (host.current, host.effective) = (context, 0);
-        let result = function
-            .typed::<P, R>(&self.store)
-            .and_then(|export| export.call(&mut self.store, params));
+        let result =
+            function.typed::<P, R>(&self.store).and_then(|export| export.call(&mut self.store, params));
         self.store.data_mut().effective = 0;
         match result {
             Ok(value) => Some(value),
@@ -1071,20 +927,14 @@ struct StreamState {
 
 impl StreamState {
     fn new(root: u32, headers: Pairs, stop_iteration_flag: bool) -> StreamState {
-        StreamState {
-            root,
-            stop_iteration_flag,
-            headers,
-            ..StreamState::default()
-        }
+        StreamState { root, stop_iteration_flag, headers, ..StreamState::default() }
     }
 
     /// Sends on everything held so far.
     fn release(&mut self) {
-        let upstream = self.upstream.get_or_insert_with(|| Upstream {
-            headers: self.headers.clone(),
-            ..Upstream::default()
-        });
+        let upstream = self
+            .upstream
+            .get_or_insert_with(|| Upstream { headers: self.headers.clone(), ..Upstream::default() });
         upstream.body.append(&mut self.body);
         upstream.trailers.clone_from(&self.trailers);
         upstream.complete = self.ended;
@@ -1092,9 +942,7 @@ impl StreamState {
 
     /// Request headers (0) and trailers (1) can be changed until they are released.
     fn holds(&self, map: u32) -> bool {
-        self.upstream
-            .as_ref()
-            .is_none_or(|upstream| map == 1 && !upstream.complete)
+        self.upstream.as_ref().is_none_or(|upstream| map == 1 && !upstream.complete)
     }
 
     /// No more of the request is shown: it was answered, reset, or is at its end.
@@ -1116,11 +964,7 @@ impl StreamState {
     }
 
     fn end_is_held(&self) -> bool {
-        self.ended
-            && self
-                .upstream
-                .as_ref()
-                .is_some_and(|upstream| !upstream.complete)
+        self.ended && self.upstream.as_ref().is_some_and(|upstream| !upstream.complete)
     }
 
     fn is_head(&self) -> bool {
@@ -1129,10 +973,7 @@ impl StreamState {
 
     fn outcome(&self) -> Outcome {
         let sent = self.response.as_ref().filter(|response| response.sent());
-        let by = |source| {
-            sent.filter(|response| response.source == source)
-                .map(Response::as_client_sees_it)
-        };
+        let by = |source| sent.filter(|response| response.source == source).map(Response::as_client_sees_it);
         Outcome {
             reply: by(Source::Filter),
             upstream: self.upstream.clone(),
@@ -1176,23 +1017,12 @@ impl Response {
             complete_local_headers(&mut headers, &reply.body);
         }
         let body = if head { Vec::new() } else { reply.body };
-        Response {
-            source,
-            details: reply.details,
-            headers,
-            body,
-            stage: Stage::Headers,
-            paused: false,
-        }
+        Response { source, details: reply.details, headers, body, stage: Stage::Headers, paused: false }
     }
 
     fn passed(&mut self, stage: Stage, flow: Flow) {
         self.paused = flow == Flow::Pause;
-        self.stage = if stage == Stage::Headers && !self.body.is_empty() {
-            Stage::Body
-        } else {
-            Stage::Sent
-        };
+        self.stage = if stage == Stage::Headers && !self.body.is_empty() { Stage::Body } else { Stage::Sent };
     }
 
     fn sent(&self) -> bool {
@@ -1201,16 +1031,9 @@ impl Response {
 
     fn as_client_sees_it(&self) -> Reply {
         let status = first(&self.headers, ":status").map(String::from_utf8_lossy);
-        let headers = self
-            .headers
-            .iter()
-            .filter(|(name, _)| !name.starts_with(b":"))
-            .cloned()
-            .collect();
+        let headers = self.headers.iter().filter(|(name, _)| !name.starts_with(b":")).cloned().collect();
         Reply {
-            status: status
-                .and_then(|status| status.parse().ok())
-                .unwrap_or_default(),
+            status: status.and_then(|status| status.parse().ok()).unwrap_or_default(),
             details: self.details.clone(),
             headers,
             body: self.body.clone(),
@@ -1265,8 +1088,7 @@ struct Host {
 
 impl Host {
     fn new(world: World) -> Result<Host, String> {
-        let random =
-            File::open("/dev/urandom").map_err(|error| format!("/dev/urandom: {error}"))?;
+        let random = File::open("/dev/urandom").map_err(|error| format!("/dev/urandom: {error}"))?;
         Ok(Host {
             world,
             limits: StoreLimitsBuilder::new().memory_size(MEMORY_LIMIT).build(),
@@ -1299,17 +1121,11 @@ impl Host {
 
     /// The context a host call speaks for.
     fn context(&self) -> u32 {
-        if self.exists(self.effective) {
-            self.effective
-        } else {
-            self.current
-        }
+        if self.exists(self.effective) { self.effective } else { self.current }
     }
 
     fn root_of(&self, context: u32) -> u32 {
-        self.streams
-            .get(&context)
-            .map_or(context, |stream| stream.root)
+        self.streams.get(&context).map_or(context, |stream| stream.root)
     }
 
     fn stream(&mut self) -> Option<&mut StreamState> {
@@ -1322,20 +1138,12 @@ impl Host {
     }
 
     fn log(&mut self, level: Level, line: &[u8]) {
-        let line = Line {
-            context: self.context(),
-            level,
-            line: String::from_utf8_lossy(line).into_owned(),
-        };
+        let line = Line { context: self.context(), level, line: String::from_utf8_lossy(line).into_owned() };
         self.logs.push(line);
     }
 
     fn logs_of(&self, wanted: impl Fn(&&Line) -> bool) -> Vec<(Level, String)> {
-        self.logs
-            .iter()
-            .filter(wanted)
-            .map(|entry| (entry.level, entry.line.clone()))
-            .collect()
+        self.logs.iter().filter(wanted).map(|entry| (entry.level, entry.line.clone())).collect()
     }
 
     fn all_logs(&self) -> Vec<(Level, String)> {
@@ -1345,22 +1153,13 @@ impl Host {
     /// A held body above the limit is answered 413 by the gateway itself.
     fn refuse_large_body(&mut self, id: u32) -> bool {
         let limit = self.world.buffer_limit;
-        let too_large = self
-            .streams
-            .get(&id)
-            .is_some_and(|stream| stream.body.len() > limit && !stream.over());
+        let too_large =
+            self.streams.get(&id).is_some_and(|stream| stream.body.len() > limit && !stream.over());
         if too_large {
             let details = "request_payload_too_large".to_owned();
             let body = b"Payload Too Large".to_vec();
-            self.deferred.push_back(Deferred::Reply(
-                id,
-                Reply {
-                    status: 413,
-                    details,
-                    body,
-                    ..Reply::default()
-                },
-            ));
+            self.deferred
+                .push_back(Deferred::Reply(id, Reply { status: 413, details, body, ..Reply::default() }));
         }
         too_large
     }
@@ -1402,10 +1201,7 @@ impl Host {
         match kind {
             0 => self.stream().map(|stream| stream.body.clone()),
             1 => self.stream().map(|stream| {
-                stream
-                    .response
-                    .as_ref()
-                    .map_or_else(Vec::new, |response| response.body.clone())
+                stream.response.as_ref().map_or_else(Vec::new, |response| response.body.clone())
             }),
             4 => self.call_response.as_ref().map(|(_, body)| body.clone()),
             6 => Some(Vec::new()),
@@ -1424,9 +1220,7 @@ impl Host {
     }
 
     fn property(&mut self, path: &str) -> Option<Vec<u8>> {
-        let own = self
-            .stream()
-            .and_then(|stream| stream.properties.get(path).cloned());
+        let own = self.stream().and_then(|stream| stream.properties.get(path).cloned());
         own.or_else(|| self.world.properties.get(path).cloned())
     }
 }
@@ -1459,9 +1253,7 @@ impl Metrics {
 
     fn of_kind(&self, kind: MetricKind) -> BTreeMap<String, u64> {
         let wanted = self.values.iter().filter(|((of, _), _)| *of == kind);
-        wanted
-            .map(|((_, name), value)| (name.clone(), *value))
-            .collect()
+        wanted.map(|((_, name), value)| (name.clone(), *value)).collect()
     }
 }
 
@@ -1502,10 +1294,7 @@ fn enter(
 }
 
 fn memory(guest: &mut Guest) -> Answer<wasmtime::Memory> {
-    guest
-        .get_export("memory")
-        .and_then(Extern::into_memory)
-        .ok_or(OUT_OF_BOUNDS)
+    guest.get_export("memory").and_then(Extern::into_memory).ok_or(OUT_OF_BOUNDS)
 }
 
 fn read(guest: &mut Guest, data: u32, size: u32) -> Answer<Vec<u8>> {
@@ -1520,9 +1309,7 @@ fn read_text(guest: &mut Guest, data: u32, size: u32) -> Answer<String> {
 }
 
 fn write(guest: &mut Guest, at: u32, bytes: &[u8]) -> Answer {
-    memory(guest)?
-        .write(guest, at as usize, bytes)
-        .map_err(|_| OUT_OF_BOUNDS)
+    memory(guest)?.write(guest, at as usize, bytes).map_err(|_| OUT_OF_BOUNDS)
 }
 
 fn write_u32(guest: &mut Guest, at: u32, value: u32) -> Answer {
@@ -1535,11 +1322,7 @@ fn write_u64(guest: &mut Guest, at: u32, value: u64) -> Answer {
 
 /// Hands bytes to the guest in memory of its own. Nothing is handed over as a null pointer.
 fn give(guest: &mut Guest, bytes: &[u8], data_out: u32, size_out: u32) -> Answer {
-    let data = if bytes.is_empty() {
-        0
-    } else {
-        allocate(guest, bytes.len() as u32)?
-    };
+    let data = if bytes.is_empty() { 0 } else { allocate(guest, bytes.len() as u32)? };
     write(guest, data, bytes)?;
     write_u32(guest, data_out, data)?;
     write_u32(guest, size_out, bytes.len() as u32)
@@ -1547,14 +1330,8 @@ fn give(guest: &mut Guest, bytes: &[u8], data_out: u32, size_out: u32) -> Answer
 
 fn allocate(guest: &mut Guest, size: u32) -> Answer<u32> {
     let names = ["proxy_on_memory_allocate", "malloc"];
-    let export = names
-        .into_iter()
-        .find_map(|name| guest.get_export(name))
-        .and_then(Extern::into_func);
-    let allocator = export
-        .ok_or(OUT_OF_BOUNDS)?
-        .typed::<u32, u32>(&*guest)
-        .map_err(Refusal::Trap)?;
+    let export = names.into_iter().find_map(|name| guest.get_export(name)).and_then(Extern::into_func);
+    let allocator = export.ok_or(OUT_OF_BOUNDS)?.typed::<u32, u32>(&*guest).map_err(Refusal::Trap)?;
     allocator.call(guest, size).map_err(Refusal::Trap)
 }
 
@@ -1576,15 +1353,11 @@ fn decode_pairs(mut bytes: &[u8]) -> Option<Pairs> {
         return Some(Pairs::new());
     }
     let count = take_u32(&mut bytes)?;
-    let sizes: Option<Vec<_>> = (0..count)
-        .map(|_| Some((take_u32(&mut bytes)?, take_u32(&mut bytes)?)))
-        .collect();
+    let sizes: Option<Vec<_>> =
+        (0..count).map(|_| Some((take_u32(&mut bytes)?, take_u32(&mut bytes)?))).collect();
     let mut decoded = Pairs::new();
     for (name, value) in sizes? {
-        decoded.push((
-            take_part(&mut bytes, name)?.to_ascii_lowercase(),
-            take_part(&mut bytes, value)?,
-        ));
+        decoded.push((take_part(&mut bytes, name)?.to_ascii_lowercase(), take_part(&mut bytes, value)?));
     }
     Some(decoded)
 }

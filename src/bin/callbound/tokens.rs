@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use callbound::credential::peek;
-use callbound::decision::{MintRequest, Moment, Rights, mint as mint_token};
+use callbound::decision::{MintRequest, Moment, Rights, mint as mint_token, no_host};
 use callbound::json::Json;
 use callbound::policy::{MintRule, Policy};
 use clap::Args;
@@ -35,7 +35,7 @@ pub fn mint(arguments: &Mint) -> Result<(), String> {
         policy.key_by_id(&arguments.key).ok_or_else(|| format!("there is no key `{}`", arguments.key))?;
     let body = request_body(&arguments.members)?;
     let body = Json::parse(body.as_bytes()).map_err(|error| format!("--set: {error}"))?;
-    let moment = Moment { now: now()?, random: &|bytes| keys::fill(bytes).is_ok() };
+    let moment = Moment { now: now()?, random: &|bytes| keys::fill(bytes).is_ok(), host_verify: &no_host };
     let minted = Rights::of_key(&policy, key, moment.now)
         .and_then(|rights| mint_token(&policy, rule, &rights, &MintRequest::read(rule, &body)?, &moment))
         .map_err(|denial| match denial.field {
@@ -97,7 +97,7 @@ pub fn inspect(arguments: &Inspect) -> Result<(), String> {
     }
     let policy = Files { policies: arguments.policy.clone() }.compile()?;
     let (_, family) = policy.family_of(token).ok_or("no token family of this policy has that prefix")?;
-    let verified = family.verify(token, now()?).map_err(|error| error.to_string())?;
+    let verified = family.verify(token, now()?, &no_host).map_err(|error| error.to_string())?;
     let key = policy.key_by_id(&verified.key_id).ok_or("the key it was minted from is gone")?;
     if key.revoked {
         return Err(format!("the key it was minted from, `{}`, is revoked", key.id));

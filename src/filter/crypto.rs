@@ -1,0 +1,59 @@
+//! Signature checks by the host: Envoy's foreign function `verify_signature` (BoringSSL).
+//!
+//! Its arguments and answer are small protobuf messages, written and read here field by field.
+
+use std::cell::Cell;
+
+use crate::credential::Algorithm;
+
+use super::raw;
+
+const FUNCTION: &str = "verify_signature";
+
+thread_local! {
+    /// Whether the host is known not to have the function: on some hosts even asking is slow.
+    static IS_MISSING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the host verifies signatures.
+pub(super) fn is_offered() -> bool {
+    let _ = verify(Algorithm::Rs256, b"", b"", b"");
+    !IS_MISSING.get()
+}
+
+/// Verifies a signature; `None` when the host cannot.
+///
+/// `VerifySignatureArguments`: 1 public key (DER), 2 hash function, 3 signature, 4 text.
+pub(super) fn verify(_: Algorithm, key: &[u8], message: &[u8], signature: &[u8]) -> Option<bool> {
+    if IS_MISSING.get() {
+        return None;
+    }
+    let mut arguments = Vec::with_capacity(key.len() + message.len() + signature.len() + 32);
+    for (field, bytes) in [(1, key), (2, b"sha256".as_slice()), (3, signature), (4, message)] {
+        write_field(&mut arguments, field, bytes);
+    }
+    match raw::call_foreign(FUNCTION, &arguments) {
+        Ok(answer) => Some(is_true(&answer)),
+        Err(error) => {
+            IS_MISSING.set(error == raw::NOT_FOUND);
+            None
+        }
+    }
+}
+
+/// A length-delimited field (wire type 2).
+fn write_field(message: &mut Vec<u8>, field: u8, bytes: &[u8]) {
+    message.push(field << 3 | 2);
+    let mut length = bytes.len();
+    while length >= 0x80 {
+        message.push((length & 0x7f) as u8 | 0x80);
+        length >>= 7;
+    }
+    message.push(length as u8);
+    message.extend_from_slice(bytes);
+}
+
+/// `VerifySignatureResult`: 1 result (bool), 2 error. Absent is false; anything else is no yes.
+fn is_true(answer: &[u8]) -> bool {
+    answer.starts_with(&[1 << 3, 1])
+}
