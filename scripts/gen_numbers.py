@@ -466,13 +466,24 @@ def render(codes, numbers, ranges):
         "/// Numbers that cost extra: premium rate and shared cost of every region (also with the trunk prefix",
         "/// left in, which some platforms would drop before dialling), and the networks",
         f"/// {networks} whole.",
-        "/// Inclusive ranges of the number read as an integer; sorted and disjoint.",
+        "/// Ranges of the number read as an integer, each packed into one word: see `super::unpack`. Sorted and",
+        "/// disjoint.",
         "#[rustfmt::skip]",
-        f"pub(super) static PREMIUM_RANGES: [(u64, u64); {len(ranges)}] = [",
-        *wrapped(f"({low}, {high})" for low, high in ranges),
+        f"pub(super) static PREMIUM_RANGES: [u64; {len(ranges)}] = [",
+        *wrapped(f"{pack(low, high):#x}" for low, high in ranges),
         "];",
     ]
     return "\n".join(parts) + "\n"
+
+
+def pack(low, high):
+    """A range in one word. Nearly all are whole blocks (`+1900xxxxxxx`), so the zeros need not be stored."""
+    first, after, zeros = low, high + 1, 0
+    while first % 10 == 0 and after % 10 == 0:
+        first, after, zeros = first // 10, after // 10, zeros + 1
+    span = after - first - 1
+    expect(first < 1 << 48 and span < 1 << 12 and zeros < 1 << 4, f"{low}-{high} does not fit its packing")
+    return first << 16 | span << 4 | zeros
 
 
 def wrapped(items, width=100):

@@ -4,11 +4,15 @@
 //! reader, and gateways and upstreams choose differently). Strings borrow from the text where they can.
 //! Knows nothing of policies, bodies or bounds.
 
+mod read;
+
 use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
+
+pub use read::ReadError;
 
 /// A JSON value whose objects hold each member once, in the order of the text.
 #[derive(Clone, PartialEq)]
@@ -17,8 +21,10 @@ pub enum Json<'a> {
     Null,
     /// `true` or `false`.
     Bool(bool),
-    /// Any number, as serde_json holds it.
-    Number(serde_json::Number),
+    /// A whole number that is not negative.
+    Unsigned(u64),
+    /// Any other number. Its value is not kept: nothing is ever decided by it.
+    OtherNumber,
     /// A string, borrowed unless it was escaped.
     String(Cow<'a, str>),
     /// An array.
@@ -92,7 +98,8 @@ impl<'a> Json<'a> {
         match self {
             Self::Null => Json::Null,
             Self::Bool(value) => Json::Bool(value),
-            Self::Number(value) => Json::Number(value),
+            Self::Unsigned(value) => Json::Unsigned(value),
+            Self::OtherNumber => Json::OtherNumber,
             Self::String(text) => Json::String(Cow::Owned(text.into_owned())),
             Self::Array(items) => Json::Array(items.into_iter().map(Json::into_owned).collect()),
             Self::Object(members) => Json::Object(
@@ -107,7 +114,7 @@ impl<'a> Json<'a> {
 
 impl From<u64> for Json<'_> {
     fn from(value: u64) -> Self {
-        Self::Number(value.into())
+        Self::Unsigned(value)
     }
 }
 
@@ -123,7 +130,7 @@ impl fmt::Debug for Json<'_> {
         f.write_str(match self {
             Self::Null => "null",
             Self::Bool(_) => "bool",
-            Self::Number(_) => "number",
+            Self::Unsigned(_) | Self::OtherNumber => "number",
             Self::String(_) => "string",
             Self::Array(_) => "array",
             Self::Object(_) => "object",
@@ -136,7 +143,8 @@ impl Serialize for Json<'_> {
         match self {
             Self::Null => serializer.serialize_unit(),
             Self::Bool(value) => serializer.serialize_bool(*value),
-            Self::Number(value) => value.serialize(serializer),
+            Self::Unsigned(value) => serializer.serialize_u64(*value),
+            Self::OtherNumber => serializer.serialize_unit(),
             Self::String(text) => serializer.serialize_str(text),
             Self::Array(items) => {
                 let mut seq = serializer.serialize_seq(Some(items.len()))?;
@@ -176,15 +184,15 @@ impl<'de> Visitor<'de> for JsonVisitor {
     }
 
     fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
-        Ok(Json::Number(value.into()))
+        Ok(Json::Unsigned(value))
     }
 
     fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
-        Ok(Json::Number(value.into()))
+        Ok(u64::try_from(value).map_or(Json::OtherNumber, Json::Unsigned))
     }
 
-    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Self::Value, E> {
-        serde_json::Number::from_f64(value).map(Json::Number).ok_or_else(|| E::custom("number out of range"))
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(Json::OtherNumber)
     }
 
     fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
@@ -270,7 +278,7 @@ mod tests {
 
     #[test]
     fn keeps_the_order_and_writes_back_what_it_read() {
-        let text = r#"{"b":[1,-2,0.5,null,true],"a":{"x":"y\n"}}"#;
+        let text = r#"{"b":[1,null,true],"a":{"x":"y\n"}}"#;
         let json = Json::parse(text.as_bytes()).unwrap();
         assert_eq!(serde_json::to_string(&json).unwrap(), text);
     }

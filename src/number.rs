@@ -86,8 +86,8 @@ impl Number {
     #[must_use]
     pub fn is_premium(self) -> bool {
         let ranges = &tables::PREMIUM_RANGES;
-        let next = ranges.partition_point(|(_, last)| *last < self.0);
-        ranges.get(next).is_some_and(|(first, _)| *first <= self.0)
+        let next = ranges.partition_point(|packed| *unpack(*packed).end() < self.0);
+        ranges.get(next).is_some_and(|packed| unpack(*packed).contains(&self.0))
     }
 
     /// The number as logs may show it: at most the first four and the last two digits, at least four
@@ -102,6 +102,14 @@ impl Number {
         };
         std::iter::once('+').chain(digits.chars().enumerate().map(mask)).collect()
     }
+}
+
+/// Reads a packed range: 48 bits of its first number and 12 of how many more there are, both without as many closing
+/// zeros as the last 4 bits say.
+fn unpack(packed: u64) -> RangeInclusive<u64> {
+    let block = 10_u64.pow((packed & 0xf) as u32);
+    let (first, more) = (packed >> 16, packed >> 4 & 0xfff);
+    first * block..=(first + more + 1) * block - 1 // below 10^15: no overflow
 }
 
 /// How many digits of so many a log may show, at the front and at the end.

@@ -62,15 +62,15 @@ mod tests {
 
     #[test]
     fn only_the_exact_shape_is_a_key() {
-        let shape = KeyShape { prefix: "revdesk_".into(), alphabet: Alphabet::Hex, min: 32, max: 32 };
+        let shape = KeyShape { prefix: "acme_".into(), alphabet: Alphabet::Hex, min: 32, max: 32 };
         let hex = "0123456789abcdef0123456789abcdef";
-        assert!(shape.matches(&format!("revdesk_{hex}")));
+        assert!(shape.matches(&format!("acme_{hex}")));
         for wrong in [
-            format!("revdesk_{}", hex.to_uppercase()),
-            format!("revdesk_{hex}0"),
-            format!("revdesk_revdesk_{hex}"),
-            format!("revdesk_{}٠", &hex[..30]),
-            format!("Revdesk_{hex}"),
+            format!("acme_{}", hex.to_uppercase()),
+            format!("acme_{hex}0"),
+            format!("acme_acme_{hex}"),
+            format!("acme_{}٠", &hex[..30]),
+            format!("Acme_{hex}"),
             hex.to_owned(),
             String::new(),
         ] {

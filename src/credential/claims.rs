@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use crate::number::Number;
 
@@ -15,38 +15,31 @@ use crate::number::Number;
 pub struct Claims<'a> {
     #[serde(borrow)]
     pub iss: Cow<'a, str>,
-    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub aud: Option<Cow<'a, str>>,
     /// The id of the API key the token was minted from.
     pub sub: Cow<'a, str>,
     /// The team the key belongs to; absent for a user's key.
-    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub team: Option<Cow<'a, str>>,
     /// The user the key belongs to; absent for a team's key.
-    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<Cow<'a, str>>,
     pub jti: Cow<'a, str>,
     /// Unix seconds.
     pub iat: u64,
     /// Unix seconds.
-    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub nbf: Option<u64>,
     /// Unix seconds.
     pub exp: u64,
     pub scopes: Vec<Cow<'a, str>>,
     /// The caller IDs the token may present; absent = whatever the key may.
-    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<Vec<Cow<'a, str>>>,
     /// The destinations the token may reach; absent or empty = whatever the key may.
-    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub to: Option<Vec<Cow<'a, str>>>,
-}
-
-/// `null` is not absence: a member that is there must have its type.
-pub(crate) fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    deserializer: D,
-) -> Result<Option<T>, D::Error> {
-    T::deserialize(deserializer).map(Some)
 }
 
 /// A token whose signature, family and claims were verified. Its time is checked at each use.

@@ -10,6 +10,8 @@ use std::rc::Rc;
 use base64ct::{Base64UrlUnpadded, Encoding};
 use serde::{Deserialize, Serialize};
 
+use crate::json::Json;
+
 use super::claims::{Claims, VerifiedToken};
 use super::extract::MAX_CREDENTIAL_BYTES;
 use super::keyring::{Algorithm, HostVerify, Key};
@@ -165,7 +167,8 @@ impl Family {
     }
 
     fn encode_header(&self, alg: &str, kid: &str) -> String {
-        let header = serde_json::json!({"alg": alg, "kid": kid, "typ": self.typ}).to_string();
+        let header = Header { alg: alg.into(), kid: kid.into(), typ: self.typ.as_str().into() };
+        let header = serde_json::to_string(&header).unwrap_or_default();
         Base64UrlUnpadded::encode_string(header.as_bytes())
     }
 
@@ -190,7 +193,8 @@ impl Family {
             return Err(TokenError::Signature);
         }
         let claims = Base64UrlUnpadded::decode_vec(parts.claims).map_err(|_| TokenError::Malformed)?;
-        let claims: Claims<'_> = serde_json::from_slice(&claims).map_err(|_| TokenError::Claims)?;
+        let claims = Json::parse(&claims).map_err(|_| TokenError::Claims)?;
+        let claims: Claims<'_> = claims.read().map_err(|_| TokenError::Claims)?;
         if claims.iss != self.issuer {
             return Err(TokenError::Issuer);
         }
@@ -244,7 +248,8 @@ impl Family {
             return Ok(key);
         }
         let bytes = Base64UrlUnpadded::decode_vec(header).map_err(|_| TokenError::Malformed)?;
-        let header: Header<'_> = serde_json::from_slice(&bytes).map_err(|_| TokenError::Malformed)?;
+        let header = Json::parse(&bytes).map_err(|_| TokenError::Malformed)?;
+        let header: Header<'_> = header.read().map_err(|_| TokenError::Malformed)?;
         let key = self.keys.iter().find(|key| key.kid == header.kid).ok_or(TokenError::UnknownKid)?;
         if header.alg != key.key.algorithm().name() {
             return Err(TokenError::Algorithm);

@@ -14,7 +14,6 @@ mod spki;
 
 pub use api_key::{Alphabet, Digest, KeyShape, digest};
 pub use cache::VerificationCache;
-pub(crate) use claims::present;
 pub use claims::{Claims, VerifiedToken};
 pub use extract::{Carrier, CredentialError, MAX_CREDENTIAL_BYTES, extract};
 pub use family::{Clock, Family, TokenError, Ttl, UnverifiedToken, peek};

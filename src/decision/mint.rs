@@ -88,10 +88,9 @@ fn ttl(member: Option<&str>, body: &Json<'_>) -> Result<Option<u64>, Denial> {
     let Some(member) = member else { return Ok(None) };
     match body.get(member) {
         None => Ok(None),
+        Some(Json::Unsigned(seconds)) => Ok(Some(*seconds)),
         // Whole seconds only: 900.5 and 9e2 are two readers' numbers.
-        Some(Json::Number(number)) => {
-            number.as_u64().map(Some).ok_or_else(|| Denial::of(Reason::MintTtl, member))
-        }
+        Some(Json::OtherNumber) => Err(Denial::of(Reason::MintTtl, member)),
         Some(_) => Err(Denial::of(Reason::MemberType, member)),
     }
 }

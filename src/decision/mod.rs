@@ -142,13 +142,13 @@ impl Engine {
         let Some(found) = self.policy.routes.find(head.method, head.path) else {
             return match self.policy.unmatched {
                 Unmatched::Deny => Err(Reason::RouteNotFound.into()),
-                Unmatched::Pass => Ok(Headers::Release(obligations)),
+                Unmatched::Pass => Ok(self.pass(headers, obligations)),
             };
         };
         record.route = Some(found.index);
         let route = found.route;
         let Accept::Credentials { api_key, families } = &route.accept else {
-            return Ok(Headers::Release(obligations));
+            return Ok(self.pass(headers, obligations));
         };
         head.check_upgrade()?;
         let principal = authenticate::authenticate(&self.policy, &self.cache, &head, moment, record)?;
@@ -173,6 +173,14 @@ impl Engine {
         }
         head.check_body_is_json()?;
         Ok(Headers::NeedsBody(found.index, principal, obligations))
+    }
+
+    /// Lets a request through that nobody is asked a credential for.
+    fn pass(&self, headers: &[(&[u8], &[u8])], mut obligations: Obligations) -> Headers {
+        if !self.policy.forward_credential {
+            obligations.strip_own_credentials(headers, &self.policy.prefixes);
+        }
+        Headers::Release(obligations)
     }
 
     /// Judges the body; the answer is what a mint route replies.

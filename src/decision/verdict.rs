@@ -73,6 +73,17 @@ impl Obligations {
         }
     }
 
+    /// Removes what begins like one of our credentials wherever it stands, and leaves foreign ones alone: for routes on
+    /// which nobody is asked for one.
+    pub(super) fn strip_own_credentials(&mut self, headers: &[(&[u8], &[u8])], prefixes: &[String]) {
+        for (name, value) in headers.iter().filter(|(name, _)| !name.starts_with(b":")) {
+            let credential = value.rsplit(|&byte| byte == b' ').next().unwrap_or(value);
+            if prefixes.iter().any(|prefix| credential.starts_with(prefix.as_bytes())) {
+                self.remove(name);
+            }
+        }
+    }
+
     pub(super) fn set(&mut self, name: &'static str, value: Option<impl Into<String>>) {
         if let Some(value) = value {
             self.set.push((name, value.into()));

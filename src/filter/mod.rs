@@ -10,13 +10,11 @@ mod root;
 mod telemetry;
 
 use proxy_wasm::traits::RootContext;
-use proxy_wasm::types::LogLevel;
 
 mod entry {
-    use super::{LogLevel, RootContext, root};
+    use super::{RootContext, root};
 
     proxy_wasm::main! {{
-        proxy_wasm::set_log_level(LogLevel::Info);
         proxy_wasm::set_root_context(|id| -> Box<dyn RootContext> { Box::new(root::Root::new(id)) });
     }}
 }

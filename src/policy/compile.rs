@@ -4,16 +4,15 @@
 
 mod identity;
 mod keyring;
-mod path;
 mod platform;
 mod routes;
 
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
-use super::config::{Document, Host, UnmatchedConfig};
+use super::config::{Host, SECTIONS, UnmatchedConfig};
 use super::error::{ConfigError, Problem, Problems};
 use super::{Policy, Unmatched};
+use crate::json::Json;
 use crate::number::Number;
 
 /// How the compiler comes to the secrets a policy refers to.
@@ -30,13 +29,11 @@ pub enum Secrets<'a> {
 ///
 /// [`ConfigError`] with everything that is wrong, in the order of the sections.
 pub fn compile(text: &[u8], secrets: &Secrets<'_>) -> Result<Policy, ConfigError> {
-    let document: Document<'_> = serde_json::from_slice(text).map_err(|error| document_error(&error))?;
+    let document = Document::parse(text)?;
     let mut problems = Problems::default();
-    if document.version != 1 {
-        problems.add("version", "expected 1");
-    }
+    document.check_sections(&mut problems);
     let mut warnings = Vec::new();
-    let host: Option<Host> = optional(document.host, "host", &mut problems);
+    let host: Option<Host> = document.section("host", &mut problems);
     if host.is_none() {
         problems.add("host", "missing; name the gateway: `envoy`");
     }
@@ -49,7 +46,7 @@ pub fn compile(text: &[u8], secrets: &Secrets<'_>) -> Result<Policy, ConfigError
     let refusals = platform::refusals(&document, &mut problems);
     let prefixes = platform::prefixes(&credentials, &families, &mut problems);
     let hold_seconds = platform::hold_seconds(&document, &mut problems);
-    let unmatched = optional(document.unmatched, "unmatched", &mut problems);
+    let unmatched = document.section("unmatched", &mut problems);
     if keys.by_digest.is_empty() {
         warnings.push("api_keys: there are none, so every protected route refuses everybody".into());
     }
@@ -79,52 +76,56 @@ pub fn compile(text: &[u8], secrets: &Secrets<'_>) -> Result<Policy, ConfigError
     })
 }
 
-/// Says where a text stops being a document; serde_json's own words name members and positions, never values of ours:
-/// at this level every value is still unread text.
-fn document_error(error: &serde_json::Error) -> ConfigError {
-    let message = match error.classify() {
-        serde_json::error::Category::Data => error.to_string(),
-        _ => format!("not JSON at line {} column {}", error.line(), error.column()),
-    };
-    ConfigError { problems: vec![Problem { path: String::new(), message }] }
-}
+/// The document as JSON, its sections still to be read.
+struct Document<'a>(Json<'a>);
 
-/// Reads one section; a problem is noted under its full path.
-fn section<'de, T: Deserialize<'de>>(raw: &'de RawValue, path: &str, problems: &mut Problems) -> Option<T> {
-    match serde_json::from_str(raw.get()) {
-        Ok(value) => Some(value),
-        Err(error) => {
-            note(&error, raw.get(), path, problems);
-            None
+impl<'a> Document<'a> {
+    fn parse(text: &'a [u8]) -> Result<Self, ConfigError> {
+        let refuse =
+            |message: String| ConfigError { problems: vec![Problem { path: String::new(), message }] };
+        match Json::parse(text) {
+            Ok(json) if json.members().is_some() => Ok(Self(json)),
+            Ok(_) => Err(refuse("expected one JSON object".into())),
+            Err(error) => Err(refuse(error.to_string())),
         }
     }
-}
 
-fn note(error: &serde_json::Error, text: &str, path: &str, problems: &mut Problems) {
-    let inner = path::path_at(text, error.line(), error.column());
-    let dot = if inner.is_empty() || inner.starts_with('[') { "" } else { "." };
-    problems.add(format!("{path}{dot}{inner}"), value_free(error));
-}
-
-fn optional<'de, T: Deserialize<'de>>(
-    raw: Option<&'de RawValue>,
-    path: &str,
-    problems: &mut Problems,
-) -> Option<T> {
-    section(raw?, path, problems)
-}
-
-/// Cuts the value out of serde's words (``invalid type: string "hunter2", expected u64``): it may be a secret that
-/// stands in the wrong place.
-fn value_free(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
-    if let Some(rest) = text.strip_prefix("invalid type: ").or_else(|| text.strip_prefix("invalid value: ")) {
-        let kind = rest.split([' ', ',']).next().unwrap_or("value");
-        let expected = rest.rsplit_once(", expected ").map_or("another value", |(_, expected)| expected);
-        return format!("expected {expected}, found {kind}");
+    fn check_sections(&self, problems: &mut Problems) {
+        for (name, _) in self.0.members().unwrap_or_default() {
+            if !SECTIONS.contains(&name.as_ref()) {
+                problems.add(name.as_ref(), "no such section");
+            }
+        }
+        if self.section::<u64>("version", problems) != Some(1) {
+            problems.add("version", "expected 1");
+        }
     }
-    text.to_owned()
+
+    /// Reads a section, when it is there.
+    fn section<'j, T: Deserialize<'j>>(&'j self, name: &str, problems: &mut Problems) -> Option<T> {
+        section(self.0.get(name)?, name, problems)
+    }
+
+    /// Reads the elements of a section one by one, each with its path.
+    fn elements<'j, T: Deserialize<'j>>(&'j self, name: &str, problems: &mut Problems) -> Vec<(String, T)> {
+        let items = match self.0.get(name) {
+            None => &[],
+            Some(Json::Array(items)) => items.as_slice(),
+            Some(_) => {
+                problems.add(name, "expected an array");
+                &[]
+            }
+        };
+        let paths = items.iter().enumerate().map(|(index, item)| (format!("{name}[{index}]"), item));
+        paths
+            .filter_map(|(path, item)| section(item, &path, problems).map(|element| (path, element)))
+            .collect()
+    }
+}
+
+/// Reads one value; a problem is noted under its full path.
+fn section<'j, T: Deserialize<'j>>(json: &'j Json<'_>, path: &str, problems: &mut Problems) -> Option<T> {
+    json.read().map_err(|error| problems.add(error.path_below(path), error.message)).ok()
 }
 
 /// Reads a list of numbers into sorted order; an empty list is an error, since absence already means "any".

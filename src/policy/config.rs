@@ -1,64 +1,36 @@
 //! The policy document as it is written: plain data, unknown members refused, no logic.
 //!
-//! Every list of things (routes, teams, keys) is kept as raw text per element, so that one bad element does not hide
-//! the next. Meaning and cross-checks are the compiler's.
+//! The sections are read one by one and the elements of lists one by one, so that one bad element does not hide the
+//! next. Meaning and cross-checks are the compiler's.
 
 use std::fmt;
 use std::marker::PhantomData;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
-use serde_json::value::RawValue;
+use serde::de::{Deserializer, MapAccess, Visitor};
 
 use crate::credential::{Algorithm, Jwk};
 use crate::json::Json;
 
-/// The whole document, its sections still text.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "each member is documented in docs/policies.md")]
-pub struct Document<'a> {
-    pub version: u64,
-    #[serde(borrow, rename = "$comment")]
-    #[serde(default, deserialize_with = "crate::credential::present")]
-    pub comment: Option<&'a RawValue>,
-    #[serde(borrow)]
-    #[serde(default, deserialize_with = "crate::credential::present")]
-    pub host: Option<&'a RawValue>,
-    #[serde(borrow)]
-    #[serde(default, deserialize_with = "crate::credential::present")]
-    pub allow_inline_secrets: Option<&'a RawValue>,
-    #[serde(borrow)]
-    #[serde(default, deserialize_with = "crate::credential::present")]
-    pub hold_seconds: Option<&'a RawValue>,
-    #[serde(borrow)]
-    #[serde(default, deserialize_with = "crate::credential::present")]
-    pub platform: Option<&'a RawValue>,
-    #[serde(borrow)]
-    #[serde(default, deserialize_with = "crate::credential::present")]
-    pub credentials: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    pub keyring: Vec<&'a RawValue>,
-    #[serde(borrow, default)]
-    pub tokens: Members<&'a RawValue>,
-    #[serde(borrow, default)]
-    pub teams: Vec<&'a RawValue>,
-    #[serde(borrow, default)]
-    pub users: Vec<&'a RawValue>,
-    #[serde(borrow, default)]
-    pub api_keys: Vec<&'a RawValue>,
-    #[serde(borrow)]
-    #[serde(default, deserialize_with = "crate::credential::present")]
-    pub vocabulary: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    pub routes: Vec<&'a RawValue>,
-    #[serde(borrow)]
-    #[serde(default, deserialize_with = "crate::credential::present")]
-    pub unmatched: Option<&'a RawValue>,
-    #[serde(borrow)]
-    #[serde(default, deserialize_with = "crate::credential::present")]
-    pub refusals: Option<&'a RawValue>,
-}
+/// The sections a document may have.
+pub const SECTIONS: &[&str] = &[
+    "$comment",
+    "version",
+    "host",
+    "allow_inline_secrets",
+    "hold_seconds",
+    "platform",
+    "credentials",
+    "keyring",
+    "tokens",
+    "teams",
+    "users",
+    "api_keys",
+    "vocabulary",
+    "routes",
+    "unmatched",
+    "refusals",
+];
 
 /// The members of an object, each name once, in the order of the text.
 #[derive(Debug)]
@@ -82,11 +54,8 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Members<T> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut members: Vec<(String, T)> = Vec::new();
-                while let Some(name) = map.next_key::<String>()? {
-                    if members.iter().any(|(other, _)| *other == name) {
-                        return Err(A::Error::custom(format_args!("duplicate field `{name}`")));
-                    }
-                    members.push((name, map.next_value()?));
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
                 }
                 Ok(Members(members))
             }
@@ -186,7 +155,6 @@ pub struct LengthConfig {
 #[expect(missing_docs, reason = "each member is documented in docs/policies.md")]
 pub struct CarrierConfig {
     pub header: String,
-    #[serde(default, deserialize_with = "crate::credential::present")]
     pub scheme: Option<String>,
 }
 
@@ -197,13 +165,10 @@ pub struct CarrierConfig {
 pub struct KeyConfig {
     pub kid: String,
     pub alg: Algorithm,
-    #[serde(default, deserialize_with = "crate::credential::present")]
     pub secret: Option<SecretConfig>,
-    #[serde(default, deserialize_with = "crate::credential::present")]
     pub jwk: Option<Jwk>,
     #[serde(default)]
     pub sign: bool,
-    #[serde(default, deserialize_with = "crate::credential::present")]
     pub families: Option<Vec<String>>,
 }
 
@@ -235,17 +200,14 @@ pub enum MasterConfig {
 #[expect(missing_docs, reason = "each member is documented in docs/policies.md")]
 pub struct FamilyConfig {
     pub prefix: String,
-    #[serde(default, deserialize_with = "crate::credential::present")]
     pub typ: Option<String>,
     pub issuer: String,
-    #[serde(default, deserialize_with = "crate::credential::present")]
     pub audience: Option<String>,
     pub ttl: TtlConfig,
     #[serde(default)]
     pub clock: ClockConfig,
     #[serde(default)]
     pub default_scopes: Vec<String>,
-    #[serde(default, deserialize_with = "crate::credential::present")]
     pub mintable_scopes: Option<Vec<String>>,
 }
 
@@ -281,13 +243,11 @@ impl Default for ClockConfig {
 pub struct TeamConfig {
     pub id: String,
     pub kind: TeamKind,
-    #[serde(default, deserialize_with = "crate::credential::present")]
     pub parent: Option<String>,
     #[serde(default)]
     pub numbers: Vec<NumberConfig>,
     #[serde(default)]
     pub features: Switches,
-    #[serde(default, deserialize_with = "crate::credential::present")]
     pub scopes: Option<Vec<String>>,
 }
 
@@ -313,7 +273,6 @@ pub struct UserConfig {
     pub numbers: Vec<NumberConfig>,
     #[serde(default)]
     pub features: Switches,
-    #[serde(default, deserialize_with = "crate::credential::present")]
     pub scopes: Option<Vec<String>>,
 }
 
@@ -367,14 +326,11 @@ fn active_unless_said() -> bool {
 pub struct ApiKeyConfig {
     pub id: String,
     pub sha256: String,
-    #[serde(default, deserialize_with = "crate::credential::present")]
     pub team: Option<String>,
-    #[serde(default, deserialize_with = "crate::credential::present")]
     pub user: Option<String>,
     pub scopes: Vec<String>,
     #[serde(default)]
     pub ceiling: CeilingConfig,
-    #[serde(default, deserialize_with = "crate::credential::present")]
     pub expires_at: Option<u64>,
     #[serde(default)]
     pub revoked: bool,
@@ -385,9 +341,7 @@ pub struct ApiKeyConfig {
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct CeilingConfig {
-    #[serde(default, deserialize_with = "crate::credential::present")]
     pub from: Option<Vec<String>>,
-    #[serde(default, deserialize_with = "crate::credential::present")]
     pub to: Option<Vec<String>>,
 }
 
@@ -411,17 +365,13 @@ pub struct RouteConfig {
     #[serde(rename = "match")]
     pub matches: OneOrMany,
     pub accept: Vec<String>,
-    #[serde(default, deserialize_with = "crate::credential::present")]
     pub feature: Option<String>,
     #[serde(default)]
     pub scopes: Vec<String>,
-    #[serde(default, deserialize_with = "crate::credential::present")]
     pub tenant: Option<TenantConfig>,
     #[serde(default)]
     pub read_parent: bool,
-    #[serde(default, deserialize_with = "crate::credential::present")]
     pub bounds: Option<BoundsConfig>,
-    #[serde(default, deserialize_with = "crate::credential::present")]
     pub mint: Option<MintConfig>,
 }
 
@@ -470,7 +420,6 @@ pub enum TenantConfig {
 pub struct BoundsConfig {
     pub from: DirectionConfig,
     pub to: DirectionConfig,
-    #[serde(default, deserialize_with = "crate::credential::present")]
     pub closed: Option<Vec<String>>,
 }
 
@@ -501,13 +450,9 @@ pub struct MintConfig {
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "each member is documented in docs/policies.md")]
 pub struct MintRequestConfig {
-    #[serde(default, deserialize_with = "crate::credential::present")]
     pub from: Option<ListMemberConfig>,
-    #[serde(default, deserialize_with = "crate::credential::present")]
     pub to: Option<ListMemberConfig>,
-    #[serde(default, deserialize_with = "crate::credential::present")]
     pub scopes: Option<ListMemberConfig>,
-    #[serde(default, deserialize_with = "crate::credential::present")]
     pub ttl: Option<ScalarMemberConfig>,
 }
 
@@ -565,7 +510,6 @@ pub struct RefusalsConfig {
     #[serde(default)]
     pub reasons: Members<ReasonConfig>,
     pub realm: String,
-    #[serde(default, deserialize_with = "crate::credential::present")]
     pub resource_metadata: Option<String>,
 }
 
@@ -574,11 +518,8 @@ pub struct RefusalsConfig {
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct ReasonConfig {
-    #[serde(default, deserialize_with = "crate::credential::present")]
     pub status: Option<u16>,
-    #[serde(default, deserialize_with = "crate::credential::present")]
     pub code: Option<String>,
-    #[serde(default, deserialize_with = "crate::credential::present")]
     pub message: Option<String>,
 }
 

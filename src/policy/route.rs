@@ -245,19 +245,15 @@ impl Routes {
     }
 }
 
-/// Folds a member's name the way a forgiving reader might: without case, and without anything but letters and digits
-/// (`To_Number`, `to-number`, `toNumber` and `to[]number` are one name; so are `K` and the Kelvin sign).
+/// Folds a member's name the way a forgiving reader might: without case, and without anything but ASCII letters and
+/// digits (`To_Number`, `to-number`, `toNumber` and `to[]number` are one name). Case folding maps two characters from
+/// outside ASCII into it (Unicode CaseFolding: long s and the Kelvin sign).
 pub fn fold(name: &str) -> String {
-    if name.is_ascii() {
-        return name
-            .bytes()
-            .filter(u8::is_ascii_alphanumeric)
-            .map(|b| char::from(b.to_ascii_lowercase()))
-            .collect();
-    }
     name.chars()
-        .flat_map(char::to_uppercase)
-        .flat_map(char::to_lowercase)
-        .filter(|c| c.is_alphanumeric())
+        .filter_map(|c| match c {
+            'ſ' => Some('s'),
+            '\u{212a}' => Some('k'),
+            _ => c.is_ascii_alphanumeric().then_some(c.to_ascii_lowercase()),
+        })
         .collect()
 }

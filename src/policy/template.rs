@@ -31,6 +31,7 @@ fn check(json: &Json<'_>, names: &[&str], depth: usize) -> Result<(), String> {
         return Err("nested deeper than 16 levels".into());
     }
     match json {
+        Json::OtherNumber => Err("only whole numbers of 0 and above can stand in an answer".into()),
         Json::String(text) => match text.strip_prefix('$') {
             Some(name) if !names.contains(&name) => {
                 let known: Vec<_> = names.iter().map(|name| format!("`${name}`")).collect();
@@ -61,6 +62,7 @@ fn fill<'a>(json: &'a Json<'static>, value_of: &dyn Fn(&str) -> Option<Json<'a>>
         )),
         Json::Null => Some(Json::Null),
         Json::Bool(value) => Some(Json::Bool(*value)),
-        Json::Number(value) => Some(Json::Number(value.clone())),
+        Json::Unsigned(value) => Some(Json::Unsigned(*value)),
+        Json::OtherNumber => Some(Json::OtherNumber),
     }
 }

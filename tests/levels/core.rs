@@ -1,6 +1,6 @@
 //! The decision core alone: its obligations are carried out here as an enforcer would.
 
-use callbound::decision::{Effect, Engine, Moment, Obligations, Record, Step, Verdict};
+use callbound::decision::{Effect, Engine, Moment, Obligations, Record, Step, Verdict, no_host};
 use callbound::policy::{Secrets, compile};
 
 use super::Gate;
@@ -60,7 +60,8 @@ impl Gate for Core {
 
 impl Core {
     fn judge(&self, headers: &Headers, body: Option<&[u8]>) -> Verdict {
-        let moment = Moment { now: self.now, random: &|bytes| getrandom::fill(bytes).is_ok() };
+        let random = |bytes: &mut [u8]| getrandom::fill(bytes).is_ok();
+        let moment = Moment { now: self.now, random: &random, host_verify: &no_host };
         let pairs: Vec<(&[u8], &[u8])> =
             headers.iter().map(|(name, value)| (name.as_bytes(), value.as_slice())).collect();
         match self.engine.begin(&pairs, body.is_none(), &moment) {

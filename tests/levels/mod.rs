@@ -2,6 +2,7 @@
 
 pub mod core;
 pub mod envoy;
+mod host_crypto;
 pub mod wasm;
 
 use crate::support::corpus::{Case, File, Level, Request};
@@ -45,8 +46,10 @@ pub fn play(file: &File, level: Level) -> Played {
     match gate {
         Ok(mut gate) => play_on(file, level, gate.as_mut()),
         Err(problem) => {
-            let names = names(file, level).into_iter();
-            Played(names.map(|name| (name, Err(format!("it did not start: {problem}")))).collect())
+            // Said in full once: a file may have hundreds of cases.
+            let problems = [problem].into_iter().map(|problem| format!("it did not start: {problem}"));
+            let problems = problems.chain(std::iter::repeat("it did not start, as said above".to_owned()));
+            Played(names(file, level).into_iter().zip(problems.map(Err)).collect())
         }
     }
 }

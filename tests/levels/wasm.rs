@@ -1,14 +1,15 @@
 //! The compiled module in the test's own proxy-wasm host, at the same second as the core.
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use super::Gate;
 use super::core::{NOW, with_pseudo_headers};
+use super::host_crypto::verify_signature;
 use crate::support::corpus::{File, Headers, Request};
 use crate::support::expect::{Answer, Decision, Observed, Seen};
 use crate::support::require::{Piece, require};
-use crate::wasm_host::{self, Module, Pairs, Reply, Upstream, Vm};
+use crate::wasm_host::{self, Module, Pairs, Reply, Upstream, Vm, World};
 
 struct Worker {
     vm: Vm,
@@ -18,9 +19,9 @@ struct Worker {
 pub fn gate(file: &File) -> Result<Box<dyn Gate>, String> {
     let env: Vec<(String, String)> =
         file.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-    let module = module()?;
-    let vm =
-        module.start(file.policy.as_bytes(), &env, nanoseconds(NOW)).map_err(|error| error.to_string())?;
+    let mut world = World::new(&env, nanoseconds(NOW));
+    world.foreign.insert("verify_signature".to_owned(), Arc::new(verify_signature));
+    let vm = module()?.start_in(world, file.policy.as_bytes()).map_err(|error| error.to_string())?;
     Ok(Box::new(Worker { vm, now: NOW }))
 }
 

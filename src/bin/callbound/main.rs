@@ -27,7 +27,7 @@ Examples:
   callbound check policy.json                      everything that is wrong with it, at once
   callbound check --secrets policy.json            and whether this environment has its secrets
   callbound check --envoy envoy.yaml               whether an Envoy lets our filter do its work
-  callbound gen-key revdesk_                       a new API key and what to put into the policy
+  callbound gen-key acme_                          a new API key and what to put into the policy
   callbound mint policy.json --key backend --set 'from_numbers=[\"+15551234567\"]'
   callbound inspect rdc_eyJ...                     what a token says (verified with --policy)";
 

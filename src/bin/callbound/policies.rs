@@ -65,8 +65,8 @@ fn list(error: &ConfigError) -> String {
 #[derive(Args)]
 pub struct Check {
     /// Check an Envoy bootstrap or filter file instead: whether our filter stands where it can do its work
-    #[arg(long, value_name = "FILE", conflicts_with = "policies")]
-    envoy: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "policies")]
+    envoy: Vec<PathBuf>,
     /// Also load the secrets from this environment
     #[arg(long)]
     secrets: bool,
@@ -77,9 +77,9 @@ pub struct Check {
 
 /// `check`.
 pub fn check(arguments: &Check) -> ExitCode {
-    let problems = match &arguments.envoy {
-        Some(path) => read(path).map(|text| gateway::check(&text)),
-        None => check_policy(&Files { policies: arguments.policies.clone() }, arguments.secrets),
+    let problems = match arguments.envoy.as_slice() {
+        [] => check_policy(&Files { policies: arguments.policies.clone() }, arguments.secrets),
+        files => check_envoy(files),
     };
     match problems {
         Err(message) => {
@@ -97,6 +97,18 @@ pub fn check(arguments: &Check) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn check_envoy(files: &[PathBuf]) -> Result<Vec<String>, String> {
+    let mut problems = Vec::new();
+    for path in files {
+        let found = gateway::check(&read(path)?);
+        problems.extend(found.into_iter().map(|problem| match problem.strip_prefix("warning: ") {
+            Some(warning) => format!("warning: {}: {warning}", path.display()),
+            None => format!("{}: {problem}", path.display()),
+        }));
+    }
+    Ok(problems)
 }
 
 fn check_policy(files: &Files, with_secrets: bool) -> Result<Vec<String>, String> {
@@ -180,6 +192,9 @@ pub struct Envoy {
 
 /// `envoy`: refuses a policy the module would refuse, so that a running gateway is never handed one.
 pub fn envoy(arguments: &Envoy) -> Result<(), String> {
+    if gateway::split_upstream(&arguments.upstream).is_none() {
+        return Err(format!("--upstream {}: expected HOST:PORT", arguments.upstream));
+    }
     let policy = arguments.files.text()?;
     let compiled = compile(policy.as_bytes(), &Secrets::Unchecked).map_err(|error| list(&error))?;
     let mint_paths: Vec<String> = compiled.routes.mint_templates().map(str::to_owned).collect();

@@ -1,14 +1,12 @@
 //! Teams, users and API keys: who there is.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use super::super::config::{
-    ApiKeyConfig, Document, NumberConfig, Switches, TeamConfig, TeamKind, UserConfig,
-};
+use super::super::config::{ApiKeyConfig, NumberConfig, Switches, TeamConfig, TeamKind, UserConfig};
 use super::super::error::Problems;
 use super::super::team::{Owner, Party, PartyId, Reach, Tree};
 use super::super::{ApiKey, Ceiling, Platform};
-use super::{check_id, check_known_scopes, number_list, section};
+use super::{Document, check_id, check_known_scopes, number_list};
 use crate::credential::Digest;
 use crate::number::Number;
 
@@ -57,9 +55,7 @@ pub(super) fn parties(document: &Document<'_>, platform: &Platform, problems: &m
         }
     }
     let mut users = HashMap::new();
-    for (index, raw) in document.users.iter().enumerate() {
-        let path = format!("users[{index}]");
-        let Some(user) = section::<UserConfig>(raw, &path, problems) else { continue };
+    for (path, user) in document.elements::<UserConfig>("users", problems) {
         check_id(&user.id, &format!("{path}.id"), problems);
         check_switches(&user.features, platform, &path, problems);
         check_known_scopes(
@@ -86,16 +82,13 @@ pub(super) fn parties(document: &Document<'_>, platform: &Platform, problems: &m
 }
 
 fn read_teams(document: &Document<'_>, problems: &mut Problems) -> Vec<(String, TeamConfig)> {
-    let mut teams: Vec<(String, TeamConfig)> = Vec::new();
-    let mut seen = HashMap::new();
-    for (index, raw) in document.teams.iter().enumerate() {
-        let path = format!("teams[{index}]");
-        let Some(team) = section::<TeamConfig>(raw, &path, problems) else { continue };
+    let teams = document.elements::<TeamConfig>("teams", problems);
+    let mut seen = HashSet::new();
+    for (path, team) in &teams {
         check_id(&team.id, &format!("{path}.id"), problems);
-        if seen.insert(team.id.clone(), index).is_some() {
+        if !seen.insert(team.id.as_str()) {
             problems.add(format!("{path}.id"), format!("`{}` stands among the teams already", team.id));
         }
-        teams.push((path, team));
     }
     teams
 }
@@ -193,9 +186,7 @@ pub(super) fn api_keys(
     problems: &mut Problems,
 ) -> Keys {
     let mut keys = Keys { by_digest: HashMap::new(), by_id: HashMap::new() };
-    for (index, raw) in document.api_keys.iter().enumerate() {
-        let path = format!("api_keys[{index}]");
-        let Some(config) = section::<ApiKeyConfig>(raw, &path, problems) else { continue };
+    for (path, config) in document.elements::<ApiKeyConfig>("api_keys", problems) {
         check_id(&config.id, &format!("{path}.id"), problems);
         check_known_scopes(&config.scopes, &platform.scopes, &format!("{path}.scopes"), problems);
         let owner = owner_of(&config, parties, &path, problems);

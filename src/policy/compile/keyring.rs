@@ -2,11 +2,12 @@
 
 use std::rc::Rc;
 
-use super::super::config::{Document, FamilyConfig, KeyConfig, MasterConfig, SecretConfig};
+use super::super::config::{FamilyConfig, KeyConfig, MasterConfig, SecretConfig};
 use super::super::error::Problems;
 use super::platform::check_prefix;
-use super::{Secrets, check_id, optional, section};
+use super::{Document, Secrets, check_id, section};
 use crate::credential::{Clock, Family, Key, KeyError, Ttl, decode_base64url, derive_secret};
+use crate::json::Json;
 
 /// A family with what only its mint routes need.
 pub(super) struct CompiledFamily {
@@ -22,8 +23,7 @@ pub(super) fn families(
     problems: &mut Problems,
     warnings: &mut Vec<String>,
 ) -> Vec<CompiledFamily> {
-    let allow_inline =
-        optional(document.allow_inline_secrets, "allow_inline_secrets", problems).unwrap_or(false);
+    let allow_inline = document.section("allow_inline_secrets", problems).unwrap_or(false);
     let keys = keys(document, allow_inline, problems);
     if keys.iter().any(|(_, key)| is_inline(key)) {
         warnings.push(
@@ -31,10 +31,14 @@ pub(super) fn families(
         );
     }
     let mut families = Vec::new();
-    for (name, raw) in &document.tokens.0 {
+    let tokens = document.0.get("tokens");
+    if tokens.is_some_and(|tokens| tokens.members().is_none()) {
+        problems.add("tokens", "expected an object of families");
+    }
+    for (name, raw) in tokens.and_then(Json::members).unwrap_or_default() {
         let path = format!("tokens.{name}");
         check_id(name, &path, problems);
-        if name == "api_key" || name == "public" {
+        if matches!(name.as_ref(), "api_key" | "public") {
             problems.add(&path, "this name has a meaning of its own in `accept`");
         }
         let Some(config) = section::<FamilyConfig>(raw, &path, problems) else { continue };
@@ -51,9 +55,7 @@ pub(super) fn families(
 
 fn keys(document: &Document<'_>, allow_inline: bool, problems: &mut Problems) -> Vec<(String, KeyConfig)> {
     let mut keys: Vec<(String, KeyConfig)> = Vec::new();
-    for (index, raw) in document.keyring.iter().enumerate() {
-        let path = format!("keyring[{index}]");
-        let Some(key) = section::<KeyConfig>(raw, &path, problems) else { continue };
+    for (path, key) in document.elements::<KeyConfig>("keyring", problems) {
         check_id(&key.kid, &format!("{path}.kid"), problems);
         if keys.iter().any(|(_, other)| other.kid == key.kid) {
             problems.add(format!("{path}.kid"), format!("`{}` stands in the keyring already", key.kid));

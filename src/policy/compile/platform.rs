@@ -2,18 +2,18 @@
 
 use super::super::Platform;
 use super::super::config::{
-    AlphabetConfig, CredentialsConfig, Document, PlatformConfig, PremiumConfig, ReasonConfig, RefusalsConfig,
+    AlphabetConfig, CredentialsConfig, PlatformConfig, PremiumConfig, ReasonConfig, RefusalsConfig,
 };
 use super::super::error::Problems;
 use super::super::refusal::{ENVELOPE_NAMES, Override, Refusals};
 use super::super::template::Template;
 use super::keyring::CompiledFamily;
-use super::{check_id, check_scope, optional, section};
+use super::{Document, check_id, check_scope};
 use crate::credential::{Alphabet, Carrier, KeyShape};
 use crate::reason::Reason;
 
 pub(super) fn platform(document: &Document<'_>, problems: &mut Problems) -> Platform {
-    let config: PlatformConfig = optional(document.platform, "platform", problems).unwrap_or_default();
+    let config: PlatformConfig = document.section("platform", problems).unwrap_or_default();
     for (index, scope) in config.scopes.iter().enumerate() {
         check_scope(scope, &format!("platform.scopes[{index}]"), problems);
     }
@@ -35,11 +35,10 @@ pub(super) struct Credentials {
 }
 
 pub(super) fn credentials(document: &Document<'_>, problems: &mut Problems) -> Option<Credentials> {
-    let Some(raw) = document.credentials else {
+    if document.0.get("credentials").is_none() {
         problems.add("credentials", "missing; say how API keys are written and where credentials stand");
-        return None;
-    };
-    let config: CredentialsConfig = section(raw, "credentials", problems)?;
+    }
+    let config: CredentialsConfig = document.section("credentials", problems)?;
     let shapes = config.api_keys.iter().enumerate().map(|(index, shape)| {
         let path = format!("credentials.api_keys[{index}]");
         if shape.length.min < 16 || shape.length.max < shape.length.min || shape.length.max > 512 {
@@ -96,7 +95,7 @@ pub(super) fn prefixes(
 }
 
 pub(super) fn hold_seconds(document: &Document<'_>, problems: &mut Problems) -> u64 {
-    let seconds = optional(document.hold_seconds, "hold_seconds", problems).unwrap_or(15);
+    let seconds = document.section("hold_seconds", problems).unwrap_or(15);
     if !(1..=300).contains(&seconds) {
         problems.add("hold_seconds", "expected 1 to 300 seconds");
     }
@@ -104,11 +103,10 @@ pub(super) fn hold_seconds(document: &Document<'_>, problems: &mut Problems) -> 
 }
 
 pub(super) fn refusals(document: &Document<'_>, problems: &mut Problems) -> Option<Refusals> {
-    let Some(raw) = document.refusals else {
+    if document.0.get("refusals").is_none() {
         problems.add("refusals", "missing; say at least `realm` and `envelope`");
-        return None;
-    };
-    let config: RefusalsConfig = section(raw, "refusals", problems)?;
+    }
+    let config: RefusalsConfig = document.section("refusals", problems)?;
     let is_quotable = |text: &str| {
         !text.is_empty()
             && text

@@ -2,8 +2,8 @@
 
 use super::super::Platform;
 use super::super::config::{
-    BoundsConfig, DirectionConfig, Document, EmptyConfig, ListMemberConfig, MintConfig, RouteConfig,
-    TenantConfig, VocabularyConfig,
+    BoundsConfig, DirectionConfig, EmptyConfig, ListMemberConfig, MintConfig, RouteConfig, TenantConfig,
+    VocabularyConfig,
 };
 use super::super::error::Problems;
 use super::super::route::{
@@ -11,7 +11,7 @@ use super::super::route::{
 };
 use super::super::template::Template;
 use super::keyring::CompiledFamily;
-use super::{check_id, check_known_scopes, optional, section};
+use super::{Document, check_id, check_known_scopes};
 
 /// The values a mint reply may use.
 const REPLY_NAMES: &[&str] =
@@ -31,9 +31,7 @@ pub(super) fn routes(
 ) -> CompiledRoutes {
     let mut list = Vec::new();
     let mut ids: Vec<String> = Vec::new();
-    for (index, raw) in document.routes.iter().enumerate() {
-        let path = format!("routes[{index}]");
-        let Some(config) = section::<RouteConfig>(raw, &path, problems) else { continue };
+    for (path, config) in document.elements::<RouteConfig>("routes", problems) {
         check_id(&config.id, &format!("{path}.id"), problems);
         if ids.contains(&config.id) {
             problems.add(format!("{path}.id"), format!("`{}` stands among the routes already", config.id));
@@ -62,7 +60,7 @@ fn vocabulary(
     routes: &[(Route, Vec<Match>)],
     problems: &mut Problems,
 ) -> Vec<String> {
-    let config: VocabularyConfig = optional(document.vocabulary, "vocabulary", problems).unwrap_or_default();
+    let config: VocabularyConfig = document.section("vocabulary", problems).unwrap_or_default();
     let bounds = routes.iter().filter_map(|(route, _)| route.bounds.as_ref());
     let members = bounds.flat_map(|bounds| bounds.from.members.iter().chain(&bounds.to.members));
     let named = config.from.iter().chain(&config.to).map(|name| fold(name));
