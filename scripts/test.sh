@@ -46,7 +46,7 @@ suites() {
 
 # The tests that were skipped for want of something, by what they want.
 skips() {
-  sed -n 's/^test .* \.\.\. ignored, \(.*\)$/\1/p' "$log" | sort | uniq -c | sed 's/^ *\([0-9]*\) /  \1 skipped: /'
+  sed -nE 's/^test .* \.\.\. ignored(, | \()(.*[^)])\)?$/\2/p' "$log" | sort | uniq -c | sed 's/^ *\([0-9]*\) /  \1 skipped: /'
 }
 
 total() { awk -v word="$1" '/^test result: / { for (i = 1; i < NF; i++) if ($(i + 1) ~ "^" word) sum += $i } END { print sum + 0 }' "$log"; }

@@ -134,7 +134,9 @@ pub fn mint(
         return Err(Reason::CredentialNotAccepted.into());
     }
     let family = policy.families.get(rule.family).ok_or(Reason::MintUnavailable)?;
-    check_numbers(rule.from.as_ref(), asked.from.as_deref(), |number| rights.check_from(number, None))?;
+    check_numbers(rule.from.as_ref(), asked.from.as_deref(), |number| {
+        rights.check_from(number, rule.feature.as_deref())
+    })?;
     check_numbers(rule.to.as_ref(), asked.to.as_deref(), |number| rights.check_to(number))?;
     let scopes = granted_scopes(policy, rule, rights, asked.scopes.as_deref())?;
     let ttl = asked.ttl.unwrap_or(family.ttl.default);

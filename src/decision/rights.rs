@@ -34,12 +34,7 @@ impl<'a> Rights<'a> {
             }
         };
         let rights = Self { policy, key, token };
-        if key.revoked {
-            return Err(Reason::KeyRevoked.into());
-        }
-        if key.expires_at.is_some_and(|at| at <= now) {
-            return Err(Reason::KeyExpired.into());
-        }
+        rights.check_key(now)?;
         if !rights.token_fits_owner() {
             return Err(Reason::TokenOwner.into());
         }
@@ -52,13 +47,19 @@ impl<'a> Rights<'a> {
     ///
     /// As [`Rights::of`].
     pub fn of_key(policy: &'a Policy, key: &'a ApiKey, now: u64) -> Result<Self, Denial> {
-        if key.revoked {
+        let rights = Self { policy, key, token: None };
+        rights.check_key(now)?;
+        Ok(rights)
+    }
+
+    fn check_key(&self, now: u64) -> Result<(), Denial> {
+        if self.key.revoked {
             return Err(Reason::KeyRevoked.into());
         }
-        if key.expires_at.is_some_and(|at| at <= now) {
+        if self.key.expires_at.is_some_and(|at| at <= now) {
             return Err(Reason::KeyExpired.into());
         }
-        Ok(Self { policy, key, token: None })
+        Ok(())
     }
 
     /// A token speaks for the party its key belonged to at mint, and for no other the key was moved to since.
@@ -102,8 +103,7 @@ impl<'a> Rights<'a> {
 
     /// Whether a feature is on for a party: on the platform, and off neither there nor above.
     pub(super) fn has_feature(&self, feature: &str, party: PartyId) -> bool {
-        self.policy.platform.features.iter().any(|on| on == feature)
-            && self.policy.tree.feature_allowed(party, feature)
+        self.policy.platform.has_feature(feature) && self.policy.tree.feature_allowed(party, feature)
     }
 
     /// Whether a scope is held at every level.

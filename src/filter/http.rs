@@ -67,8 +67,13 @@ impl Http {
     fn judge_body(&mut self) -> Option<()> {
         let size = self.received;
         let shared = self.shared.clone()?;
-        shared.forget(self.id);
-        let State::Waiting(pending) = std::mem::take(&mut self.state) else { return None };
+        let State::Waiting(pending) = std::mem::replace(&mut self.state, State::Answered) else {
+            return None;
+        };
+        if !shared.forget(self.id) {
+            // The watchdog has answered: what comes now is too late.
+            return None;
+        }
         // An empty body has no buffer on some hosts.
         let body = if size == 0 { Ok(Vec::new()) } else { raw::buffer(BufferType::RequestBody, size) };
         let (verdict, now) = match (body, seconds()) {
@@ -166,10 +171,9 @@ impl HttpContext for Http {
 }
 
 impl Shared {
-    fn forget(&self, context: u32) {
-        if let Ok(mut held) = self.held.try_borrow_mut() {
-            held.remove(&context);
-        }
+    /// Takes a request off the watchdog's list; false when it was not on it.
+    fn forget(&self, context: u32) -> bool {
+        self.held.try_borrow_mut().is_ok_and(|mut held| held.remove(&context).is_some())
     }
 }
 

@@ -64,8 +64,8 @@ pub struct Policy {
 
 /// What the whole platform allows.
 pub struct Platform {
-    /// Features that are on; a feature not listed is off.
-    pub features: Vec<String>,
+    /// Every feature there is, on or off.
+    pub features: Vec<(String, bool)>,
     /// The scopes that exist.
     pub scopes: Vec<String>,
     /// Whether API keys may reach premium-rate destinations; client tokens only ones they name.
@@ -105,6 +105,17 @@ pub struct Ceiling {
     pub from: Option<Vec<Number>>,
     /// The destinations it may reach.
     pub to: Option<Vec<Number>>,
+}
+
+impl Platform {
+    /// Whether a feature is on; one that is not listed is off.
+    pub fn has_feature(&self, feature: &str) -> bool {
+        self.features.iter().any(|(name, on)| *on && name == feature)
+    }
+
+    fn knows_feature(&self, feature: &str) -> bool {
+        self.features.iter().any(|(name, _)| name == feature)
+    }
 }
 
 impl Policy {

@@ -141,6 +141,8 @@ pub struct MintRule {
     pub scopes: Option<SizedList>,
     /// The member that asks for a lifetime in seconds.
     pub ttl: Option<String>,
+    /// The feature that must be on for the owner of every caller ID, as for the route itself.
+    pub feature: Option<String>,
     /// What is given when no scopes are asked for.
     pub default_scopes: Vec<String>,
     /// The only scopes a token may carry; `None` = any its key holds, except those that mint.

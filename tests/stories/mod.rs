@@ -1,6 +1,7 @@
 //! The stories, and the policy they are told with.
 
 pub mod browser;
+pub mod containers;
 mod failing;
 mod leaving;
 mod reading;

@@ -45,7 +45,7 @@ impl Pieces {
 pub struct Gateway {
     child: Child,
     pieces: Pieces,
-    folder: PathBuf,
+    folder: Folder,
     upstream: SocketAddr,
     listen: SocketAddr,
     admin: SocketAddr,
@@ -58,9 +58,9 @@ pub fn unchanged(text: String) -> String {
 
 impl Gateway {
     pub fn start(pieces: &Pieces, setup: &Setup<'_>) -> Result<Self, String> {
-        let folder = new_folder()?;
-        render(pieces, &folder, setup)?;
-        let child = spawn(pieces, &folder, setup.env)?;
+        let folder = Folder::new()?;
+        render(pieces, &folder.0, setup)?;
+        let child = spawn(pieces, &folder.0, setup.env)?;
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let pieces = pieces.clone();
         let mut gateway =
@@ -70,7 +70,7 @@ impl Gateway {
     }
 
     fn wait_until_ready(&mut self) -> Result<(), String> {
-        let file = self.folder.join("admin-address");
+        let file = self.folder.0.join("admin-address");
         self.admin = poll("Envoy's admin address", START_LIMIT, || {
             fs::read_to_string(&file).ok()?.trim().parse().ok()
         })?;
@@ -95,7 +95,7 @@ impl Gateway {
     /// it up; an error if Envoy refused it.
     pub fn deliver(&self, setup: &Setup<'_>) -> Result<(), String> {
         let before = self.deliveries();
-        render(&self.pieces, &self.folder, setup)?;
+        render(&self.pieces, &self.folder.0, setup)?;
         poll("the new policy", Duration::from_secs(10), || {
             let now = self.deliveries();
             (now != before).then_some(now)
@@ -123,18 +123,18 @@ impl Gateway {
 
     /// Envoy's log.
     pub fn log(&self) -> String {
-        read(&self.folder.join("log"))
+        read(&self.folder.0.join("log"))
     }
 
     /// Lines of the access log.
     pub fn access_log(&self) -> Vec<Value> {
-        let text = read(&self.folder.join("access"));
+        let text = read(&self.folder.0.join("access"));
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
     /// The text of the access log.
     pub fn access_text(&self) -> String {
-        read(&self.folder.join("access"))
+        read(&self.folder.0.join("access"))
     }
 
     /// The access log's line after the first `seen`.
@@ -153,8 +153,27 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// The files of one gateway; removed with it unless `CALLBOUND_KEEP` is set.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Result<Self, String> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("gateway-{}-{number}", std::process::id());
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
         if std::env::var_os("CALLBOUND_KEEP").is_none() {
-            let _ = fs::remove_dir_all(&self.folder);
+            let _ = fs::remove_dir_all(&self.0);
         }
     }
 }
@@ -218,15 +237,6 @@ fn place(from: &Path, to: &Path, edit: &dyn Fn(String) -> String) -> Result<(), 
 fn get(address: SocketAddr, path: &str) -> Result<(u16, String), String> {
     let answer = client::exchange(address, &Request::new("GET", path))?;
     Ok((answer.status, answer.text()))
-}
-
-fn new_folder() -> Result<PathBuf, String> {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let name = format!("gateway-{}-{number}", std::process::id());
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    Ok(folder)
 }
 
 fn read(path: &Path) -> String {

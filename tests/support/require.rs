@@ -2,6 +2,7 @@
 //! that need it are counted as skipped; `CALLBOUND_REQUIRE=all` makes a skip a failure.
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use libtest_mimic::{Completion, Failed};
 
@@ -25,15 +26,16 @@ pub struct Skip(String);
 /// Finds a piece.
 pub fn require(piece: Piece) -> Result<PathBuf, Skip> {
     let (found, missing) = match piece {
-        Piece::Module => {
-            (existing("dist/callbound.wasm".into()), "dist/callbound.wasm is not built: make setup wasm")
-        }
-        Piece::Envoy => (envoy(), "no Envoy: make setup (or set ENVOY_BIN)"),
+        Piece::Module => (
+            existing("dist/callbound.wasm".into()),
+            "dist/callbound.wasm is not built: make setup && make wasm",
+        ),
+        Piece::Envoy => (envoy(), "no Envoy: make setup, or set ENVOY_BIN"),
         Piece::Chromium => (
             ["chromium", "chromium-browser", "google-chrome"].into_iter().find_map(in_path),
             "no Chromium: scripts/setup.sh --chromium",
         ),
-        Piece::Docker => (in_path("docker"), "no Docker: scripts/setup.sh --docker"),
+        Piece::Docker => (docker(), "no Docker engine answers: scripts/setup.sh --docker"),
     };
     found.ok_or_else(|| Skip(missing.to_owned()))
 }
@@ -55,10 +57,18 @@ pub fn root() -> &'static Path {
 }
 
 fn envoy() -> Option<PathBuf> {
-    match std::env::var_os("ENVOY_BIN") {
+    match std::env::var_os("ENVOY_BIN").filter(|path| !path.is_empty()) {
         Some(path) => existing(path.into()),
         None => existing(".tools/envoy".into()),
     }
+}
+
+/// The command is of no use without an engine behind it.
+fn docker() -> Option<PathBuf> {
+    let docker = in_path("docker")?;
+    let mut info = Command::new(&docker);
+    info.arg("info").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    info.status().ok()?.success().then_some(docker)
 }
 
 fn existing(path: PathBuf) -> Option<PathBuf> {

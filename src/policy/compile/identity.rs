@@ -23,62 +23,58 @@ impl Parties {
 }
 
 pub(super) fn parties(document: &Document<'_>, platform: &Platform, problems: &mut Problems) -> Parties {
-    let mut parties = Vec::new();
     let mut numbers = HashMap::new();
-    let teams = read_teams(document, problems);
-    let ids: HashMap<&str, PartyId> =
-        teams.iter().enumerate().map(|(index, (_, team))| (team.id.as_str(), PartyId(index))).collect();
-    for (index, (path, team)) in teams.iter().enumerate() {
-        own_numbers(&mut numbers, &team.numbers, PartyId(index), path, problems);
-        check_switches(&team.features, platform, path, problems);
-        check_known_scopes(
-            team.scopes.as_deref().unwrap_or(&[]),
-            &platform.scopes,
-            &format!("{path}.scopes"),
-            problems,
-        );
-        parties.push(Party {
-            id: team.id.clone(),
-            reach: match team.kind {
-                TeamKind::Organization => Reach::Organization,
-                TeamKind::SubEntity => Reach::SubEntity,
-            },
-            parent: parent_of(team, &ids, path, problems),
-            member_of: Vec::new(),
-            features: team.features.0.clone(),
-            scopes: team.scopes.clone(),
-        });
-    }
-    for (index, (path, _)) in teams.iter().enumerate() {
+    let configs = read_teams(document, problems);
+    let ids: Ids<'_> =
+        configs.iter().enumerate().map(|(index, (_, team))| (team.id.as_str(), PartyId(index))).collect();
+    let mut parties: Vec<Party> =
+        configs.iter().map(|(path, config)| team(config, &ids, path, problems)).collect();
+    for (index, (path, config)) in configs.iter().enumerate() {
+        check_rights(&config.features, config.scopes.as_deref(), platform, path, problems);
+        own_numbers(&mut numbers, &config.numbers, PartyId(index), path, problems);
         if is_own_ancestor(&parties, index) {
             problems.add(format!("{path}.parent"), "a team cannot stand below itself");
         }
     }
     let mut users = HashMap::new();
-    for (path, user) in document.elements::<UserConfig>("users", problems) {
-        check_id(&user.id, &format!("{path}.id"), problems);
-        check_switches(&user.features, platform, &path, problems);
-        check_known_scopes(
-            user.scopes.as_deref().unwrap_or(&[]),
-            &platform.scopes,
-            &format!("{path}.scopes"),
-            problems,
-        );
+    for (path, config) in document.elements::<UserConfig>("users", problems) {
         let id = PartyId(parties.len());
-        own_numbers(&mut numbers, &user.numbers, id, &path, problems);
-        if users.insert(user.id.clone(), id).is_some() {
-            problems.add(format!("{path}.id"), format!("`{}` stands among the users already", user.id));
+        check_id(&config.id, &format!("{path}.id"), problems);
+        check_rights(&config.features, config.scopes.as_deref(), platform, &path, problems);
+        own_numbers(&mut numbers, &config.numbers, id, &path, problems);
+        if users.insert(config.id.clone(), id).is_some() {
+            problems.add(format!("{path}.id"), format!("`{}` stands among the users already", config.id));
         }
-        parties.push(Party {
-            id: user.id,
-            reach: Reach::User,
-            parent: None,
-            member_of: memberships(&user.member_of, &ids, &path, problems),
-            features: user.features.0,
-            scopes: user.scopes,
-        });
+        parties.push(user(config, &ids, &path, problems));
     }
     Parties { tree: Tree::new(parties, numbers), users }
+}
+
+type Ids<'a> = HashMap<&'a str, PartyId>;
+
+fn team(config: &TeamConfig, ids: &Ids<'_>, path: &str, problems: &mut Problems) -> Party {
+    Party {
+        id: config.id.clone(),
+        reach: match config.kind {
+            TeamKind::Organization => Reach::Organization,
+            TeamKind::SubEntity => Reach::SubEntity,
+        },
+        parent: parent_of(config, ids, path, problems),
+        member_of: Vec::new(),
+        features: config.features.0.clone(),
+        scopes: config.scopes.clone(),
+    }
+}
+
+fn user(config: UserConfig, ids: &Ids<'_>, path: &str, problems: &mut Problems) -> Party {
+    Party {
+        id: config.id,
+        reach: Reach::User,
+        parent: None,
+        member_of: memberships(&config.member_of, ids, path, problems),
+        features: config.features.0,
+        scopes: config.scopes,
+    }
 }
 
 fn read_teams(document: &Document<'_>, problems: &mut Problems) -> Vec<(String, TeamConfig)> {
@@ -93,12 +89,7 @@ fn read_teams(document: &Document<'_>, problems: &mut Problems) -> Vec<(String, 
     teams
 }
 
-fn parent_of(
-    team: &TeamConfig,
-    ids: &HashMap<&str, PartyId>,
-    path: &str,
-    problems: &mut Problems,
-) -> Option<PartyId> {
+fn parent_of(team: &TeamConfig, ids: &Ids<'_>, path: &str, problems: &mut Problems) -> Option<PartyId> {
     match (&team.parent, team.kind) {
         (None, TeamKind::Organization) => None,
         (None, TeamKind::SubEntity) => {
@@ -127,12 +118,7 @@ fn is_own_ancestor(parties: &[Party], start: usize) -> bool {
     false
 }
 
-fn memberships(
-    names: &[String],
-    ids: &HashMap<&str, PartyId>,
-    path: &str,
-    problems: &mut Problems,
-) -> Vec<PartyId> {
+fn memberships(names: &[String], ids: &Ids<'_>, path: &str, problems: &mut Problems) -> Vec<PartyId> {
     let teams = names.iter().enumerate().filter_map(|(index, name)| {
         let team = ids.get(name.as_str()).copied();
         if team.is_none() {
@@ -166,11 +152,18 @@ fn own_numbers(
     }
 }
 
-fn check_switches(features: &Switches, platform: &Platform, path: &str, problems: &mut Problems) {
-    let unknown = features.0.iter().filter(|(name, on)| *on && !platform.features.contains(name));
-    for (name, _) in unknown {
-        problems.add(format!("{path}.features.{name}"), "the platform has it off or does not have it");
+/// What a party switches or lists must exist: a misspelt `webrct: false` would switch nothing off.
+fn check_rights(
+    features: &Switches,
+    scopes: Option<&[String]>,
+    platform: &Platform,
+    path: &str,
+    problems: &mut Problems,
+) {
+    for (name, _) in features.0.iter().filter(|(name, _)| !platform.knows_feature(name)) {
+        problems.add(format!("{path}.features.{name}"), "not one of platform.features");
     }
+    check_known_scopes(scopes.unwrap_or_default(), &platform.scopes, &format!("{path}.scopes"), problems);
 }
 
 /// The keys, by digest and by id.

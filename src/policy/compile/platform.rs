@@ -21,7 +21,7 @@ pub(super) fn platform(document: &Document<'_>, problems: &mut Problems) -> Plat
         check_id(name, &format!("platform.features.{name}"), problems);
     }
     Platform {
-        features: config.features.0.into_iter().filter_map(|(name, on)| on.then_some(name)).collect(),
+        features: config.features.0,
         scopes: config.scopes,
         premium_for_keys: config.premium_for_api_keys == PremiumConfig::Allow,
     }
@@ -95,7 +95,7 @@ pub(super) fn prefixes(
 }
 
 pub(super) fn hold_seconds(document: &Document<'_>, problems: &mut Problems) -> u64 {
-    let seconds = document.section("hold_seconds", problems).unwrap_or(15);
+    let seconds = document.section("hold_seconds", problems).unwrap_or(10);
     if !(1..=300).contains(&seconds) {
         problems.add("hold_seconds", "expected 1 to 300 seconds");
     }

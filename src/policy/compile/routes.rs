@@ -100,6 +100,9 @@ fn route(
     problems: &mut Problems,
 ) -> Route {
     check_known_scopes(&config.scopes, &platform.scopes, &format!("{path}.scopes"), problems);
+    if config.feature.as_deref().is_some_and(|feature| !platform.knows_feature(feature)) {
+        problems.add(format!("{path}.feature"), "not one of platform.features");
+    }
     let accept = accept(&config.accept, families, path, problems);
     let demands = config.feature.is_some()
         || !config.scopes.is_empty()
@@ -114,6 +117,7 @@ fn route(
         problems.add(format!("{path}.read_parent"), "only reads may see what belongs to the team above");
     }
     let mint = config.mint.and_then(|mint| mint_rule(mint, &accept, families, platform, path, problems));
+    let mint = mint.map(|rule| MintRule { feature: config.feature.clone(), ..rule });
     let bounds = config.bounds.map(|bounds| bounds_of(bounds, path, problems));
     if mint.is_some() && bounds.is_some() {
         problems.add(path, "a route either mints or places a call");
@@ -208,45 +212,51 @@ fn mint_rule(
         return None;
     };
     let family = families.get(index)?;
-    if !family.can_sign {
-        problems.add(format!("{path}.family"), "no key of the keyring with `sign: true` is for this family");
-    }
-    let scopes_path = format!("tokens.{}", config.family);
-    check_known_scopes(
-        &family.default_scopes,
-        &platform.scopes,
-        &format!("{scopes_path}.default_scopes"),
-        problems,
-    );
-    let mintable = family.mintable_scopes.as_deref().unwrap_or(&[]);
-    check_known_scopes(mintable, &platform.scopes, &format!("{scopes_path}.mintable_scopes"), problems);
+    check_minting_family(family, platform, &path, problems);
     if !(200..300).contains(&config.reply.status) {
         problems.add(format!("{path}.reply.status"), "expected a status from 200 to 299");
     }
     let body = Template::compile(config.reply.body, REPLY_NAMES)
         .map_err(|message| problems.add(format!("{path}.reply.body"), message))
         .ok()?;
-    let mut list = |config: Option<ListMemberConfig>, name: &str| {
-        let config = config?;
-        if config.max == 0 || config.max > 1_000 {
-            problems.add(format!("{path}.request.{name}.max"), "expected 1 to 1000 entries");
-        }
-        Some(SizedList {
-            member: config.member,
-            required: config.required,
-            max: config.max,
-            empty_is_absent: config.empty == EmptyConfig::Absent,
-        })
-    };
     Some(MintRule {
         family: index,
-        from: list(config.request.from, "from"),
-        to: list(config.request.to, "to"),
-        scopes: list(config.request.scopes, "scopes"),
+        from: sized_list(config.request.from, &format!("{path}.request.from"), problems),
+        to: sized_list(config.request.to, &format!("{path}.request.to"), problems),
+        scopes: sized_list(config.request.scopes, &format!("{path}.request.scopes"), problems),
         ttl: config.request.ttl.map(|ttl| ttl.member),
+        feature: None,
         default_scopes: family.default_scopes.clone(),
         mintable_scopes: family.mintable_scopes.clone(),
         status: config.reply.status,
         body,
+    })
+}
+
+fn check_minting_family(family: &CompiledFamily, platform: &Platform, path: &str, problems: &mut Problems) {
+    if !family.can_sign {
+        problems.add(format!("{path}.family"), "no key of the keyring with `sign: true` is for this family");
+    }
+    let scopes = format!("tokens.{}", family.family.name);
+    check_known_scopes(
+        &family.default_scopes,
+        &platform.scopes,
+        &format!("{scopes}.default_scopes"),
+        problems,
+    );
+    let mintable = family.mintable_scopes.as_deref().unwrap_or_default();
+    check_known_scopes(mintable, &platform.scopes, &format!("{scopes}.mintable_scopes"), problems);
+}
+
+fn sized_list(config: Option<ListMemberConfig>, path: &str, problems: &mut Problems) -> Option<SizedList> {
+    let config = config?;
+    if config.max == 0 || config.max > 1_000 {
+        problems.add(format!("{path}.max"), "expected 1 to 1000 entries");
+    }
+    Some(SizedList {
+        member: config.member,
+        required: config.required,
+        max: config.max,
+        empty_is_absent: config.empty == EmptyConfig::Absent,
     })
 }
