@@ -33,9 +33,20 @@ pub enum Json<'a> {
     Object(Vec<(Cow<'a, str>, Json<'a>)>),
 }
 
-/// Why a text was refused.
+/// Why a text was refused, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum JsonError {
+pub struct JsonError {
+    /// What is wrong.
+    pub fault: Fault,
+    /// From 1.
+    pub line: usize,
+    /// From 1, in bytes.
+    pub column: usize,
+}
+
+/// What can be wrong with a JSON text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
     /// Not one well-formed JSON text in UTF-8.
     Malformed,
     /// A member stands twice in one object.
@@ -44,10 +55,11 @@ pub enum JsonError {
 
 impl fmt::Display for JsonError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Malformed => "not one well-formed JSON value",
-            Self::DuplicateMember => "a member stands twice in one object",
-        })
+        let what = match self.fault {
+            Fault::Malformed => "not one well-formed JSON value",
+            Fault::DuplicateMember => "a member stands twice in one object",
+        };
+        write!(f, "{what}, at line {} column {}", self.line, self.column)
     }
 }
 
@@ -63,12 +75,14 @@ impl<'a> Json<'a> {
     ///
     /// [`JsonError`] for anything but exactly one value with unique members and at most 128 levels.
     pub fn parse(text: &'a [u8]) -> Result<Self, JsonError> {
-        serde_json::from_slice(text).map_err(|error| {
-            if error.to_string().starts_with(DUPLICATE) {
-                JsonError::DuplicateMember
+        serde_json::from_slice(text).map_err(|error| JsonError {
+            fault: if error.to_string().starts_with(DUPLICATE) {
+                Fault::DuplicateMember
             } else {
-                JsonError::Malformed
-            }
+                Fault::Malformed
+            },
+            line: error.line(),
+            column: error.column(),
         })
     }
 
@@ -259,21 +273,25 @@ impl<'de> Deserialize<'de> for Text<'de> {
 mod tests {
     use super::*;
 
+    fn fault(text: &[u8]) -> Option<Fault> {
+        Json::parse(text).err().map(|error| error.fault)
+    }
+
     #[test]
     fn refuses_a_member_that_stands_twice_at_any_depth() {
         for text in [r#"{"to":"a","to":"b"}"#, r#"{"to":"a","\u0074o":"b"}"#, r#"{"x":[{"y":1,"y":1}]}"#] {
-            assert_eq!(Json::parse(text.as_bytes()), Err(JsonError::DuplicateMember), "{text}");
+            assert_eq!(fault(text.as_bytes()), Some(Fault::DuplicateMember), "{text}");
         }
     }
 
     #[test]
     fn refuses_what_is_not_one_json_text() {
         for text in ["", "{} {}", "\u{feff}{}", "{\"a\":\"\\ud800\"}", "[1,]", "NaN"] {
-            assert_eq!(Json::parse(text.as_bytes()), Err(JsonError::Malformed), "{text}");
+            assert_eq!(fault(text.as_bytes()), Some(Fault::Malformed), "{text}");
         }
-        assert_eq!(Json::parse(b"{\"a\":\"\xff\"}"), Err(JsonError::Malformed));
+        assert_eq!(fault(b"{\"a\":\"\xff\"}"), Some(Fault::Malformed));
         let deep = "[".repeat(20_000);
-        assert_eq!(Json::parse(deep.as_bytes()), Err(JsonError::Malformed));
+        assert_eq!(fault(deep.as_bytes()), Some(Fault::Malformed));
     }
 
     #[test]

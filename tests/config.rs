@@ -394,6 +394,7 @@ const WRONG: &[(&str, &str, &str)] = &[
         "routes[1].match: `/v1/{*rest}`: Insertion failed due to conflict with previously registered route: /v1/{*other}",
     ),
     ("/routes/1/scopes", r#"["nope"]"#, "routes[1].scopes[0]: `nope` is not one of platform.scopes"),
+    ("/routes/1/feature", r#""nope""#, "routes[1].feature: not one of platform.features"),
     ("/routes/1/feature", "null", "routes[1].feature: expected a string, found null"),
     (
         "/routes/1/read_parent",

@@ -69,7 +69,7 @@ mod tests {
             format!("acme_{}", hex.to_uppercase()),
             format!("acme_{hex}0"),
             format!("acme_acme_{hex}"),
-            format!("acme_{}٠", &hex[..30]),
+            format!("acme_{}", hex.replace('0', "٠")),
             format!("Acme_{hex}"),
             hex.to_owned(),
             String::new(),

@@ -3,7 +3,7 @@
 //! Nothing is repaired. A path that two readers could read differently, a header that must stand once and does not, a
 //! body that is not plain JSON: each is refused, because the upstream may be the other reader.
 
-use crate::json::{Json, JsonError};
+use crate::json::{Fault, Json, JsonError};
 use crate::reason::Reason;
 
 use super::Moment;
@@ -180,7 +180,7 @@ pub(super) fn read_object(body: &[u8]) -> Result<Json<'_>, Denial> {
     }
     match Json::parse(body) {
         Ok(json) if json.members().is_some() => Ok(json),
-        Err(JsonError::DuplicateMember) => Err(Reason::BodyDuplicate.into()),
+        Err(JsonError { fault: Fault::DuplicateMember, .. }) => Err(Reason::BodyDuplicate.into()),
         _ => Err(Reason::BodyMalformed.into()),
     }
 }

@@ -33,11 +33,11 @@ pub fn compile(text: &[u8], secrets: &Secrets<'_>) -> Result<Policy, ConfigError
     let mut problems = Problems::default();
     document.check_sections(&mut problems);
     let mut warnings = Vec::new();
-    let host: Option<Host> = document.section("host", &mut problems);
-    if host.is_none() {
+    let _: Option<Host> = document.section("host", &mut problems);
+    if document.0.get("host").is_none() {
         problems.add("host", "missing; name the gateway: `envoy`");
     }
-    let platform = platform::platform(&document, &mut problems);
+    let platform = platform::platform(&document, &mut problems, &mut warnings);
     let credentials = platform::credentials(&document, &mut problems);
     let families = keyring::families(&document, secrets, &mut problems, &mut warnings);
     let mut parties = identity::parties(&document, &platform, &mut problems);
@@ -99,6 +99,15 @@ impl<'a> Document<'a> {
         if self.section::<u64>("version", problems) != Some(1) {
             problems.add("version", "expected 1");
         }
+    }
+
+    /// The features that routes need; whether they are text is noted when the routes are read.
+    fn features_of_routes(&self) -> impl Iterator<Item = &str> {
+        let routes = match self.0.get("routes") {
+            Some(Json::Array(routes)) => routes.as_slice(),
+            _ => &[],
+        };
+        routes.iter().filter_map(|route| route.get("feature")?.as_str())
     }
 
     /// Reads a section, when it is there.

@@ -115,7 +115,8 @@ impl Pointer {
         let rest = text.strip_prefix('/')?;
         let tokens: Vec<String> =
             rest.split('/').map(|token| token.replace("~1", "/").replace("~0", "~")).collect();
-        tokens.iter().all(|token| !token.is_empty()).then_some(Self(tokens))
+        let has_bad_escape = rest.split('~').skip(1).any(|after| !after.starts_with(['0', '1']));
+        (!has_bad_escape && tokens.iter().all(|token| !token.is_empty())).then_some(Self(tokens))
     }
 
     /// The names of the objects on the way.

@@ -12,16 +12,29 @@ use super::{Document, check_id, check_scope};
 use crate::credential::{Alphabet, Carrier, KeyShape};
 use crate::reason::Reason;
 
-pub(super) fn platform(document: &Document<'_>, problems: &mut Problems) -> Platform {
+pub(super) fn platform(
+    document: &Document<'_>,
+    problems: &mut Problems,
+    warnings: &mut Vec<String>,
+) -> Platform {
     let config: PlatformConfig = document.section("platform", problems).unwrap_or_default();
+    let mut features = config.features.0;
     for (index, scope) in config.scopes.iter().enumerate() {
         check_scope(scope, &format!("platform.scopes[{index}]"), problems);
     }
-    for (name, _) in &config.features.0 {
+    for (name, _) in &features {
         check_id(name, &format!("platform.features.{name}"), problems);
     }
+    for name in document.features_of_routes() {
+        if !features.iter().any(|(known, _)| known == name) {
+            warnings.push(format!(
+                "platform.features: routes need `{name}`, which is not there: off for everybody"
+            ));
+            features.push((name.to_owned(), false));
+        }
+    }
     Platform {
-        features: config.features.0,
+        features,
         scopes: config.scopes,
         premium_for_keys: config.premium_for_api_keys == PremiumConfig::Allow,
     }

@@ -80,7 +80,11 @@ fn read_matches(texts: &[String], path: &str, problems: &mut Problems) -> Vec<Ma
             let is_path = template
                 .bytes()
                 .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#' | b'%' | b';' | b'\\'));
-            is_method && is_path && template.starts_with('/') && !template.contains("//")
+            is_method
+                && is_path
+                && template.starts_with('/')
+                && !template.contains("//")
+                && has_unique_params(template)
         });
         if split.is_none() {
             problems
@@ -89,6 +93,16 @@ fn read_matches(texts: &[String], path: &str, problems: &mut Problems) -> Vec<Ma
         split.map(|(method, template)| (method.to_owned(), template.to_owned()))
     });
     read.collect()
+}
+
+/// A parameter that stands twice would be two segments under one name.
+fn has_unique_params(template: &str) -> bool {
+    let mut names: Vec<&str> =
+        template.split('{').skip(1).map(|rest| rest.split('}').next().unwrap_or(rest)).collect();
+    let count = names.len();
+    names.sort_unstable();
+    names.dedup();
+    names.len() == count
 }
 
 fn route(
@@ -100,9 +114,6 @@ fn route(
     problems: &mut Problems,
 ) -> Route {
     check_known_scopes(&config.scopes, &platform.scopes, &format!("{path}.scopes"), problems);
-    if config.feature.as_deref().is_some_and(|feature| !platform.knows_feature(feature)) {
-        problems.add(format!("{path}.feature"), "not one of platform.features");
-    }
     let accept = accept(&config.accept, families, path, problems);
     let demands = config.feature.is_some()
         || !config.scopes.is_empty()

@@ -198,8 +198,8 @@ fn settings_of_the_manager() {
         ),
         "escaped",
     );
-    one(&changed("request_timeout: 15s", "request_timeout: 0s"), "request_timeout");
-    one(&changed("request_timeout: 15s", "x: y"), "request_timeout");
+    one(&changed("request_timeout: 20s", "request_timeout: 0s"), "request_timeout");
+    one(&changed("request_timeout: 20s", "x: y"), "request_timeout");
     one(&changed("{num_retries: 0}", "{num_retries: 2, retry_on: 5xx}"), "retry_policy: a retry repeats");
     one(&changed("{num_retries: 0}", "{retry_on: 5xx}"), "a retry repeats");
     one(

@@ -1,0 +1,11 @@
+//! What the measurement is made of: one Envoy with a listener per variant, a platform with tokens, and a client.
+
+pub mod gateway;
+pub mod load;
+pub mod module;
+pub mod platform;
+
+/// An error with what it was about.
+pub fn at<E: std::fmt::Display>(what: impl std::fmt::Display) -> impl FnOnce(E) -> String {
+    move |error| format!("{what}: {error}")
+}

@@ -1,0 +1,222 @@
+//! One platform for everybody: the sample policy with a tenant of its own, the tokens it would mint, and the same rules
+//! said to Envoy's native filters.
+
+use std::fs;
+use std::rc::Rc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use base64ct::{Base64UrlUnpadded, Encoding as _};
+use callbound::credential::{Algorithm, Claims, Clock, Family, Key, Ttl, derive_secret, digest};
+use serde_json::{Value, json};
+
+use super::at;
+
+/// The environment variable the sample policy takes its secret from.
+pub const SECRET_NAME: &str = "CALLBOUND_MASTER";
+/// Tokens remembered by the native filter: as many as by callbound.
+const REMEMBERED: u64 = 2_048;
+/// Tokens per set, used in turn: three times what either cache keeps of the least recently used, so that a token is long
+/// forgotten when it comes again.
+pub const TOKENS: usize = 6_144;
+
+const API_KEY: &str = "revdesk_5f0c1f7a9d8e4b3c2a1908f7e6d5c4b3";
+const KEY_ID: &str = "backend";
+const TEAM: &str = "acme";
+const FROM: &str = "+15551234567";
+const TO: &str = "+15557654321";
+const OUTSIDE: &str = "+15557650000";
+const SCOPES: [&str; 3] = ["voice:webrtc", "account:read", "calls:write"];
+const ALGORITHMS: [Algorithm; 3] = [Algorithm::Hs256, Algorithm::EdDsa, Algorithm::Es256];
+
+/// Policy and keys.
+pub struct Platform {
+    pub policy: Value,
+    issuer: String,
+    master: [u8; 32],
+}
+
+impl Platform {
+    /// Reads `policies/revdesk.json` and adds what a deployment would: a team, its key, signing keys. Two
+    /// reads are opened to client tokens, which the sample policy takes on call-placing routes only: the native filters
+    /// cannot look into a body, so there all can be compared.
+    pub fn new() -> Result<Self, String> {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/policies/revdesk.json");
+        let text = fs::read_to_string(path).map_err(at(path))?;
+        let mut policy: Value = serde_json::from_str(&text).map_err(at(path))?;
+        let derived = json!({"derive": {"env": SECRET_NAME}});
+        let keyring = ALGORITHMS.map(|alg| {
+            json!({"kid": alg.name(), "alg": alg.name(), "secret": derived, "sign": alg == Algorithm::Hs256})
+        });
+        policy["keyring"] = Value::from(keyring.to_vec());
+        policy["teams"] = json!([{"id": TEAM, "kind": "organization", "numbers": [FROM]}]);
+        policy["api_keys"] =
+            json!([{"id": KEY_ID, "sha256": hex(&digest(API_KEY)), "team": TEAM, "scopes": SCOPES}]);
+        let routes = policy["routes"].as_array_mut().ok_or("the policy has no routes")?;
+        let read =
+            routes.iter_mut().find(|route| route["id"] == "account-read").ok_or("no `account-read`")?;
+        read["accept"] = json!(["api_key", "rdc"]);
+        let issuer = policy["tokens"]["rdc"]["issuer"].as_str().ok_or("no issuer")?.to_owned();
+        let mut master = [0; 32];
+        getrandom::fill(&mut master).map_err(at("random bytes"))?;
+        Ok(Self { policy, issuer, master })
+    }
+
+    /// The value of the variable the policy takes its secret from.
+    pub fn secret(&self) -> String {
+        Base64UrlUnpadded::encode_string(&self.master)
+    }
+
+    fn derived(&self, algorithm: Algorithm) -> Result<[u8; 32], String> {
+        derive_secret(&self.master, "rdc", algorithm.name(), algorithm).map_err(at("secret"))
+    }
+
+    /// Different valid tokens, as the gateway's mint would write them.
+    pub fn tokens(&self, algorithm: Algorithm, set: &str, count: usize) -> Result<Vec<String>, String> {
+        let ttl = Ttl { min: 60, max: 3600, default: 900 };
+        let clock = Clock { leeway: 0, ahead: 30 };
+        let mut family = Family::new("rdc", "rdc_", "rdc+jwt", &self.issuer, None, ttl, clock);
+        let key = Key::from_secret(algorithm, &self.derived(algorithm)?).map_err(at("key"))?;
+        family.add_key(algorithm.name(), Rc::new(key), true);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(at("clock"))?.as_secs();
+        let token = |number| {
+            let claims = Claims {
+                iss: self.issuer.as_str().into(),
+                aud: None,
+                sub: KEY_ID.into(),
+                team: Some(TEAM.into()),
+                user: None,
+                jti: format!("set-{set}-{number:016}").into(),
+                iat: now,
+                nbf: None,
+                exp: now + 3600,
+                scopes: SCOPES.map(Into::into).to_vec(),
+                from: Some(vec![FROM.into()]),
+                to: Some(vec![TO.into()]),
+            };
+            family.sign(&claims).map_err(at("token"))
+        };
+        (0..count).map(token).collect()
+    }
+
+    /// `jwt_authn` and `rbac` for the same tokens and the same two routes.
+    pub fn native_pair(&self, is_cached: bool) -> Result<Vec<Value>, String> {
+        let keys = ALGORITHMS.map(|alg| Ok::<_, String>(public_jwk(alg, &self.derived(alg)?)));
+        let keys: Vec<Value> = keys.into_iter().collect::<Result<_, _>>()?;
+        let mut provider = json!({
+            "issuer": self.issuer,
+            "local_jwks": {"inline_string": json!({"keys": keys}).to_string()},
+            "from_headers": [{"name": "authorization", "value_prefix": "Bearer rdc_"}],
+            "payload_in_metadata": "claims",
+        });
+        if is_cached {
+            provider["jwt_cache_config"] = json!({"jwt_cache_size": REMEMBERED});
+        }
+        let jwt = json!({
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
+            "providers": {"rdc": provider},
+            "rules": [{"match": {"prefix": "/"}, "requires": {"provider_name": "rdc"}}],
+        });
+        let rbac = json!({
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC",
+            "rules": {"action": "ALLOW", "policies": {
+                "me": rule("GET", "/v1/me", "account:read"),
+                "dial": rule("POST", "/v1/calls/dial", "calls:write"),
+                "usage": rule("GET", "/v1/usage", "usage:read"),
+            }},
+        });
+        Ok(vec![
+            json!({"name": "envoy.filters.http.jwt_authn", "typed_config": jwt}),
+            json!({"name": "envoy.filters.http.rbac", "typed_config": rbac}),
+        ])
+    }
+}
+
+/// What the request asks for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Ask {
+    /// `GET /v1/me`: headers only.
+    Read,
+    /// `POST /v1/calls/dial` with 300 bytes of JSON, inside every bound.
+    Dial,
+    /// The same with a destination the token is not bound to.
+    DialOutside,
+    /// `GET /v1/usage`, whose scope the token does not have.
+    NoScope,
+}
+
+impl Ask {
+    /// Whether it has a body.
+    pub fn has_body(self) -> bool {
+        matches!(self, Self::Dial | Self::DialOutside)
+    }
+}
+
+/// A request as it goes over the wire.
+pub fn request(ask: Ask, token: Option<&str>) -> Vec<u8> {
+    let (line, to) = match ask {
+        Ask::Read => ("GET /v1/me", None),
+        Ask::Dial => ("POST /v1/calls/dial", Some(TO)),
+        Ask::DialOutside => ("POST /v1/calls/dial", Some(OUTSIDE)),
+        Ask::NoScope => ("GET /v1/usage", None),
+    };
+    let credential = token.unwrap_or(API_KEY);
+    let head = format!(
+        "{line} HTTP/1.1\r\nhost: api.example.com\r\nuser-agent: bench/1\r\naccept: application/json\r\n\
+         authorization: Bearer {credential}\r\n"
+    );
+    match to {
+        None => format!("{head}\r\n"),
+        Some(to) => {
+            let body = body(to);
+            let size = body.len();
+            format!("{head}content-type: application/json\r\ncontent-length: {size}\r\n\r\n{body}")
+        }
+    }
+    .into_bytes()
+}
+
+/// 300 bytes, as an application would send them.
+pub fn body(to: &str) -> String {
+    let start = format!(
+        r#"{{"from_number":"{FROM}","to_number":"{to}","record":true,"timeout_seconds":30,"metadata":{{"order":"A-1009","agent":"sam"}},"note":""#
+    );
+    format!("{start}{}\"}}", "x".repeat(298 - start.len()))
+}
+
+fn rule(method: &str, path: &str, scope: &str) -> Value {
+    json!({
+        "permissions": [{"and_rules": {"rules": [
+            {"header": {"name": ":method", "string_match": {"exact": method}}},
+            {"url_path": {"path": {"exact": path}}},
+        ]}}],
+        "principals": [{"sourced_metadata": {"metadata_matcher": {
+            "filter": "envoy.filters.http.jwt_authn",
+            "path": [{"key": "claims"}, {"key": "scopes"}],
+            "value": {"list_match": {"one_of": {"string_match": {"exact": scope}}}},
+        }}}],
+    })
+}
+
+fn public_jwk(algorithm: Algorithm, secret: &[u8; 32]) -> Value {
+    let text = Base64UrlUnpadded::encode_string;
+    let (kid, alg) = (algorithm.name(), algorithm.name());
+    match algorithm {
+        Algorithm::EdDsa => {
+            let key = ed25519_dalek::SigningKey::from_bytes(secret).verifying_key();
+            json!({"kty": "OKP", "crv": "Ed25519", "kid": kid, "alg": alg, "x": text(key.as_bytes())})
+        }
+        Algorithm::Es256 => {
+            let point = p256::ecdsa::SigningKey::from_slice(secret)
+                .map(|key| key.verifying_key().to_encoded_point(false))
+                .unwrap_or_default();
+            let coordinate = |bytes: Option<&p256::FieldBytes>| bytes.map(|bytes| text(bytes));
+            let (x, y) = (coordinate(point.x()), coordinate(point.y()));
+            json!({"kty": "EC", "crv": "P-256", "kid": kid, "alg": alg, "x": x, "y": y})
+        }
+        _ => json!({"kty": "oct", "kid": kid, "alg": alg, "k": text(secret)}),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
