@@ -394,7 +394,6 @@ const WRONG: &[(&str, &str, &str)] = &[
         "routes[1].match: `/v1/{*rest}`: Insertion failed due to conflict with previously registered route: /v1/{*other}",
     ),
     ("/routes/1/scopes", r#"["nope"]"#, "routes[1].scopes[0]: `nope` is not one of platform.scopes"),
-    ("/routes/1/feature", r#""nope""#, "routes[1].feature: not one of platform.features"),
     ("/routes/1/feature", "null", "routes[1].feature: expected a string, found null"),
     (
         "/routes/1/read_parent",
@@ -466,6 +465,15 @@ fn one_wrong_member_is_named_with_its_path() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_feature_the_platform_does_not_have_is_off_with_a_warning() {
+    let mut policy = good();
+    set(&mut policy, "/routes/1/feature", json!("nope"));
+    let compiled = compile(policy.to_string().as_bytes(), &Secrets::Unchecked).expect("it compiles");
+    assert!(!compiled.platform.has_feature("nope"));
+    assert!(compiled.warnings.iter().any(|warning| warning.contains("`nope`")), "{:?}", compiled.warnings);
 }
 
 #[test]

@@ -23,13 +23,13 @@ pub(super) fn is_offered() -> bool {
 
 /// Verifies a signature; `None` when the host cannot.
 ///
-/// `VerifySignatureArguments`: 1 public key (DER), 2 hash function, 3 signature, 4 text.
+/// `VerifySignatureArguments` (Envoy, `verify_signature.proto`): 1 hash function, 2 public key in DER, 3 signature, 4 text.
 pub(super) fn verify(_: Algorithm, key: &[u8], message: &[u8], signature: &[u8]) -> Option<bool> {
     if IS_MISSING.get() {
         return None;
     }
     let mut arguments = Vec::with_capacity(key.len() + message.len() + signature.len() + 32);
-    for (field, bytes) in [(1, key), (2, b"sha256".as_slice()), (3, signature), (4, message)] {
+    for (field, bytes) in [(1, b"sha256".as_slice()), (2, key), (3, signature), (4, message)] {
         write_field(&mut arguments, field, bytes);
     }
     match raw::call_foreign(FUNCTION, &arguments) {

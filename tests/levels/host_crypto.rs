@@ -12,7 +12,7 @@ const BAD_ARGUMENT: u32 = 2;
 
 /// `VerifySignatureArguments` to `VerifySignatureResult`.
 pub fn verify_signature(arguments: &[u8]) -> Result<Vec<u8>, u32> {
-    let [key, hash, signature, text] = fields(arguments).ok_or(BAD_ARGUMENT)?;
+    let [hash, key, signature, text] = fields(arguments).ok_or(BAD_ARGUMENT)?;
     let holds = hash == b"sha256"
         && match rsa_key(key) {
             Some(key) => rsa_holds(&key, signature, text),
