@@ -67,7 +67,7 @@ foreground() {
   for name in "${!settings[@]}"; do echo "$name=${settings[$name]}"; done >"$run/settings"
   say "Envoy on http://127.0.0.1:$port -> ${settings[UPSTREAM]}, policy ${policy[*]}, admin 127.0.0.1:${settings[ADMIN_PORT]}"
   say "another policy, on connections that are open as well: make policy POLICY='${policy[*]}' PORT=$port"
-  exec "$envoy" --config-path "$run/bootstrap.yaml" --disable-hot-restart --concurrency "${CONCURRENCY:-2}" \
+  exec "$envoy" --config-path "$run/bootstrap.yaml" --disable-hot-restart --file-flush-interval-msec 1000 --concurrency "${CONCURRENCY:-2}" \
     --log-level warning --component-log-level wasm:info
 }
 

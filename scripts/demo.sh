@@ -185,7 +185,8 @@ gateway_judges() {
 policy_is_live() {
   local wanted
   wanted=$(sed -n 's/^version_info: \("[^"]*"\).*/\1/p' "$run/ecds/filter.yaml")
-  curl --silent --max-time 2 "127.0.0.1:$admin_port/stats?filter=http_filter.callbound.version_text" | grep -qF "$wanted"
+  curl --silent --max-time 2 "127.0.0.1:$admin_port/stats?filter=http_filter.callbound.version_text" \
+    | grep -qF "$wanted"
 }
 
 # --- Telling the story ---
@@ -222,8 +223,11 @@ post() {
 }
 
 show_command() {
-  printf "%s\$ curl %s%s \\\\\n    -H 'authorization: Bearer %s' -H 'content-type: application/json' \\\\\n    -d '%s'%s\n" \
-    "$dim" "$gateway" "$1" "$2" "$3" "$plain" | shorten
+  {
+    printf "%s\$ curl %s%s \\\\\n" "$dim" "$gateway" "$1"
+    printf "    -H 'authorization: Bearer %s' -H 'content-type: application/json' \\\\\n" "$2"
+    printf "    -d '%s'%s\n" "$3" "$plain"
+  } | shorten
 }
 
 show_answer() {
@@ -297,7 +301,8 @@ scene_to_outside() {
 
 scene_from_outside() {
   title "The same token, another caller ID of the same organisation"
-  post /v1/calls/dial "$token" "{\"from_number\":\"+15552000001\",\"to_number\":\"$allowed\"}" 403 "deny reason=from_denied"
+  post /v1/calls/dial "$token" "{\"from_number\":\"+15552000001\",\"to_number\":\"$allowed\"}" \
+    403 "deny reason=from_denied"
 }
 
 scene_token_mints() {
@@ -312,7 +317,8 @@ scene_emergency() {
 
 scene_ceiling() {
   title "A customer's key with a ceiling: a direct call beyond it"
-  post /v1/calls/dial "$customer_key" "{\"from_number\":\"$owned\",\"to_number\":\"$other\"}" 403 "deny reason=to_ceiling"
+  post /v1/calls/dial "$customer_key" "{\"from_number\":\"$owned\",\"to_number\":\"$other\"}" \
+    403 "deny reason=to_ceiling"
   title "... and no token can be minted beyond it either"
   post /v1/client-tokens "$customer_key" "{\"from_numbers\":[\"$owned\"],\"to_numbers\":[\"$other\"]}" \
     403 "deny reason=to_ceiling"
@@ -324,7 +330,8 @@ scene_premium() {
   post /v1/client-tokens "$key" "{\"from_numbers\":[\"$owned\"],\"scopes\":[\"calls:write\"]}" 200 mint
   open_token=$(token_in_reply)
   title "... but no premium-rate number that nobody named"
-  post /v1/calls/dial "$open_token" "{\"from_number\":\"$owned\",\"to_number\":\"+19002345678\"}" 403 "deny reason=to_premium"
+  post /v1/calls/dial "$open_token" "{\"from_number\":\"$owned\",\"to_number\":\"+19002345678\"}" \
+    403 "deny reason=to_premium"
 }
 
 scene_sibling() {
@@ -371,16 +378,19 @@ stay() {
   set_revoked true false
   cat <<TEXT
 
-${bold}It stays up until Ctrl-C (the key is good again). In another terminal, in this folder:${plain}
+${bold}It stays up until Ctrl-C (the key is good again). In another terminal, in this folder:$plain
 
-  . $run/credentials      # KEY, CUSTOMER_KEY, WEST_KEY, and TOKEN (five minutes)
+  . $run/credentials    # KEY, CUSTOMER_KEY, WEST_KEY, and TOKEN (for five minutes)
   curl $gateway/v1/calls/dial -H "authorization: Bearer \$TOKEN" -H 'content-type: application/json' \\
     -d '{"from_number":"$owned","to_number":"$allowed"}'
   curl $gateway/v1/client-tokens -H "authorization: Bearer \$KEY" -H 'content-type: application/json' \\
     -d '{"from_numbers":["$owned"]}'
   $tool inspect "\$TOKEN"
-  curl $upstream/__records                                         # what the upstream received
-  curl '127.0.0.1:$admin_port/stats?filter=wasmcustom.callbound'   # one counter per route and outcome
+
+What the upstream received, one counter per route and outcome, and the two logs:
+
+  curl $upstream/__records
+  curl '127.0.0.1:$admin_port/stats?filter=wasmcustom.callbound'
   tail -f $run/envoy.log $run/access.log
 
 TEXT

@@ -51,7 +51,8 @@ apt_quietly() {
 # --- The wasm toolchain: rustup's target, else Debian's packages with the standard library built from source. ---
 
 setup_wasm() {
-  : >"$tools/toolchain.env"
+  # Other builds may be reading the file: it is made once, and written only when the choice changes.
+  [ -f "$tools/toolchain.env" ] || : >"$tools/toolchain.env"
   if command -v rustup >/dev/null && rustup_toolchain && rustup_target; then
     write_env "# wasm by rustup's own target"
     say "wasm toolchain: rustup, $(rustc --version), target $WASM_TARGET"

@@ -106,8 +106,6 @@ reasons! {
     BodyMalformed = "body_malformed", 400, "the body must be one JSON object";
     /// A member stands twice.
     BodyDuplicate = "body_duplicate_member", 400, "a member stands twice in the body";
-    /// The body is larger than is read.
-    BodyTooLarge = "body_too_large", 413, "the body is too large";
     /// The body did not arrive in time.
     BodyTimeout = "body_timeout", 408, "the body did not arrive in time";
     /// A member could be read as a caller or destination by somebody else.

@@ -107,7 +107,7 @@ fn configure(size: usize) -> Result<Shared, String> {
     raw::log(
         Level::Info,
         &format!(
-            "callbound: policy loaded: {} routes, {} keys",
+            "policy loaded: routes={} api_keys={}",
             policy.routes.iter().count(),
             policy.keys.len()
         ),
