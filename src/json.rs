@@ -7,9 +7,10 @@
 mod read;
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fmt;
 
-use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 
 pub use read::ReadError;
@@ -51,6 +52,8 @@ pub enum Fault {
     Malformed,
     /// A member stands twice in one object.
     DuplicateMember,
+    /// It holds more values than the reader allows.
+    TooManyValues,
 }
 
 impl fmt::Display for JsonError {
@@ -58,6 +61,7 @@ impl fmt::Display for JsonError {
         let what = match self.fault {
             Fault::Malformed => "not one well-formed JSON value",
             Fault::DuplicateMember => "a member stands twice in one object",
+            Fault::TooManyValues => "too many values",
         };
         write!(f, "{what}, at line {} column {}", self.line, self.column)
     }
@@ -67,6 +71,7 @@ impl std::error::Error for JsonError {}
 
 /// serde's errors are texts; this one marks the error that is ours.
 const DUPLICATE: &str = "duplicate member";
+const TOO_MANY: &str = "too many values";
 
 impl<'a> Json<'a> {
     /// Reads one JSON text.
@@ -75,11 +80,22 @@ impl<'a> Json<'a> {
     ///
     /// [`JsonError`] for anything but exactly one value with unique members and at most 128 levels.
     pub fn parse(text: &'a [u8]) -> Result<Self, JsonError> {
-        serde_json::from_slice(text).map_err(|error| JsonError {
-            fault: if error.to_string().starts_with(DUPLICATE) {
-                Fault::DuplicateMember
-            } else {
-                Fault::Malformed
+        Self::parse_up_to(text, usize::MAX)
+    }
+
+    /// Reads one JSON text of at most so many values, which bounds the memory it takes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Json::parse`], and [`Fault::TooManyValues`].
+    pub fn parse_up_to(text: &'a [u8], values: usize) -> Result<Self, JsonError> {
+        let mut deserializer = serde_json::Deserializer::from_slice(text);
+        let json = Seed { left: &Cell::new(values) }.deserialize(&mut deserializer);
+        json.and_then(|json| deserializer.end().map(|()| json)).map_err(|error| JsonError {
+            fault: match error.to_string() {
+                text if text.starts_with(DUPLICATE) => Fault::DuplicateMember,
+                text if text.starts_with(TOO_MANY) => Fault::TooManyValues,
+                _ => Fault::Malformed,
             },
             line: error.line(),
             column: error.column(),
@@ -176,13 +192,27 @@ impl Serialize for Json<'_> {
 
 impl<'de> Deserialize<'de> for Json<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(JsonVisitor)
+        Seed { left: &Cell::new(usize::MAX) }.deserialize(deserializer)
     }
 }
 
-struct JsonVisitor;
+/// Reads a value and counts it.
+#[derive(Clone, Copy)]
+struct Seed<'c> {
+    left: &'c Cell<usize>,
+}
 
-impl<'de> Visitor<'de> for JsonVisitor {
+impl<'de> DeserializeSeed<'de> for Seed<'_> {
+    type Value = Json<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        let left = self.left.get().checked_sub(1).ok_or_else(|| de::Error::custom(TOO_MANY))?;
+        self.left.set(left);
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Seed<'_> {
     type Value = Json<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -219,7 +249,7 @@ impl<'de> Visitor<'de> for JsonVisitor {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
         let mut items = Vec::new();
-        while let Some(item) = seq.next_element()? {
+        while let Some(item) = seq.next_element_seed(self)? {
             items.push(item);
         }
         Ok(Json::Array(items))
@@ -228,7 +258,7 @@ impl<'de> Visitor<'de> for JsonVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut members = Vec::new();
         while let Some(Text(name)) = map.next_key()? {
-            members.push((name, map.next_value()?));
+            members.push((name, map.next_value_seed(self)?));
         }
         if has_duplicate(&members) {
             return Err(de::Error::custom(DUPLICATE));

@@ -52,6 +52,8 @@ reasons! {
     CredentialMissing = "credential_missing", 401, "a valid credential is required";
     /// More than one credential.
     CredentialMultiple = "credential_multiple", 400, "send exactly one credential";
+    /// One of our credentials where it cannot be kept from logs.
+    CredentialMisplaced = "credential_misplaced", 400, "a credential must not stand in the query";
     /// A credential that cannot be one of ours.
     CredentialMalformed = "credential_malformed", 401, "a valid credential is required";
     /// Another authentication scheme.
@@ -106,6 +108,8 @@ reasons! {
     BodyMalformed = "body_malformed", 400, "the body must be one JSON object";
     /// A member stands twice.
     BodyDuplicate = "body_duplicate_member", 400, "a member stands twice in the body";
+    /// The body holds more values than are read.
+    BodyTooLarge = "body_too_large", 413, "the body holds too many values";
     /// The body did not arrive in time.
     BodyTimeout = "body_timeout", 408, "the body did not arrive in time";
     /// A member could be read as a caller or destination by somebody else.

@@ -423,7 +423,11 @@ const WRONG: &[(&str, &str, &str)] = &[
         r#"routes[0].mint: only API keys may mint: `accept` must be `["api_key"]`"#,
     ),
     ("/routes/0/mint/family", r#""nope""#, "routes[0].mint.family: `nope` is not one of tokens"),
-    ("/routes/0/mint/reply/status", "302", "routes[0].mint.reply.status: expected a status from 200 to 299"),
+    (
+        "/routes/0/mint/reply/status",
+        "302",
+        "routes[0].mint.reply.status: expected a status from 200 to 299 that has a body",
+    ),
     (
         "/routes/0/mint/reply/body",
         r#"{"token": "$tokn"}"#,

@@ -97,12 +97,14 @@ impl Scene {
         self.key_to.iter().for_each(|list| _ = ceiling.insert("to".into(), json!(list)));
         let mut team = json!({"id": "acme", "kind": "organization", "numbers": OWNED});
         if let Some(scopes) = &self.team_scopes {
-            team["scopes"] = json!(scopes);
+            // An empty list is refused in a policy: one scope that no route asks for stands for none.
+            team["scopes"] = if scopes.is_empty() { json!(["unused"]) } else { json!(scopes) };
         }
+        let platform_scopes = [&SCOPES[..], &["unused"]].concat();
         let bounds = json!({"from": {"members": ["/from?"]}, "to": {"members": ["/to"]}});
         json!({
             "version": 1, "host": "envoy",
-            "platform": {"features": {"webrtc": self.feature_on}, "scopes": SCOPES},
+            "platform": {"features": {"webrtc": self.feature_on}, "scopes": platform_scopes},
             "credentials": {
                 "api_keys": [{"prefix": "demo_", "alphabet": "hex", "length": {"min": 32, "max": 32}}],
                 "from": [{"header": "authorization", "scheme": "Bearer"}]

@@ -3,8 +3,7 @@
 //! Keyed by the whole credential (a hash of a part would let one token stand for another), holds verified claims only,
 //! never rights; the caller checks the time again at each use. Only what verified is stored: a stranger cannot fill it.
 
-use std::cell::RefCell;
-use std::num::NonZeroUsize;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use lru::LruCache;
@@ -14,12 +13,14 @@ use super::claims::VerifiedToken;
 /// A bounded map from credential to verified token, least recently used first out.
 pub struct VerificationCache {
     entries: RefCell<LruCache<Box<str>, Rc<VerifiedToken>>>,
+    bytes: Cell<usize>,
+    limit: usize,
 }
 
 impl VerificationCache {
-    /// Makes a cache of at most `capacity` tokens; each takes about twice its own length in memory.
-    pub fn new(capacity: NonZeroUsize) -> Self {
-        Self { entries: RefCell::new(LruCache::new(capacity)) }
+    /// Makes a cache of about `limit` bytes of memory.
+    pub fn new(limit: usize) -> Self {
+        Self { entries: RefCell::new(LruCache::unbounded()), bytes: Cell::new(0), limit }
     }
 
     /// Returns what was verified for exactly this credential.
@@ -29,8 +30,35 @@ impl VerificationCache {
 
     /// Stores a verified token.
     pub fn put(&self, credential: &str, token: Rc<VerifiedToken>) {
-        if let Ok(mut entries) = self.entries.try_borrow_mut() {
-            entries.put(credential.into(), token);
+        let Ok(mut entries) = self.entries.try_borrow_mut() else { return };
+        if entries.put(credential.into(), token).is_none() {
+            self.bytes.set(self.bytes.get() + cost(credential));
         }
+        while self.bytes.get() > self.limit {
+            let Some((oldest, _)) = entries.pop_lru() else { return };
+            self.bytes.set(self.bytes.get().saturating_sub(cost(&oldest)));
+        }
+    }
+}
+
+/// The text itself, about as much again for what it says, and the bookkeeping.
+fn cost(credential: &str) -> usize {
+    credential.len() * 2 + 512
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forgets_the_oldest_when_it_is_full() {
+        let token = Rc::new(VerifiedToken::default());
+        let cache = VerificationCache::new(3 * cost("ct_1"));
+        for credential in ["ct_1", "ct_2", "ct_3", "ct_1", "ct_4"] {
+            let _ = cache.get(credential);
+            cache.put(credential, Rc::clone(&token));
+        }
+        assert!(cache.get("ct_2").is_none());
+        assert!(["ct_1", "ct_3", "ct_4"].iter().all(|credential| cache.get(credential).is_some()));
     }
 }

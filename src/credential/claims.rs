@@ -43,7 +43,7 @@ pub struct Claims<'a> {
 }
 
 /// A token whose signature, family and claims were verified. Its time is checked at each use.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct VerifiedToken {
     /// The key that signed it; with `jti` the token's identity, since one token may have several spellings.
     pub kid: String,

@@ -106,26 +106,31 @@ fn read<'a>(carrier: &Carrier, value: &'a [u8]) -> Result<&'a str, CredentialErr
     Ok(credential)
 }
 
-/// Recognises one of our credentials in a place the policy does not name: alone, behind a scheme, as a WebSocket
-/// subprotocol, or in the query.
+/// Recognises one of our credentials in a place the policy does not name: behind a scheme or a name, in a list, as a
+/// WebSocket subprotocol, or in the query.
 fn is_stray(name: &[u8], value: &[u8], prefixes: &[String]) -> bool {
     match name {
         b":path" => value
-            .split(|&byte| matches!(byte, b'?' | b'&' | b'='))
-            .skip(1)
-            .any(|part| begins_with_any(part, prefixes)),
-        b"sec-websocket-protocol" => {
-            value.split(|&byte| byte == b',').any(|part| begins_with_any(part.trim_ascii(), prefixes))
-        }
-        _ => {
-            let last = value.rsplit(|&byte| byte == b' ').next().unwrap_or(value);
-            begins_with_any(last, prefixes)
-        }
+            .splitn(2, |&byte| byte == b'?')
+            .nth(1)
+            .is_some_and(|query| holds_credential(query, prefixes)),
+        _ => holds_credential(value, prefixes),
     }
 }
 
-fn begins_with_any(text: &[u8], prefixes: &[String]) -> bool {
-    prefixes.iter().any(|p| text.starts_with(p.as_bytes()))
+/// Tells whether a header's value or a query holds what is written like one of our credentials.
+pub fn holds_credential(value: &[u8], prefixes: &[String]) -> bool {
+    let is_separator = |byte: &u8| matches!(byte, b' ' | b'=' | b'&' | b',' | b';' | b'"' | b'\'' | b':');
+    value.split(is_separator).any(|part| is_credential_like(part, prefixes))
+}
+
+/// A prefix of ours, and enough behind it to be a secret: short words that begin alike are not one.
+fn is_credential_like(part: &[u8], prefixes: &[String]) -> bool {
+    let is_written_so = |rest: &[u8]| {
+        rest.len() >= 16
+            && rest.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+    };
+    prefixes.iter().any(|prefix| part.strip_prefix(prefix.as_bytes()).is_some_and(is_written_so))
 }
 
 #[cfg(test)]
@@ -143,25 +148,25 @@ mod tests {
 
     #[test]
     fn takes_the_one_credential_whatever_the_case_of_its_scheme() {
-        for value in ["Bearer rdc_x", "bearer rdc_x", "BEARER rdc_x"] {
-            assert_eq!(take(&[("authorization", value)]), Ok("rdc_x".into()));
+        for value in ["Bearer ct_x", "bearer ct_x", "BEARER ct_x"] {
+            assert_eq!(take(&[("authorization", value)]), Ok("ct_x".into()));
         }
-        assert_eq!(take(&[("x-api-key", "rdc_x")]), Ok("rdc_x".into()));
+        assert_eq!(take(&[("x-api-key", "rdc_0123456789abcdef")]), Ok("rdc_0123456789abcdef".into()));
     }
 
     #[test]
     fn two_of_anything_is_refused() {
         use CredentialError::Multiple;
-        let one = ("authorization", "Bearer rdc_x");
+        let one = ("authorization", "Bearer rdc_0123456789abcdef");
         for other in [
             one,
             ("authorization", ""),
-            ("x-api-key", "rdc_x"),
+            ("x-api-key", "rdc_0123456789abcdef"),
             ("x-api-key", ""),
-            ("cookie", "rdc_x"),
-            ("x-authorization", "Bearer rdc_x"),
-            (":path", "/v1/calls?token=rdc_x"),
-            ("sec-websocket-protocol", "realtime, rdc_x"),
+            ("cookie", "rdc_0123456789abcdef"),
+            ("x-authorization", "Bearer rdc_0123456789abcdef"),
+            (":path", "/v1/calls?token=rdc_0123456789abcdef"),
+            ("sec-websocket-protocol", "realtime, rdc_0123456789abcdef"),
         ] {
             assert_eq!(take(&[one, other]), Err(Multiple), "{other:?}");
             assert_eq!(take(&[other, one]), Err(Multiple), "{other:?}");
@@ -181,13 +186,13 @@ mod tests {
             ("Bearer\trdc_x", Scheme),
             ("Bearer rdc_\u{a0}", Malformed),
             ("Basic rdc_x", Scheme),
-            ("rdc_x", Scheme),
+            ("rdc_0123456789abcdef", Scheme),
         ] {
             assert_eq!(take(&[("authorization", value)]), Err(error), "{value:?}");
         }
         let long = format!("Bearer rdc_{}", "a".repeat(50_000));
         assert_eq!(take(&[("authorization", &long)]), Err(TooLong));
-        assert_eq!(take(&[("cookie", "rdc_x")]), Err(Missing));
+        assert_eq!(take(&[("cookie", "rdc_0123456789abcdef")]), Err(Missing));
         assert_eq!(take(&[]), Err(Missing));
     }
 }

@@ -15,6 +15,6 @@ mod spki;
 pub use api_key::{Alphabet, Digest, KeyShape, digest};
 pub use cache::VerificationCache;
 pub use claims::{Claims, VerifiedToken};
-pub use extract::{Carrier, CredentialError, MAX_CREDENTIAL_BYTES, extract};
+pub use extract::{Carrier, CredentialError, MAX_CREDENTIAL_BYTES, extract, holds_credential};
 pub use family::{Clock, Family, TokenError, Ttl, UnverifiedToken, peek};
 pub use keyring::{Algorithm, HostVerify, Jwk, Key, KeyError, decode_base64url, derive_secret};

@@ -9,7 +9,7 @@ use crate::policy::{Bounds, Direction, Pointer, fold};
 use crate::reason::Reason;
 
 use super::request::Head;
-use super::rights::Rights;
+use super::rights::{Demands, Rights};
 use super::verdict::Denial;
 
 /// Checks what the headers alone can tell.
@@ -39,23 +39,23 @@ fn is_unreadable(direction: &Direction) -> bool {
 pub(super) fn check_body(
     bounds: &Bounds,
     rights: &Rights<'_>,
-    feature: Option<&str>,
+    demands: &Demands<'_>,
     body: &Json<'_>,
     vocabulary: &[String],
 ) -> Result<(), Denial> {
     check_names(bounds, body, vocabulary)?;
     let from = read(&bounds.from, body)?;
     let to = read(&bounds.to, body)?;
-    for (field, number) in &from {
-        rights.check_from(*number, feature).map_err(|reason| Denial::of(reason, *field))?;
+    for (field, number) in &from.numbers {
+        rights.check_from(*number, demands).map_err(|reason| Denial::of(reason, *field))?;
     }
-    if from.is_empty() && rights.is_from_bounded() {
+    if from.is_open() && rights.is_from_bounded() {
         return Err(Reason::FromUnreadable.into());
     }
-    for (field, number) in &to {
+    for (field, number) in &to.numbers {
         rights.check_to(*number).map_err(|reason| Denial::of(reason, *field))?;
     }
-    if to.is_empty() && rights.is_to_bounded() {
+    if to.is_open() && rights.is_to_bounded() {
         return Err(Reason::ToUnreadable.into());
     }
     Ok(())
@@ -64,12 +64,13 @@ pub(super) fn check_body(
 /// Refuses members that carry a caller or destination elsewhere on the platform, in any spelling, beside or instead of
 /// the ones this route reads.
 fn check_names(bounds: &Bounds, body: &Json<'_>, vocabulary: &[String]) -> Result<(), Denial> {
+    check_prototypes(body)?;
     check_object(bounds, body, &[], vocabulary)?;
     let mut seen: Vec<&[String]> = Vec::new();
     for parents in bounds.pointers().map(Pointer::parents).filter(|parents| !parents.is_empty()) {
         if !seen.contains(&parents) {
             seen.push(parents);
-            if let Some(object) = descend(body, parents) {
+            if let Some(object) = descend(body, parents)? {
                 check_object(bounds, object, parents, vocabulary)?;
             }
         }
@@ -119,33 +120,70 @@ pub(super) fn shown(name: &str) -> String {
     name.chars().filter(|c| !c.is_control()).take(64).collect()
 }
 
-fn descend<'j, 'a>(body: &'j Json<'a>, path: &[String]) -> Option<&'j Json<'a>> {
-    path.iter().try_fold(body, |object, name| object.get(name))
+/// Names that make a JavaScript upstream copy their members into the object itself when it merges bodies.
+fn check_prototypes(json: &Json<'_>) -> Result<(), Denial> {
+    match json {
+        Json::Object(members) => members.iter().try_for_each(|(name, value)| {
+            if matches!(name.as_ref(), "__proto__" | "prototype" | "constructor") {
+                return Err(Denial::of(Reason::MemberAmbiguous, name.as_ref()));
+            }
+            check_prototypes(value)
+        }),
+        Json::Array(items) => items.iter().try_for_each(check_prototypes),
+        _ => Ok(()),
+    }
 }
 
-fn look_up<'j, 'a>(body: &'j Json<'a>, pointer: &Pointer) -> Option<&'j Json<'a>> {
-    descend(body, pointer.parents())?.get(pointer.name())
+/// Follows a path of objects; one that is something else is not absent but wrong.
+fn descend<'j, 'a>(body: &'j Json<'a>, path: &[String]) -> Result<Option<&'j Json<'a>>, Denial> {
+    let mut at = body;
+    for name in path {
+        match at.get(name) {
+            None => return Ok(None),
+            Some(object) if object.members().is_some() => at = object,
+            Some(_) => return Err(Denial::of(Reason::MemberType, name.as_str())),
+        }
+    }
+    Ok(Some(at))
 }
 
-/// Reads the numbers of one direction, with the member each stands in.
-fn read<'b>(direction: &'b Direction, body: &Json<'_>) -> Result<Vec<(&'b str, Number)>, Denial> {
+fn look_up<'j, 'a>(body: &'j Json<'a>, pointer: &Pointer) -> Result<Option<&'j Json<'a>>, Denial> {
+    Ok(descend(body, pointer.parents())?.and_then(|object| object.get(pointer.name())))
+}
+
+/// What a body says of one direction.
+struct Said<'b> {
+    /// The numbers, with the member each stands in.
+    numbers: Vec<(&'b str, Number)>,
+    /// Whether it asks the upstream to choose.
+    is_chosen: bool,
+}
+
+impl Said<'_> {
+    /// Whether the number that will be used is not among those that were read.
+    fn is_open(&self) -> bool {
+        self.numbers.is_empty() || self.is_chosen
+    }
+}
+
+fn read<'b>(direction: &'b Direction, body: &Json<'_>) -> Result<Said<'b>, Denial> {
     let is_chosen = is_chosen_upstream(direction, body)?;
     let mut numbers = Vec::with_capacity(direction.members.len());
     for member in &direction.members {
         let field = member.pointer.name();
-        match look_up(body, &member.pointer) {
+        match look_up(body, &member.pointer)? {
             None if member.optional || is_chosen => {}
             None => return Err(Denial::of(Reason::MemberMissing, field)),
             Some(value) => numbers.push((field, read_number(value, field)?)),
         }
     }
-    Ok(numbers)
+    Ok(Said { numbers, is_chosen })
 }
 
 fn is_chosen_upstream(direction: &Direction, body: &Json<'_>) -> Result<bool, Denial> {
     let mut is_chosen = false;
     for pointer in &direction.chosen_by {
-        match look_up(body, pointer) {
+        match look_up(body, pointer)? {
             None => {}
             Some(Json::String(text)) if !text.is_empty() => is_chosen = true,
             Some(_) => return Err(Denial::of(Reason::MemberType, pointer.name())),

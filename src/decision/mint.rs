@@ -11,7 +11,7 @@ use crate::reason::Reason;
 use super::Moment;
 use super::bounds::{read_number, shown};
 use super::request::hex;
-use super::rights::Rights;
+use super::rights::{Demands, Rights};
 use super::verdict::Denial;
 
 /// What a mint request asks for, its form checked and nothing granted.
@@ -134,11 +134,10 @@ pub fn mint(
         return Err(Reason::CredentialNotAccepted.into());
     }
     let family = policy.families.get(rule.family).ok_or(Reason::MintUnavailable)?;
-    check_numbers(rule.from.as_ref(), asked.from.as_deref(), |number| {
-        rights.check_from(number, rule.feature.as_deref())
-    })?;
-    check_numbers(rule.to.as_ref(), asked.to.as_deref(), |number| rights.check_to(number))?;
     let scopes = granted_scopes(policy, rule, rights, asked.scopes.as_deref())?;
+    let demands = Demands { feature: rule.feature.as_deref(), scopes: &scopes };
+    check_numbers(rule.from.as_ref(), asked.from.as_deref(), |number| rights.check_from(number, &demands))?;
+    check_numbers(rule.to.as_ref(), asked.to.as_deref(), |number| rights.check_to(number))?;
     let ttl = asked.ttl.unwrap_or(family.ttl.default);
     if !(family.ttl.min..=family.ttl.max).contains(&ttl) {
         return Err(Denial::of(Reason::MintTtl, rule.ttl.as_deref().unwrap_or("ttl")));

@@ -12,9 +12,7 @@ mod request;
 mod rights;
 mod verdict;
 
-use std::num::NonZeroUsize;
-
-use crate::credential::{Algorithm, HostVerify, VerificationCache};
+use crate::credential::{Algorithm, HostVerify, VerificationCache, holds_credential};
 use crate::policy::{Accept, Policy, Route, Unmatched};
 use crate::reason::Reason;
 
@@ -22,11 +20,11 @@ pub use answer::Answer;
 pub use authenticate::Principal;
 pub use mint::{MintRequest, mint};
 pub use request::{Head, OWN_HEADER_PREFIX};
-pub use rights::Rights;
-pub use verdict::{Denial, Effect, Obligations, Outcome, Record, Verdict};
+pub use rights::{Demands, Rights};
+pub use verdict::{Denial, Effect, Obligations, Outcome, Record, Verdict, is_reserved};
 
-/// How many verified tokens are remembered per policy and worker.
-const CACHED_TOKENS: usize = 2_048;
+/// Bytes of verified tokens remembered per policy and worker: two to three thousand ordinary ones.
+const CACHE_BYTES: usize = 4 << 20;
 
 /// What a decision may depend on beside policy and request.
 pub struct Moment<'a> {
@@ -75,8 +73,7 @@ impl Pending {
 impl Engine {
     /// Makes an engine of a policy.
     pub fn new(policy: Policy) -> Self {
-        let capacity = NonZeroUsize::new(CACHED_TOKENS).unwrap_or(NonZeroUsize::MIN);
-        Self { policy, cache: VerificationCache::new(capacity) }
+        Self { policy, cache: VerificationCache::new(CACHE_BYTES) }
     }
 
     /// The policy it decides by.
@@ -133,24 +130,28 @@ impl Engine {
         record: &mut Record,
         moment: &Moment<'_>,
     ) -> Result<Headers, Denial> {
-        record.request_id = request::request_id(headers, moment);
+        record.request_id = request::request_id(headers, &self.policy.prefixes, moment);
         let head = Head::read(headers)?;
+        head.check_upgrade()?;
         let mut obligations = Obligations::strip(headers);
-        if !head.has_request_id() {
+        if !head.has_request_id(&self.policy.prefixes) {
             obligations.set("x-request-id", record.request_id.clone());
         }
         let Some(found) = self.policy.routes.find(head.method, head.path) else {
             return match self.policy.unmatched {
                 Unmatched::Deny => Err(Reason::RouteNotFound.into()),
-                Unmatched::Pass => Ok(self.pass(headers, obligations)),
+                Unmatched::Pass if self.policy.routes.is_guarded(head.path) => {
+                    Err(Reason::RouteNotFound.into())
+                }
+                Unmatched::Pass => self.pass(&head, obligations),
             };
         };
         record.route = Some(found.index);
         let route = found.route;
         let Accept::Credentials { api_key, families } = &route.accept else {
-            return Ok(self.pass(headers, obligations));
+            return self.pass(&head, obligations);
         };
-        head.check_upgrade()?;
+        head.check_method_override()?;
         let principal = authenticate::authenticate(&self.policy, &self.cache, &head, moment, record)?;
         let is_accepted = match &principal {
             Principal::Key { .. } => *api_key,
@@ -176,11 +177,22 @@ impl Engine {
     }
 
     /// Lets a request through that nobody is asked a credential for.
-    fn pass(&self, headers: &[(&[u8], &[u8])], mut obligations: Obligations) -> Headers {
-        if !self.policy.forward_credential {
-            obligations.strip_own_credentials(headers, &self.policy.prefixes);
+    ///
+    /// # Errors
+    ///
+    /// A path that a forgiving upstream would take for a guarded route's, and a credential of ours in the query: it
+    /// would stand in every log behind us.
+    fn pass(&self, head: &Head<'_>, mut obligations: Obligations) -> Result<Headers, Denial> {
+        if head.method == "CONNECT" || self.policy.routes.is_lookalike(head.path) {
+            return Err(Reason::RouteNotFound.into());
         }
-        Headers::Release(obligations)
+        if !self.policy.forward_credential {
+            if head.query.is_some_and(|query| holds_credential(query.as_bytes(), &self.policy.prefixes)) {
+                return Err(Reason::CredentialMisplaced.into());
+            }
+            obligations.strip_own_credentials(head.headers, &self.policy.prefixes);
+        }
+        Ok(Headers::Release(obligations))
     }
 
     /// Judges the body; the answer is what a mint route replies.
@@ -196,7 +208,7 @@ impl Engine {
         // A body may take its time: what held at the headers must still hold now.
         let rights = Rights::of(&self.policy, principal, moment.now)?;
         if let Some(bounds) = &route.bounds {
-            bounds::check_body(bounds, &rights, route.feature.as_deref(), &body, &self.policy.vocabulary)?;
+            bounds::check_body(bounds, &rights, &Demands::of(route), &body, &self.policy.vocabulary)?;
         }
         let Some(rule) = &route.mint else { return Ok(None) };
         let asked = MintRequest::read(rule, &body)?;

@@ -4,6 +4,7 @@
 //! body that is not plain JSON: each is refused, because the upstream may be the other reader.
 
 use crate::json::{Fault, Json, JsonError};
+use crate::policy::{decode_escapes, escaped_byte};
 use crate::reason::Reason;
 
 use super::Moment;
@@ -11,6 +12,9 @@ use super::verdict::Denial;
 
 /// The beginning of every header that only we may set.
 pub const OWN_HEADER_PREFIX: &str = "x-callbound-";
+
+/// Most values a body may hold: a megabyte of small ones would take thirty in memory.
+const MAX_BODY_VALUES: usize = 20_000;
 
 /// Longest path with query that is read, in bytes.
 const MAX_PATH_BYTES: usize = 8_192;
@@ -76,14 +80,23 @@ impl<'a> Head<'a> {
         }
     }
 
-    pub(super) fn has_request_id(&self) -> bool {
-        usable_request_id(self.headers).is_some()
+    pub(super) fn has_request_id(&self, prefixes: &[String]) -> bool {
+        usable_request_id(self.headers, prefixes).is_some()
+    }
+
+    /// Refuses a parameter by which frameworks replace the method that was judged.
+    pub(super) fn check_method_override(&self) -> Result<(), Denial> {
+        if self.query_names().any(|name| name == "_method") {
+            Err(Reason::RequestMalformed.into())
+        } else {
+            Ok(())
+        }
     }
 
     /// Refuses an upgrade: its bytes could not be judged.
     pub(super) fn check_upgrade(&self) -> Result<(), Denial> {
         let wants = self.all(b"upgrade").next().is_some() || self.all(b":protocol").next().is_some();
-        if wants || self.method == "CONNECT" { Err(Reason::UpgradeRefused.into()) } else { Ok(()) }
+        if wants { Err(Reason::UpgradeRefused.into()) } else { Ok(()) }
     }
 
     /// Refuses a body that could be read as something else than UTF-8 JSON.
@@ -102,7 +115,10 @@ impl<'a> Head<'a> {
     /// The decoded names of the query's parameters.
     pub(super) fn query_names(&self) -> impl Iterator<Item = String> {
         let pairs = self.query.unwrap_or_default().split(['&', ';']).filter(|pair| !pair.is_empty());
-        pairs.map(|pair| decode_name(pair.split_once('=').map_or(pair, |(name, _)| name)))
+        pairs.map(|pair| {
+            let name = pair.split_once('=').map_or(pair, |(name, _)| name);
+            String::from_utf8_lossy(&decode_escapes(name)).into_owned()
+        })
     }
 }
 
@@ -139,38 +155,18 @@ fn is_canonical(path: &str) -> bool {
 }
 
 fn has_canonical_escapes(path: &str) -> bool {
-    path.split('%').skip(1).all(|after| {
-        let byte = after.get(..2).filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
-        let byte = byte.and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        byte.is_some_and(|byte| {
+    let is_canonical = |after: &str| {
+        escaped_byte(after).is_some_and(|byte| {
             let is_unreserved = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
             byte > b' '
                 && byte != 0x7f
                 && !is_unreserved
                 && !matches!(byte, b'/' | b'\\' | b'%' | b';' | b'?' | b'#')
         })
-    })
-}
-
-/// Decodes a query parameter's name as forgivingly as any upstream might.
-fn decode_name(name: &str) -> String {
-    let mut bytes = Vec::with_capacity(name.len());
-    let mut rest = name;
-    while let Some((before, after)) = rest.split_once('%') {
-        bytes.extend_from_slice(before.as_bytes());
-        match after.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = after.get(2..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(b'%');
-                rest = after;
-            }
-        }
-    }
-    bytes.extend_from_slice(rest.as_bytes());
-    String::from_utf8_lossy(&bytes).into_owned()
+    };
+    // Overlong and broken UTF-8 is read differently by everyone who decodes it.
+    !path.contains('%')
+        || (path.split('%').skip(1).all(is_canonical) && std::str::from_utf8(&decode_escapes(path)).is_ok())
 }
 
 /// Reads a body that must be one JSON object.
@@ -178,28 +174,35 @@ pub(super) fn read_object(body: &[u8]) -> Result<Json<'_>, Denial> {
     if body.is_empty() {
         return Err(Reason::BodyMissing.into());
     }
-    match Json::parse(body) {
+    match Json::parse_up_to(body, MAX_BODY_VALUES) {
         Ok(json) if json.members().is_some() => Ok(json),
         Err(JsonError { fault: Fault::DuplicateMember, .. }) => Err(Reason::BodyDuplicate.into()),
+        Err(JsonError { fault: Fault::TooManyValues, .. }) => Err(Reason::BodyTooLarge.into()),
         _ => Err(Reason::BodyMalformed.into()),
     }
 }
 
 /// The request's own id when it has one fit for logs, or a new one.
-pub(super) fn request_id(headers: &[(&[u8], &[u8])], moment: &Moment<'_>) -> Option<String> {
-    if let Some(id) = usable_request_id(headers) {
+pub(super) fn request_id(
+    headers: &[(&[u8], &[u8])],
+    prefixes: &[String],
+    moment: &Moment<'_>,
+) -> Option<String> {
+    if let Some(id) = usable_request_id(headers, prefixes) {
         return Some(id.to_owned());
     }
     let mut bytes = [0; 16];
     (moment.random)(&mut bytes).then(|| hex(&bytes))
 }
 
-fn usable_request_id<'a>(headers: &[(&'a [u8], &'a [u8])]) -> Option<&'a str> {
+/// An id fit for logs and answers: plain, and not a credential that somebody put in its place.
+fn usable_request_id<'a>(headers: &[(&'a [u8], &'a [u8])], prefixes: &[String]) -> Option<&'a str> {
     let mut ids = headers.iter().filter(|(name, _)| *name == b"x-request-id");
     let (Some((_, id)), None) = (ids.next(), ids.next()) else { return None };
     let fits = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':');
     let id = std::str::from_utf8(id).ok()?;
-    ((1..=128).contains(&id.len()) && id.as_bytes().iter().all(fits)).then_some(id)
+    let is_credential = prefixes.iter().any(|prefix| id.starts_with(prefix.as_str()));
+    ((1..=128).contains(&id.len()) && id.as_bytes().iter().all(fits) && !is_credential).then_some(id)
 }
 
 /// Lower-case hex.
@@ -238,6 +241,8 @@ mod tests {
             "/v1/calls%zz",
             "/v1/calls#x",
             "/v1/calls%252e",
+            "/v1/%c0%af",
+            "/v1/%ff",
             "/v1/cälls",
             "/v1/ca lls",
             "/..",

@@ -11,6 +11,21 @@ use crate::reason::Reason;
 use super::authenticate::Principal;
 use super::verdict::{Denial, Obligations};
 
+/// What is demanded of whoever acts, and of whoever owns the number they act with.
+pub struct Demands<'a> {
+    /// The feature that must be on.
+    pub feature: Option<&'a str>,
+    /// The scopes that must be available.
+    pub scopes: &'a [String],
+}
+
+impl<'a> Demands<'a> {
+    /// What a route demands.
+    pub fn of(route: &'a Route) -> Self {
+        Self { feature: route.feature.as_deref(), scopes: &route.scopes }
+    }
+}
+
 /// The present rights of a principal.
 pub struct Rights<'a> {
     policy: &'a Policy,
@@ -87,18 +102,28 @@ impl<'a> Rights<'a> {
 
     /// Checks what a route requires of the principal, in the order of answers.
     pub(super) fn check(&self, route: &Route, found: &RouteMatch<'_, '_>) -> Result<(), Denial> {
-        if route.feature.as_deref().is_some_and(|feature| !self.has_feature(feature, self.key.owner)) {
-            return Err(Reason::FeatureOff.into());
-        }
-        if !route.scopes.iter().all(|scope| self.has_scope(scope)) {
-            return Err(Reason::ScopeMissing.into());
-        }
+        self.meets(&Demands::of(route))?;
         match &route.tenant {
             Some(Tenant::Path(name)) if !found.param(name).is_some_and(|id| self.reaches_team(id)) => {
                 Err(Denial::of(Reason::TenantDenied, name.as_str()))
             }
             _ => Ok(()),
         }
+    }
+
+    /// Checks feature and scopes.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::FeatureOff`], whatever the scopes, or [`Reason::ScopeMissing`].
+    pub fn meets(&self, demands: &Demands<'_>) -> Result<(), Denial> {
+        if demands.feature.is_some_and(|feature| !self.has_feature(feature, self.key.owner)) {
+            return Err(Reason::FeatureOff.into());
+        }
+        if !demands.scopes.iter().all(|scope| self.has_scope(scope)) {
+            return Err(Reason::ScopeMissing.into());
+        }
+        Ok(())
     }
 
     /// Whether a feature is on for a party: on the platform, and off neither there nor above.
@@ -131,8 +156,8 @@ impl<'a> Rights<'a> {
         self.key.ceiling.to.is_some() || self.token.is_some_and(|token| token.to.is_some())
     }
 
-    /// Judges a caller ID; `feature` must also be on for the party that owns the number.
-    pub(super) fn check_from(&self, number: Number, feature: Option<&str>) -> Result<(), Reason> {
+    /// Judges a caller ID; what is demanded must also be open to the party that owns the number.
+    pub(super) fn check_from(&self, number: Number, demands: &Demands<'_>) -> Result<(), Reason> {
         if number.is_emergency() {
             return Err(Reason::NumberEmergency);
         }
@@ -143,8 +168,11 @@ impl<'a> Rights<'a> {
             return Err(Reason::FromCeiling);
         }
         let owner = self.policy.tree.owned(self.key.owner, number).ok_or(Reason::FromNotOwned)?;
-        if feature.is_some_and(|feature| !self.has_feature(feature, owner)) {
+        if demands.feature.is_some_and(|feature| !self.has_feature(feature, owner)) {
             return Err(Reason::FeatureOff);
+        }
+        if !demands.scopes.iter().all(|scope| self.policy.tree.scope_allowed(owner, scope)) {
+            return Err(Reason::ScopeMissing);
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! What a decision is made of: the effect, its obligations, and the record for the operator.
 
-use crate::credential::Carrier;
+use crate::credential::{Carrier, holds_credential};
 use crate::reason::Reason;
 
 use super::answer::Answer;
@@ -58,7 +58,7 @@ impl Obligations {
     pub(super) fn strip(headers: &[(&[u8], &[u8])]) -> Self {
         let mut obligations = Self::default();
         for (name, _) in headers {
-            if is_own(name) || is_override(name) {
+            if is_reserved(name) {
                 obligations.remove(name);
             }
         }
@@ -73,12 +73,11 @@ impl Obligations {
         }
     }
 
-    /// Removes what begins like one of our credentials wherever it stands, and leaves foreign ones alone: for routes on
-    /// which nobody is asked for one.
+    /// Removes every header that holds one of our credentials and leaves foreign ones alone: for routes on which nobody
+    /// is asked for one.
     pub(super) fn strip_own_credentials(&mut self, headers: &[(&[u8], &[u8])], prefixes: &[String]) {
         for (name, value) in headers.iter().filter(|(name, _)| !name.starts_with(b":")) {
-            let credential = value.rsplit(|&byte| byte == b' ').next().unwrap_or(value);
-            if prefixes.iter().any(|prefix| credential.starts_with(prefix.as_bytes())) {
+            if holds_credential(value, prefixes) {
                 self.remove(name);
             }
         }
@@ -99,13 +98,16 @@ impl Obligations {
     }
 }
 
-/// Recognises our headers also where an upstream would take `_` for `-`.
-pub(super) fn is_own(name: &[u8]) -> bool {
-    name.len() >= OWN_HEADER_PREFIX.len()
-        && name.iter().zip(OWN_HEADER_PREFIX.as_bytes()).all(|(&byte, &own)| {
-            let byte = if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
-            byte == own
-        })
+/// Tells whether a header or trailer may only be set by us, or would make an upstream read another request than was
+/// judged; also where an upstream would take `_` or `.` for `-`.
+pub fn is_reserved(name: &[u8]) -> bool {
+    let folded = |byte: &u8| if matches!(byte, b'_' | b'.') { b'-' } else { byte.to_ascii_lowercase() };
+    // Every name here begins with `x`; most of a request's do not.
+    if !name.first().is_some_and(|byte| byte.eq_ignore_ascii_case(&b'x')) {
+        return false;
+    }
+    let name: Vec<u8> = name.iter().map(folded).collect();
+    name.starts_with(OWN_HEADER_PREFIX.as_bytes()) || is_override(&name)
 }
 
 /// Headers by which upstream frameworks replace method or path after the decision, and by which a client could set

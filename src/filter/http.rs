@@ -8,9 +8,9 @@ use std::rc::Rc;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
-use crate::decision::{
-    Answer, Denial, Effect, Moment, OWN_HEADER_PREFIX, Obligations, Pending, Record, Step, Verdict,
-};
+use crate::credential::Carrier;
+use crate::decision::is_reserved;
+use crate::decision::{Answer, Denial, Effect, Moment, Obligations, Pending, Record, Step, Verdict};
 use crate::reason::Reason;
 
 use super::crypto;
@@ -74,8 +74,12 @@ impl Http {
             // The watchdog has answered: what comes now is too late.
             return None;
         }
-        // An empty body has no buffer on some hosts.
-        let body = if size == 0 { Ok(Vec::new()) } else { raw::buffer(BufferType::RequestBody, size) };
+        // One byte more than is said to be there: what is released must be what was judged. An empty body has no buffer
+        // on some hosts.
+        let body = match raw::buffer(BufferType::RequestBody, size.saturating_add(1)) {
+            Err(_) if size == 0 => Ok(Vec::new()),
+            body => body,
+        };
         let (verdict, now) = match (body, seconds()) {
             (Ok(body), Some(now)) if body.len() == size => {
                 (shared.engine.finish(*pending, &body, &moment(now)), now)
@@ -134,6 +138,9 @@ impl Context for Http {}
 
 impl HttpContext for Http {
     fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+        if !matches!(self.state, State::Fresh) {
+            return self.action();
+        }
         let _ = self.judge_headers(end_of_stream);
         self.refuse_if_undecided();
         self.action()
@@ -157,7 +164,8 @@ impl HttpContext for Http {
             let _ = self.judge_body();
             self.refuse_if_undecided();
         }
-        if matches!(self.state, State::Released) && strip_trailers().is_err() {
+        let carriers = self.shared.as_ref().map(|shared| shared.engine.policy().carriers.as_slice());
+        if matches!(self.state, State::Released) && strip_trailers(carriers.unwrap_or_default()).is_none() {
             return Action::Pause;
         }
         self.action()
@@ -205,14 +213,14 @@ pub(super) fn enforce_answer(answer: &Answer, record: &Record) -> HostResult<()>
     raw::send_local_response(answer.status, &format!("callbound_{cause}"), &headers, &answer.body)
 }
 
-/// Removes from the trailers what only we may say: some upstreams read trailers as headers.
-fn strip_trailers() -> HostResult<()> {
-    let pairs = raw::pairs(MapType::RequestTrailers)?;
-    for (name, _) in pairs.list().unwrap_or_default() {
-        let name = String::from_utf8_lossy(name);
-        if name.replace('_', "-").to_ascii_lowercase().starts_with(OWN_HEADER_PREFIX) {
-            raw::remove(MapType::RequestTrailers, &name)?;
+/// Removes from the trailers what only we may say and what would be a credential: some upstreams read trailers as
+/// headers.
+fn strip_trailers(carriers: &[Carrier]) -> Option<()> {
+    let pairs = raw::pairs(MapType::RequestTrailers).ok()?;
+    for (name, _) in pairs.list()? {
+        if is_reserved(name) || carriers.iter().any(|carrier| carrier.header.as_bytes() == name) {
+            raw::remove(MapType::RequestTrailers, &String::from_utf8_lossy(name)).ok()?;
         }
     }
-    Ok(())
+    Some(())
 }

@@ -106,11 +106,7 @@ fn configure(size: usize) -> Result<Shared, String> {
     }
     raw::log(
         Level::Info,
-        &format!(
-            "policy loaded: routes={} api_keys={}",
-            policy.routes.iter().count(),
-            policy.keys.len()
-        ),
+        &format!("policy loaded: routes={} api_keys={}", policy.routes.iter().count(), policy.keys.len()),
     );
     Ok(Shared {
         engine: Engine::new(policy),

@@ -37,8 +37,8 @@ impl Telemetry {
         match record.outcome {
             Outcome::Allow => {}
             Outcome::Mint => raw::log(Level::Info, &line(policy, record)),
-            Outcome::Deny if record.key.is_some() => raw::log(Level::Info, &line(policy, record)),
-            Outcome::Deny => self.log_stranger(policy, record, now),
+            Outcome::Deny if is_stranger(record) => self.log_stranger(policy, record, now),
+            Outcome::Deny => raw::log(Level::Info, &line(policy, record)),
         }
     }
 
@@ -77,6 +77,11 @@ impl Telemetry {
         };
         let _ = raw::increment(id);
     }
+}
+
+/// Whoever has no credential that is good at present.
+fn is_stranger(record: &Record) -> bool {
+    record.key.is_none() || record.denial.as_ref().is_some_and(|denial| denial.reason.status() == 401)
 }
 
 fn route_id(policy: &Policy, route: Option<usize>) -> &str {

@@ -50,6 +50,11 @@ pub fn compile(text: &[u8], secrets: &Secrets<'_>) -> Result<Policy, ConfigError
     if keys.by_digest.is_empty() {
         warnings.push("api_keys: there are none, so every protected route refuses everybody".into());
     }
+    let tree = parties.take_tree();
+    if tree.longest_reachable() > 4_096 {
+        let bytes = tree.longest_reachable();
+        warnings.push(format!("teams: one key reaches so many that `x-callbound-teams` takes {bytes} bytes"));
+    }
     problems.into_result()?;
     let missing =
         || ConfigError { problems: vec![Problem { path: String::new(), message: "incomplete".into() }] };
@@ -62,7 +67,7 @@ pub fn compile(text: &[u8], secrets: &Secrets<'_>) -> Result<Policy, ConfigError
         families: families.into_iter().map(|family| family.family).collect(),
         keys: keys.by_digest,
         key_ids: keys.by_id,
-        tree: parties.take_tree(),
+        tree,
         platform,
         vocabulary: routes.vocabulary,
         routes: routes.routes,
@@ -176,11 +181,25 @@ fn check_scope(scope: &str, path: &str, problems: &mut Problems) {
     }
 }
 
+/// Repeats a name in a message, unless it could be a credential that stands in the wrong place.
+fn quoted(name: &str) -> String {
+    if name.len() <= 32 { format!("`{name}`") } else { "this name".to_owned() }
+}
+
+/// Checks a list of scopes that narrows: empty it would allow nothing, which is never meant.
+fn check_scopes(scopes: Option<&[String]>, known: &[String], path: &str, problems: &mut Problems) {
+    if scopes.is_some_and(<[String]>::is_empty) {
+        problems.add(path, "an empty list allows nothing");
+    }
+    check_known_scopes(scopes.unwrap_or_default(), known, path, problems);
+}
+
 /// Checks that every scope of a list exists on the platform.
 fn check_known_scopes(scopes: &[String], known: &[String], path: &str, problems: &mut Problems) {
     for (index, scope) in scopes.iter().enumerate() {
         if !known.contains(scope) {
-            problems.add(format!("{path}[{index}]"), format!("`{scope}` is not one of platform.scopes"));
+            problems
+                .add(format!("{path}[{index}]"), format!("{} is not one of platform.scopes", quoted(scope)));
         }
     }
 }

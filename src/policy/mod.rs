@@ -23,7 +23,8 @@ pub use error::{ConfigError, Problem};
 pub use merge::merge;
 pub use refusal::Refusals;
 pub use route::{
-    Accept, Bounds, Direction, Member, MintRule, Pointer, Route, RouteMatch, Routes, SizedList, Tenant, fold,
+    Accept, Bounds, Direction, Member, MintRule, Pointer, Route, RouteMatch, Routes, SizedList, Tenant,
+    decode_escapes, escaped_byte, fold,
 };
 pub use team::{Owner, Party, PartyId, Reach, Tree};
 pub use template::Template;

@@ -116,7 +116,10 @@ impl Pointer {
         let tokens: Vec<String> =
             rest.split('/').map(|token| token.replace("~1", "/").replace("~0", "~")).collect();
         let has_bad_escape = rest.split('~').skip(1).any(|after| !after.starts_with(['0', '1']));
-        (!has_bad_escape && tokens.iter().all(|token| !token.is_empty())).then_some(Self(tokens))
+        // An index would point into an array, and arrays are never read.
+        let has_index = tokens.iter().any(|token| token.bytes().all(|byte| byte.is_ascii_digit()));
+        (!has_bad_escape && !has_index && tokens.iter().all(|token| !token.is_empty()))
+            .then_some(Self(tokens))
     }
 
     /// The names of the objects on the way.
@@ -167,12 +170,17 @@ pub struct SizedList {
     pub empty_is_absent: bool,
 }
 
+/// The methods of a template, each with the place of its route.
+type Methods = Vec<(String, usize)>;
+
 /// All routes, by path and method.
 #[derive(Default)]
 pub struct Routes {
     list: Vec<Route>,
-    table: Router<Vec<(String, usize)>>,
+    table: Router<Methods>,
     mint_templates: Vec<String>,
+    /// The templates of routes that ask for a credential, folded.
+    guarded: Router<Methods>,
 }
 
 /// The route of a request, with its path parameters.
@@ -198,7 +206,7 @@ impl Routes {
     ///
     /// Every template that cannot stand beside the others: the place of its route, and why.
     pub(super) fn build(routes: Vec<(Route, Vec<(String, String)>)>) -> Result<Self, Vec<(usize, String)>> {
-        let mut by_template: BTreeMap<String, Vec<(String, usize)>> = BTreeMap::new();
+        let mut by_template: BTreeMap<String, Methods> = BTreeMap::new();
         let mut problems = Vec::new();
         let mut list = Vec::with_capacity(routes.len());
         let mut mint_templates = Vec::new();
@@ -216,13 +224,20 @@ impl Routes {
             list.push(route);
         }
         let mut table = Router::new();
+        let mut guarded = Router::new();
+        let is_guarded =
+            |index: &usize| list.get(*index).is_some_and(|route: &Route| route.accept != Accept::Public);
         for (template, methods) in by_template {
+            if methods.iter().any(|(_, index)| is_guarded(index)) {
+                // Two templates that fold alike are one guard.
+                let _ = guarded.insert(fold_path(&template), Methods::new());
+            }
             let first = methods.first().map_or(0, |(_, index)| *index);
             if let Err(error) = table.insert(template.clone(), methods) {
                 problems.push((first, format!("`{template}`: {error}")));
             }
         }
-        if problems.is_empty() { Ok(Self { list, table, mint_templates }) } else { Err(problems) }
+        if problems.is_empty() { Ok(Self { list, table, mint_templates, guarded }) } else { Err(problems) }
     }
 
     /// Finds the route of a method and a path without its query.
@@ -230,6 +245,17 @@ impl Routes {
         let found = self.table.at(path).ok()?;
         let index = found.value.iter().find_map(|(known, index)| (known == method).then_some(*index))?;
         Some(RouteMatch { route: self.list.get(index)?, index, params: found.params })
+    }
+
+    /// Whether a path is, or is taken by a forgiving reader for, one of a route that asks for a credential.
+    pub fn is_guarded(&self, path: &str) -> bool {
+        self.guarded.at(&fold_path(path)).is_ok()
+    }
+
+    /// Whether a path only looks like one of a route that asks for a credential.
+    pub fn is_lookalike(&self, path: &str) -> bool {
+        let folded = fold_path(path);
+        folded != path && self.guarded.at(&folded).is_ok()
     }
 
     /// All routes, in the order of the document.
@@ -246,6 +272,35 @@ impl Routes {
     pub fn get(&self, index: usize) -> Option<&Route> {
         self.list.get(index)
     }
+}
+
+/// Folds a path the way a forgiving upstream might: without case, closing slash and escapes.
+fn fold_path(path: &str) -> String {
+    let folded = String::from_utf8_lossy(&decode_escapes(path)).to_ascii_lowercase();
+    match folded.trim_end_matches('/') {
+        "" => "/".to_owned(),
+        trimmed => trimmed.to_owned(),
+    }
+}
+
+/// Decodes percent-escapes (RFC 3986 section 2.1), leaving what is none as it is.
+pub fn decode_escapes(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('%') {
+        bytes.extend_from_slice(before.as_bytes());
+        let byte = escaped_byte(after);
+        bytes.push(byte.unwrap_or(b'%'));
+        rest = byte.and_then(|_| after.get(2..)).unwrap_or(after);
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    bytes
+}
+
+/// Reads the two hex digits behind a `%`.
+pub fn escaped_byte(after: &str) -> Option<u8> {
+    let hex = after.get(..2).filter(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
+    u8::from_str_radix(hex, 16).ok()
 }
 
 /// Folds a member's name the way a forgiving reader might: without case, and without anything but ASCII letters and

@@ -69,15 +69,41 @@ impl Tree {
             .map(|(index, party)| (party.id.clone(), PartyId(index)))
             .collect();
         let mut tree = Self { parties, teams, numbers, reachable: Vec::new() };
-        tree.reachable = (0..tree.parties.len()).map(|index| tree.list_reachable(PartyId(index))).collect();
+        tree.reachable = tree.list_reachable();
         tree
     }
 
-    fn list_reachable(&self, from: PartyId) -> String {
-        let reached = self.teams.iter().filter(|&(_, &team)| self.reaches(from, team));
-        let mut ids: Vec<&str> = reached.map(|(id, _)| id.as_str()).collect();
-        ids.sort_unstable();
-        ids.join(",")
+    /// Lists for every party the teams it reaches, walking up from each team once.
+    fn list_reachable(&self) -> Vec<String> {
+        let mut reached: Vec<Vec<&str>> = vec![Vec::new(); self.parties.len()];
+        for (index, party) in self.parties.iter().enumerate() {
+            let own = PartyId(index);
+            let pairs: Vec<(PartyId, &Party)> = match party.reach {
+                Reach::User => {
+                    party.member_of.iter().filter_map(|&team| Some((own, self.party(team)?))).collect()
+                }
+                Reach::Organization | Reach::SubEntity => {
+                    let above = self.ancestors(own).filter(|&above| self.reaches(above, own));
+                    above.chain([own]).map(|by| (by, party)).collect()
+                }
+            };
+            for (by, team) in pairs {
+                if let Some(list) = reached.get_mut(by.0) {
+                    list.push(&team.id);
+                }
+            }
+        }
+        let join = |mut ids: Vec<&str>| {
+            ids.sort_unstable();
+            ids.dedup();
+            ids.join(",")
+        };
+        reached.into_iter().map(join).collect()
+    }
+
+    /// The most bytes any party's list of teams takes in a header.
+    pub(super) fn longest_reachable(&self) -> usize {
+        self.reachable.iter().map(String::len).max().unwrap_or(0)
     }
 
     /// Returns a party.

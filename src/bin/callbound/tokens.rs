@@ -3,9 +3,9 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use callbound::credential::peek;
-use callbound::decision::{MintRequest, Moment, Rights, mint as mint_token, no_host};
+use callbound::decision::{Demands, MintRequest, Moment, Rights, mint as mint_token, no_host};
 use callbound::json::Json;
-use callbound::policy::{MintRule, Policy};
+use callbound::policy::{MintRule, Policy, Route};
 use clap::Args;
 
 use crate::keys;
@@ -30,13 +30,14 @@ pub struct Mint {
 /// `mint`: the token alone on standard output.
 pub fn mint(arguments: &Mint) -> Result<(), String> {
     let policy = arguments.files.compile()?;
-    let rule = mint_rule(&policy, arguments.route.as_deref())?;
+    let (route, rule) = mint_route(&policy, arguments.route.as_deref())?;
     let key =
         policy.key_by_id(&arguments.key).ok_or_else(|| format!("there is no key `{}`", arguments.key))?;
     let body = request_body(&arguments.members)?;
     let body = Json::parse(body.as_bytes()).map_err(|error| format!("--set: {error}"))?;
     let moment = Moment { now: now()?, random: &|bytes| keys::fill(bytes).is_ok(), host_verify: &no_host };
     let minted = Rights::of_key(&policy, key, moment.now)
+        .and_then(|rights| rights.meets(&Demands::of(route)).map(|()| rights))
         .and_then(|rights| mint_token(&policy, rule, &rights, &MintRequest::read(rule, &body)?, &moment))
         .map_err(|denial| match denial.field {
             Some(field) => format!("{field}: {} ({})", denial.reason.message(), denial.reason),
@@ -46,14 +47,11 @@ pub fn mint(arguments: &Mint) -> Result<(), String> {
     Ok(())
 }
 
-fn mint_rule<'p>(policy: &'p Policy, id: Option<&str>) -> Result<&'p MintRule, String> {
-    let mut rules = policy
-        .routes
-        .iter()
-        .filter(|route| id.is_none_or(|id| route.id == id))
-        .filter_map(|r| r.mint.as_ref());
-    match (rules.next(), rules.next()) {
-        (Some(rule), None) => Ok(rule),
+fn mint_route<'p>(policy: &'p Policy, id: Option<&str>) -> Result<(&'p Route, &'p MintRule), String> {
+    let named = policy.routes.iter().filter(|route| id.is_none_or(|id| route.id == id));
+    let mut routes = named.filter_map(|route| Some((route, route.mint.as_ref()?)));
+    match (routes.next(), routes.next()) {
+        (Some(found), None) => Ok(found),
         (None, _) => Err("the policy has no such mint route".into()),
         (Some(_), Some(_)) => Err("the policy has several mint routes; name one with --route".into()),
     }

@@ -6,7 +6,7 @@ use super::super::config::{ApiKeyConfig, NumberConfig, Switches, TeamConfig, Tea
 use super::super::error::Problems;
 use super::super::team::{Owner, Party, PartyId, Reach, Tree};
 use super::super::{ApiKey, Ceiling, Platform};
-use super::{Document, check_id, check_known_scopes, number_list};
+use super::{Document, check_id, check_known_scopes, check_scopes, number_list, quoted};
 use crate::credential::Digest;
 use crate::number::Number;
 
@@ -32,8 +32,8 @@ pub(super) fn parties(document: &Document<'_>, platform: &Platform, problems: &m
     for (index, (path, config)) in configs.iter().enumerate() {
         check_rights(&config.features, config.scopes.as_deref(), platform, path, problems);
         own_numbers(&mut numbers, &config.numbers, PartyId(index), path, problems);
-        if is_own_ancestor(&parties, index) {
-            problems.add(format!("{path}.parent"), "a team cannot stand below itself");
+        if let Some(problem) = ancestry_problem(&parties, index) {
+            problems.add(format!("{path}.parent"), problem);
         }
     }
     let mut users = HashMap::new();
@@ -99,30 +99,35 @@ fn parent_of(team: &TeamConfig, ids: &Ids<'_>, path: &str, problems: &mut Proble
         (Some(parent), _) => {
             let found = ids.get(parent.as_str()).copied();
             if found.is_none() {
-                problems.add(format!("{path}.parent"), format!("`{parent}` is not one of teams"));
+                problems.add(format!("{path}.parent"), format!("{} is not one of teams", quoted(parent)));
             }
             found
         }
     }
 }
 
-fn is_own_ancestor(parties: &[Party], start: usize) -> bool {
+/// How many teams may stand above one; every request walks up them.
+const MAX_ANCESTORS: usize = 8;
+
+/// Walks up from a team; what is wrong with what stands above it.
+fn ancestry_problem(parties: &[Party], start: usize) -> Option<&'static str> {
     let mut at = start;
-    for _ in 0..parties.len() {
+    for _ in 0..=MAX_ANCESTORS {
         match parties.get(at).and_then(|party| party.parent) {
-            Some(PartyId(parent)) if parent == start => return true,
+            Some(PartyId(parent)) if parent == start => return Some("a team cannot stand below itself"),
             Some(PartyId(parent)) => at = parent,
-            None => return false,
+            None => return None,
         }
     }
-    false
+    Some("more than 8 teams stand above this one, or they stand in a circle")
 }
 
 fn memberships(names: &[String], ids: &Ids<'_>, path: &str, problems: &mut Problems) -> Vec<PartyId> {
     let teams = names.iter().enumerate().filter_map(|(index, name)| {
         let team = ids.get(name.as_str()).copied();
         if team.is_none() {
-            problems.add(format!("{path}.member_of[{index}]"), format!("`{name}` is not one of teams"));
+            problems
+                .add(format!("{path}.member_of[{index}]"), format!("{} is not one of teams", quoted(name)));
         }
         team
     });
@@ -163,7 +168,7 @@ fn check_rights(
     for (name, _) in features.0.iter().filter(|(name, _)| !platform.knows_feature(name)) {
         problems.add(format!("{path}.features.{name}"), "not one of platform.features");
     }
-    check_known_scopes(scopes.unwrap_or_default(), &platform.scopes, &format!("{path}.scopes"), problems);
+    check_scopes(scopes, &platform.scopes, &format!("{path}.scopes"), problems);
 }
 
 /// The keys, by digest and by id.
@@ -182,6 +187,10 @@ pub(super) fn api_keys(
     for (path, config) in document.elements::<ApiKeyConfig>("api_keys", problems) {
         check_id(&config.id, &format!("{path}.id"), problems);
         check_known_scopes(&config.scopes, &platform.scopes, &format!("{path}.scopes"), problems);
+        // Milliseconds would be a key that never expires.
+        if config.expires_at.is_some_and(|at| at > 4_102_444_800) {
+            problems.add(format!("{path}.expires_at"), "expected Unix seconds before the year 2100");
+        }
         let owner = owner_of(&config, parties, &path, problems);
         let digest = read_digest(&config.sha256);
         if digest.is_none() {
@@ -228,7 +237,7 @@ fn owner_of(
         }
     };
     if found.is_none() {
-        problems.add(format!("{path}.{member}"), format!("`{id}` is not one of {member}s"));
+        problems.add(format!("{path}.{member}"), format!("{} is not one of {member}s", quoted(id)));
     }
     found
 }

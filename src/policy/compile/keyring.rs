@@ -44,6 +44,7 @@ pub(super) fn families(
         let Some(config) = section::<FamilyConfig>(raw, &path, problems) else { continue };
         families.push(family(name, config, &path, &keys, secrets, problems));
     }
+    check_types(&families, problems);
     for (path, key) in &keys {
         let names = key.families.iter().flatten().enumerate();
         for (index, name) in names.filter(|(_, name)| !families.iter().any(|f| f.family.name == **name)) {
@@ -51,6 +52,21 @@ pub(super) fn families(
         }
     }
     families
+}
+
+/// `typ` keeps families apart that share a key: without it a token's prefix could be exchanged.
+fn check_types(families: &[CompiledFamily], problems: &mut Problems) {
+    for (index, CompiledFamily { family, .. }) in families.iter().enumerate() {
+        let path = format!("tokens.{}.typ", family.name);
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.' | b'_');
+        if family.typ.is_empty() || !family.typ.bytes().all(fits) {
+            problems.add(&path, "expected one word, as in `rdc+jwt`");
+        }
+        let alike = |other: &&CompiledFamily| other.family.typ.eq_ignore_ascii_case(&family.typ);
+        if let Some(other) = families.iter().take(index).find(alike) {
+            problems.add(&path, format!("tokens.{} has the same", other.family.name));
+        }
+    }
 }
 
 fn keys(document: &Document<'_>, allow_inline: bool, problems: &mut Problems) -> Vec<(String, KeyConfig)> {
@@ -171,6 +187,11 @@ fn load(config: &KeyConfig, family: &str, secrets: &Secrets<'_>) -> Result<Optio
 }
 
 fn from_env(name: &str, secrets: &Secrets<'_>) -> Result<Option<Vec<u8>>, String> {
+    // A secret that stands where its name belongs must not be printed as a name.
+    let fits = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+    if name.is_empty() || name.len() > 64 || !name.bytes().all(fits) {
+        return Err("expected the name of an environment variable, as in `CALLBOUND_MASTER`".into());
+    }
     let Secrets::Lookup(lookup) = secrets else { return Ok(None) };
     let encoded = lookup(name).ok_or_else(|| {
         format!("the environment variable `{name}` is not set; make a secret with `callbound gen-secret`")

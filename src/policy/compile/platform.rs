@@ -173,12 +173,25 @@ pub(super) fn check_prefix(prefix: &str, path: &str, problems: &mut Problems) {
     }
 }
 
+/// Headers that are read for something else, logged, or changed on the way.
+const UNFIT_CARRIERS: &[&str] = &[
+    "host",
+    "cookie",
+    "connection",
+    "upgrade",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "content-type",
+    "content-length",
+    "content-encoding",
+    "x-request-id",
+];
+
 fn check_header_name(name: &str, path: &str, problems: &mut Problems) {
     if name != name.to_ascii_lowercase() || !is_token(name) {
         problems.add(path, "expected a header name in lower case");
-    } else if name.starts_with("x-callbound-")
-        || matches!(name, "host" | "content-type" | "content-length" | "cookie")
-    {
+    } else if name.starts_with("x-callbound-") || UNFIT_CARRIERS.contains(&name) {
         problems.add(path, "this header cannot carry a credential");
     }
 }

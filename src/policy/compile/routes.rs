@@ -2,8 +2,8 @@
 
 use super::super::Platform;
 use super::super::config::{
-    BoundsConfig, DirectionConfig, EmptyConfig, ListMemberConfig, MintConfig, RouteConfig, TenantConfig,
-    VocabularyConfig,
+    BoundsConfig, DirectionConfig, EmptyConfig, ListMemberConfig, MintConfig, MintRequestConfig, RouteConfig,
+    TenantConfig, VocabularyConfig,
 };
 use super::super::error::Problems;
 use super::super::route::{
@@ -11,7 +11,7 @@ use super::super::route::{
 };
 use super::super::template::Template;
 use super::keyring::CompiledFamily;
-use super::{Document, check_id, check_known_scopes};
+use super::{Document, check_id, check_known_scopes, quoted};
 
 /// The values a mint reply may use.
 const REPLY_NAMES: &[&str] =
@@ -80,11 +80,7 @@ fn read_matches(texts: &[String], path: &str, problems: &mut Problems) -> Vec<Ma
             let is_path = template
                 .bytes()
                 .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#' | b'%' | b';' | b'\\'));
-            is_method
-                && is_path
-                && template.starts_with('/')
-                && !template.contains("//")
-                && has_unique_params(template)
+            is_method && is_path && is_canonical(template) && has_unique_params(template)
         });
         if split.is_none() {
             problems
@@ -93,6 +89,15 @@ fn read_matches(texts: &[String], path: &str, problems: &mut Problems) -> Vec<Ma
         split.map(|(method, template)| (method.to_owned(), template.to_owned()))
     });
     read.collect()
+}
+
+/// A template no request path could match would be a guard that guards nothing.
+fn is_canonical(template: &str) -> bool {
+    template
+        .strip_prefix('/')
+        .is_some_and(|rest| !rest.split('/').any(|segment| matches!(segment, "." | "..")))
+        && !template.contains("//")
+        && !template.contains("{{")
 }
 
 /// A parameter that stands twice would be two segments under one name.
@@ -160,7 +165,7 @@ fn accept(names: &[String], families: &[CompiledFamily], path: &str, problems: &
             Some(family) => accepted.push(family),
             None => problems.add(
                 format!("{path}.accept[{index}]"),
-                format!("`{name}` is neither `api_key`, nor one of tokens, nor `public` alone"),
+                format!("{} is neither `api_key`, nor one of tokens, nor `public` alone", quoted(name)),
             ),
         }
     }
@@ -179,6 +184,11 @@ fn tenant_of(config: TenantConfig, matches: &[Match], path: &str, problems: &mut
 fn bounds_of(config: BoundsConfig, path: &str, problems: &mut Problems) -> Bounds {
     if config.closed.is_some() && config.from.members.is_empty() && config.to.members.is_empty() {
         problems.add(format!("{path}.bounds.closed"), "this route reads no body");
+    }
+    let strip = |text: &String| text.trim_end_matches('?').to_owned();
+    let to: Vec<String> = config.to.members.iter().map(strip).collect();
+    if config.from.members.iter().map(strip).any(|member| to.contains(&member)) {
+        problems.add(format!("{path}.bounds"), "one member cannot be caller and destination");
     }
     Bounds {
         from: direction(config.from, &format!("{path}.bounds.from"), problems),
@@ -224,9 +234,11 @@ fn mint_rule(
     };
     let family = families.get(index)?;
     check_minting_family(family, platform, &path, problems);
-    if !(200..300).contains(&config.reply.status) {
-        problems.add(format!("{path}.reply.status"), "expected a status from 200 to 299");
+    // 204 and 205 have no body to put the token into (RFC 9110 section 15.3).
+    if !(200..300).contains(&config.reply.status) || matches!(config.reply.status, 204 | 205) {
+        problems.add(format!("{path}.reply.status"), "expected a status from 200 to 299 that has a body");
     }
+    check_distinct(&config.request, &path, problems);
     let body = Template::compile(config.reply.body, REPLY_NAMES)
         .map_err(|message| problems.add(format!("{path}.reply.body"), message))
         .ok()?;
@@ -242,6 +254,18 @@ fn mint_rule(
         status: config.reply.status,
         body,
     })
+}
+
+/// One member cannot ask for two things.
+fn check_distinct(request: &MintRequestConfig, path: &str, problems: &mut Problems) {
+    let lists = [&request.from, &request.to, &request.scopes].into_iter().flatten().map(|list| &list.member);
+    let mut members: Vec<&String> = lists.chain(request.ttl.iter().map(|ttl| &ttl.member)).collect();
+    let count = members.len();
+    members.sort_unstable();
+    members.dedup();
+    if members.len() < count {
+        problems.add(format!("{path}.request"), "one member cannot ask for two things");
+    }
 }
 
 fn check_minting_family(family: &CompiledFamily, platform: &Platform, path: &str, problems: &mut Problems) {
