@@ -151,3 +151,12 @@ fn no_platform_is_named() {
     }
     assert!(found.is_empty(), "platforms are configuration:\n  {}", found.join("\n  "));
 }
+
+#[test]
+fn every_reason_stands_in_the_operators_papers_as_it_is() {
+    let papers = fs::read_to_string("docs/operations.md").expect("docs/operations.md");
+    for reason in callbound::reason::Reason::ALL {
+        let line = format!("{:<26} {}  {}", reason.as_str(), reason.status(), reason.message());
+        assert!(papers.lines().any(|other| other == line), "docs/operations.md lacks: {line}");
+    }
+}

@@ -100,7 +100,7 @@ impl Scene {
             // An empty list is refused in a policy: one scope that no route asks for stands for none.
             team["scopes"] = if scopes.is_empty() { json!(["unused"]) } else { json!(scopes) };
         }
-        let platform_scopes = [&SCOPES[..], &["unused"]].concat();
+        let platform_scopes = [SCOPES, &["unused"]].concat();
         let bounds = json!({"from": {"members": ["/from?"]}, "to": {"members": ["/to"]}});
         json!({
             "version": 1, "host": "envoy",
