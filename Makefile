@@ -31,8 +31,9 @@ policy: ## another POLICY for the Envoy that `make envoy` runs on PORT, on open 
 compose-test: ## the same gateway as containers, with calls through it (needs a Docker engine)
 	@envoy/compose-test.sh
 
-bench: ## what it costs, beside Envoy's native filters (never a timed test)
-	@cargo bench --locked $(ARGS)
+# In the tests' profile: the bench itself is only the client, and what it needs is built already.
+bench: ## what it costs, beside Envoy's native filters (never a timed test); ARGS='--rounds 40'
+	@cargo bench --locked --quiet --profile dev --features bench --bench envoy -- $(ARGS)
 
 lint: ## format, clippy (native and wasm), documentation, shell scripts
 	@scripts/lint.sh

@@ -52,8 +52,30 @@ pub enum Fault {
     Malformed,
     /// A member stands twice in one object.
     DuplicateMember,
-    /// It holds more values than the reader allows.
+    /// It holds more values than the reader keeps.
     TooManyValues,
+    /// A name by which a JavaScript reader that merges objects would change the object itself.
+    Prototype,
+}
+
+/// How much of a text a reader keeps.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The most values.
+    pub values: usize,
+    /// What becomes of arrays.
+    pub arrays: Arrays,
+    /// Whether members named `__proto__`, `prototype` and `constructor` may stand anywhere.
+    pub prototypes: bool,
+}
+
+/// What becomes of arrays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrays {
+    /// They are kept.
+    Kept,
+    /// They are checked like everything else, and left empty: for a reader that looks into none.
+    Emptied,
 }
 
 impl fmt::Display for JsonError {
@@ -62,6 +84,7 @@ impl fmt::Display for JsonError {
             Fault::Malformed => "not one well-formed JSON value",
             Fault::DuplicateMember => "a member stands twice in one object",
             Fault::TooManyValues => "too many values",
+            Fault::Prototype => "a member has a name that changes objects",
         };
         write!(f, "{what}, at line {} column {}", self.line, self.column)
     }
@@ -72,6 +95,7 @@ impl std::error::Error for JsonError {}
 /// serde's errors are texts; this one marks the error that is ours.
 const DUPLICATE: &str = "duplicate member";
 const TOO_MANY: &str = "too many values";
+const PROTOTYPE: &str = "prototype member";
 
 impl<'a> Json<'a> {
     /// Reads one JSON text.
@@ -80,21 +104,22 @@ impl<'a> Json<'a> {
     ///
     /// [`JsonError`] for anything but exactly one value with unique members and at most 128 levels.
     pub fn parse(text: &'a [u8]) -> Result<Self, JsonError> {
-        Self::parse_up_to(text, usize::MAX)
+        Self::parse_within(text, Limits { values: usize::MAX, arrays: Arrays::Kept, prototypes: true })
     }
 
-    /// Reads one JSON text of at most so many values, which bounds the memory it takes.
+    /// Reads one JSON text within limits, which bound the memory it takes.
     ///
     /// # Errors
     ///
-    /// As [`Json::parse`], and [`Fault::TooManyValues`].
-    pub fn parse_up_to(text: &'a [u8], values: usize) -> Result<Self, JsonError> {
+    /// As [`Json::parse`], and [`Fault::TooManyValues`] and [`Fault::Prototype`].
+    pub fn parse_within(text: &'a [u8], limits: Limits) -> Result<Self, JsonError> {
         let mut deserializer = serde_json::Deserializer::from_slice(text);
-        let json = Seed { left: &Cell::new(values) }.deserialize(&mut deserializer);
+        let json = Seed { left: &Cell::new(limits.values), limits }.deserialize(&mut deserializer);
         json.and_then(|json| deserializer.end().map(|()| json)).map_err(|error| JsonError {
             fault: match error.to_string() {
                 text if text.starts_with(DUPLICATE) => Fault::DuplicateMember,
                 text if text.starts_with(TOO_MANY) => Fault::TooManyValues,
+                text if text.starts_with(PROTOTYPE) => Fault::Prototype,
                 _ => Fault::Malformed,
             },
             line: error.line(),
@@ -192,7 +217,8 @@ impl Serialize for Json<'_> {
 
 impl<'de> Deserialize<'de> for Json<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Seed { left: &Cell::new(usize::MAX) }.deserialize(deserializer)
+        let limits = Limits { values: usize::MAX, arrays: Arrays::Kept, prototypes: true };
+        Seed { left: &Cell::new(limits.values), limits }.deserialize(deserializer)
     }
 }
 
@@ -200,6 +226,7 @@ impl<'de> Deserialize<'de> for Json<'de> {
 #[derive(Clone, Copy)]
 struct Seed<'c> {
     left: &'c Cell<usize>,
+    limits: Limits,
 }
 
 impl<'de> DeserializeSeed<'de> for Seed<'_> {
@@ -249,8 +276,12 @@ impl<'de> Visitor<'de> for Seed<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
         let mut items = Vec::new();
+        let left = self.left.get();
         while let Some(item) = seq.next_element_seed(self)? {
-            items.push(item);
+            match self.limits.arrays {
+                Arrays::Kept => items.push(item),
+                Arrays::Emptied => self.left.set(left),
+            }
         }
         Ok(Json::Array(items))
     }
@@ -258,6 +289,10 @@ impl<'de> Visitor<'de> for Seed<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut members = Vec::new();
         while let Some(Text(name)) = map.next_key()? {
+            let is_prototype = matches!(name.as_ref(), "__proto__" | "prototype" | "constructor");
+            if is_prototype && !self.limits.prototypes {
+                return Err(de::Error::custom(PROTOTYPE));
+            }
             members.push((name, map.next_value_seed(self)?));
         }
         if has_duplicate(&members) {

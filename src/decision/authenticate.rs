@@ -5,7 +5,7 @@ use std::rc::Rc;
 use crate::credential::{
     CredentialError, Digest, Family, TokenError, VerificationCache, VerifiedToken, digest, extract,
 };
-use crate::policy::Policy;
+use crate::policy::{Accept, Policy};
 use crate::reason::Reason;
 
 use super::Moment;
@@ -26,6 +26,16 @@ pub enum Principal {
         /// What its signature proved.
         token: Rc<VerifiedToken>,
     },
+}
+
+impl Principal {
+    pub(super) fn is_accepted_by(&self, accept: &Accept) -> bool {
+        match (accept, self) {
+            (Accept::Public, _) => true,
+            (Accept::Credentials { api_key, .. }, Self::Key { .. }) => *api_key,
+            (Accept::Credentials { families, .. }, Self::Token { family, .. }) => families.contains(family),
+        }
+    }
 }
 
 /// A clock before 2020 is a clock that was never set: every expiry would lie ahead of it.

@@ -64,7 +64,6 @@ pub(super) fn check_body(
 /// Refuses members that carry a caller or destination elsewhere on the platform, in any spelling, beside or instead of
 /// the ones this route reads.
 fn check_names(bounds: &Bounds, body: &Json<'_>, vocabulary: &[String]) -> Result<(), Denial> {
-    check_prototypes(body)?;
     check_object(bounds, body, &[], vocabulary)?;
     let mut seen: Vec<&[String]> = Vec::new();
     for parents in bounds.pointers().map(Pointer::parents).filter(|parents| !parents.is_empty()) {
@@ -118,20 +117,6 @@ fn is_known(vocabulary: &[String], name: &str) -> bool {
 /// Names come from the client: kept short and printable before they go into an answer.
 pub(super) fn shown(name: &str) -> String {
     name.chars().filter(|c| !c.is_control()).take(64).collect()
-}
-
-/// Names that make a JavaScript upstream copy their members into the object itself when it merges bodies.
-fn check_prototypes(json: &Json<'_>) -> Result<(), Denial> {
-    match json {
-        Json::Object(members) => members.iter().try_for_each(|(name, value)| {
-            if matches!(name.as_ref(), "__proto__" | "prototype" | "constructor") {
-                return Err(Denial::of(Reason::MemberAmbiguous, name.as_ref()));
-            }
-            check_prototypes(value)
-        }),
-        Json::Array(items) => items.iter().try_for_each(check_prototypes),
-        _ => Ok(()),
-    }
 }
 
 /// Follows a path of objects; one that is something else is not absent but wrong.

@@ -13,7 +13,8 @@ mod rights;
 mod verdict;
 
 use crate::credential::{Algorithm, HostVerify, VerificationCache, holds_credential};
-use crate::policy::{Accept, Policy, Route, Unmatched};
+use crate::json::Arrays;
+use crate::policy::{Accept, Policy, Route, RouteMatch, Unmatched};
 use crate::reason::Reason;
 
 pub use answer::Answer;
@@ -147,33 +148,43 @@ impl Engine {
             };
         };
         record.route = Some(found.index);
-        let route = found.route;
-        let Accept::Credentials { api_key, families } = &route.accept else {
+        if found.route.accept == Accept::Public {
             return self.pass(&head, obligations);
-        };
+        }
+        self.guard(&head, &found, obligations, record, moment)
+    }
+
+    /// Judges the headers of a request to a route that asks for a credential.
+    fn guard(
+        &self,
+        head: &Head<'_>,
+        found: &RouteMatch<'_, '_>,
+        mut obligations: Obligations,
+        record: &mut Record,
+        moment: &Moment<'_>,
+    ) -> Result<Headers, Denial> {
+        let route = found.route;
         head.check_method_override()?;
-        let principal = authenticate::authenticate(&self.policy, &self.cache, &head, moment, record)?;
-        let is_accepted = match &principal {
-            Principal::Key { .. } => *api_key,
-            Principal::Token { family, .. } => families.contains(family),
-        };
-        if !is_accepted {
+        let principal = authenticate::authenticate(&self.policy, &self.cache, head, moment, record)?;
+        if !principal.is_accepted_by(&route.accept) {
             return Err(Reason::CredentialNotAccepted.into());
         }
         let rights = Rights::of(&self.policy, &principal, moment.now)?;
-        rights.check(route, &found)?;
+        rights.check(route, found)?;
+        if let Some(bounds) = &route.bounds {
+            bounds::check_head(bounds, &rights, head, &self.policy.vocabulary)?;
+        }
+        if route.reads_body() {
+            head.check_body_is_json()?;
+        }
         rights.identify(route, &mut obligations);
         if !self.policy.forward_credential {
-            obligations.strip_credentials(headers, &self.policy.carriers);
+            obligations.strip_credentials(head.headers, &self.policy.carriers);
         }
-        if let Some(bounds) = &route.bounds {
-            bounds::check_head(bounds, &rights, &head, &self.policy.vocabulary)?;
-        }
-        if !route.reads_body() {
-            return Ok(Headers::Release(obligations));
-        }
-        head.check_body_is_json()?;
-        Ok(Headers::NeedsBody(found.index, principal, obligations))
+        Ok(match route.reads_body() {
+            true => Headers::NeedsBody(found.index, principal, obligations),
+            false => Headers::Release(obligations),
+        })
     }
 
     /// Lets a request through that nobody is asked a credential for.
@@ -204,7 +215,9 @@ impl Engine {
         record: &mut Record,
         moment: &Moment<'_>,
     ) -> Result<Option<(u16, Vec<u8>)>, Denial> {
-        let body = request::read_object(body)?;
+        // Only a mint request holds lists that are read.
+        let arrays = if route.mint.is_some() { Arrays::Kept } else { Arrays::Emptied };
+        let body = request::read_object(body, arrays)?;
         // A body may take its time: what held at the headers must still hold now.
         let rights = Rights::of(&self.policy, principal, moment.now)?;
         if let Some(bounds) = &route.bounds {

@@ -3,7 +3,7 @@
 //! Nothing is repaired. A path that two readers could read differently, a header that must stand once and does not, a
 //! body that is not plain JSON: each is refused, because the upstream may be the other reader.
 
-use crate::json::{Fault, Json, JsonError};
+use crate::json::{Arrays, Fault, Json, JsonError, Limits};
 use crate::policy::{decode_escapes, escaped_byte};
 use crate::reason::Reason;
 
@@ -13,7 +13,7 @@ use super::verdict::Denial;
 /// The beginning of every header that only we may set.
 pub const OWN_HEADER_PREFIX: &str = "x-callbound-";
 
-/// Most values a body may hold: a megabyte of small ones would take thirty in memory.
+/// Most values of a body that are kept: a megabyte of small ones would take thirty in memory.
 const MAX_BODY_VALUES: usize = 20_000;
 
 /// Longest path with query that is read, in bytes.
@@ -170,14 +170,16 @@ fn has_canonical_escapes(path: &str) -> bool {
 }
 
 /// Reads a body that must be one JSON object.
-pub(super) fn read_object(body: &[u8]) -> Result<Json<'_>, Denial> {
+pub(super) fn read_object(body: &[u8], arrays: Arrays) -> Result<Json<'_>, Denial> {
     if body.is_empty() {
         return Err(Reason::BodyMissing.into());
     }
-    match Json::parse_up_to(body, MAX_BODY_VALUES) {
+    let limits = Limits { values: MAX_BODY_VALUES, arrays, prototypes: false };
+    match Json::parse_within(body, limits) {
         Ok(json) if json.members().is_some() => Ok(json),
         Err(JsonError { fault: Fault::DuplicateMember, .. }) => Err(Reason::BodyDuplicate.into()),
         Err(JsonError { fault: Fault::TooManyValues, .. }) => Err(Reason::BodyTooLarge.into()),
+        Err(JsonError { fault: Fault::Prototype, .. }) => Err(Reason::MemberAmbiguous.into()),
         _ => Err(Reason::BodyMalformed.into()),
     }
 }
