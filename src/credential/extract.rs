@@ -118,16 +118,22 @@ fn is_stray(name: &[u8], value: &[u8], prefixes: &[String]) -> bool {
     }
 }
 
+/// Characters behind a prefix from which on a text may be a secret.
+const SHORTEST_SECRET: usize = 16;
+
+/// The shortest prefix and the shortest secret: most headers are shorter, and need no second look.
+const SHORTEST_STRAY: usize = 3 + SHORTEST_SECRET;
+
 /// Tells whether a header's value or a query holds what is written like one of our credentials.
 pub fn holds_credential(value: &[u8], prefixes: &[String]) -> bool {
     let is_separator = |byte: &u8| matches!(byte, b' ' | b'=' | b'&' | b',' | b';' | b'"' | b'\'' | b':');
-    value.split(is_separator).any(|part| is_credential_like(part, prefixes))
+    value.len() >= SHORTEST_STRAY && value.split(is_separator).any(|part| is_credential_like(part, prefixes))
 }
 
 /// A prefix of ours, and enough behind it to be a secret: short words that begin alike are not one.
 fn is_credential_like(part: &[u8], prefixes: &[String]) -> bool {
     let is_written_so = |rest: &[u8]| {
-        rest.len() >= 16
+        rest.len() >= SHORTEST_SECRET
             && rest.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
     };
     prefixes.iter().any(|prefix| part.strip_prefix(prefix.as_bytes()).is_some_and(is_written_so))

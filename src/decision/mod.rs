@@ -20,6 +20,7 @@ use crate::reason::Reason;
 pub use answer::Answer;
 pub use authenticate::Principal;
 pub use mint::{MintRequest, mint};
+use request::RequestId;
 pub use request::{Head, OWN_HEADER_PREFIX};
 pub use rights::{Demands, Rights};
 pub use verdict::{Denial, Effect, Obligations, Outcome, Record, Verdict, is_reserved};
@@ -131,12 +132,13 @@ impl Engine {
         record: &mut Record,
         moment: &Moment<'_>,
     ) -> Result<Headers, Denial> {
-        record.request_id = request::request_id(headers, &self.policy.prefixes, moment);
+        let request_id = RequestId::of(headers, &self.policy.prefixes, moment);
+        record.request_id = request_id.text.clone();
         let head = Head::read(headers)?;
         head.check_upgrade()?;
         let mut obligations = Obligations::strip(headers);
-        if !head.has_request_id(&self.policy.prefixes) {
-            obligations.set("x-request-id", record.request_id.clone());
+        if request_id.is_new {
+            obligations.set("x-request-id", request_id.text);
         }
         let Some(found) = self.policy.routes.find(head.method, head.path) else {
             return match self.policy.unmatched {

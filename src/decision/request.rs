@@ -80,10 +80,6 @@ impl<'a> Head<'a> {
         }
     }
 
-    pub(super) fn has_request_id(&self, prefixes: &[String]) -> bool {
-        usable_request_id(self.headers, prefixes).is_some()
-    }
-
     /// Refuses a parameter by which frameworks replace the method that was judged.
     pub(super) fn check_method_override(&self) -> Result<(), Denial> {
         if self.query_names().any(|name| name == "_method") {
@@ -184,17 +180,21 @@ pub(super) fn read_object(body: &[u8], arrays: Arrays) -> Result<Json<'_>, Denia
     }
 }
 
-/// The request's own id when it has one fit for logs, or a new one.
-pub(super) fn request_id(
-    headers: &[(&[u8], &[u8])],
-    prefixes: &[String],
-    moment: &Moment<'_>,
-) -> Option<String> {
-    if let Some(id) = usable_request_id(headers, prefixes) {
-        return Some(id.to_owned());
+/// What a request is called in logs, in its answer and at the upstream.
+pub(super) struct RequestId {
+    pub(super) text: Option<String>,
+    /// Whether it was made here, because the request brought none.
+    pub(super) is_new: bool,
+}
+
+impl RequestId {
+    pub(super) fn of(headers: &[(&[u8], &[u8])], prefixes: &[String], moment: &Moment<'_>) -> Self {
+        if let Some(id) = usable_request_id(headers, prefixes) {
+            return Self { text: Some(id.to_owned()), is_new: false };
+        }
+        let mut bytes = [0; 16];
+        Self { text: (moment.random)(&mut bytes).then(|| hex(&bytes)), is_new: true }
     }
-    let mut bytes = [0; 16];
-    (moment.random)(&mut bytes).then(|| hex(&bytes))
 }
 
 /// An id fit for logs and answers: plain, and not a credential that somebody put in its place.

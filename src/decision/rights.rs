@@ -221,13 +221,20 @@ impl<'a> Rights<'a> {
         };
         obligations.set("x-callbound-teams", Some(teams));
         obligations.set("x-callbound-token", self.token.map(|token| token.jti.as_str()));
-        obligations.set("x-callbound-scopes", Some(self.scopes().join(" ")));
+        obligations.set("x-callbound-scopes", Some(self.scopes()));
     }
 
-    /// The scopes held at every level.
-    pub fn scopes(&self) -> Vec<&'a str> {
+    /// The scopes held at every level, separated by blanks.
+    fn scopes(&self) -> String {
         let narrowest = self.token.map_or(&self.key.scopes, |token| &token.scopes);
-        narrowest.iter().map(String::as_str).filter(|scope| self.has_scope(scope)).collect()
+        let mut text = String::with_capacity(64);
+        for scope in narrowest.iter().filter(|scope| self.has_scope(scope)) {
+            if !text.is_empty() {
+                text.push(' ');
+            }
+            text.push_str(scope);
+        }
+        text
     }
 
     /// The party the key belongs to, as a token's `team` or `user` claim.

@@ -88,38 +88,41 @@ fn route_id(policy: &Policy, route: Option<usize>) -> &str {
     route.and_then(|index| policy.routes.get(index)).map_or("none", |route| &route.id)
 }
 
-/// The fields of a decision in fixed order, absent ones left out.
-fn fields<'a>(policy: &'a Policy, record: &'a Record) -> impl Iterator<Item = (&'static str, &'a str)> {
-    let denial = record.denial.as_ref();
-    [
-        ("decision", Some(record.outcome.as_str())),
-        ("reason", denial.map(|denial| denial.reason.as_str())),
-        ("route", Some(route_id(policy, record.route))),
-        ("field", denial.and_then(|denial| denial.field.as_deref())),
-        ("key", record.key.as_deref()),
-        ("team", record.team.as_deref()),
-        ("token", record.token.as_deref()),
-        ("minted", record.minted.as_deref()),
-        ("request_id", record.request_id.as_deref()),
-    ]
-    .into_iter()
-    .filter_map(|(name, value)| Some((name, value?)))
-}
-
-fn line(policy: &Policy, record: &Record) -> String {
-    let fields: Vec<String> =
-        fields(policy, record).map(|(name, value)| format!("{name}={}", plain(value))).collect();
-    fields.join(" ")
-}
-
 /// One word per field, for an access log.
 fn summary(policy: &Policy, record: &Record) -> String {
-    let shown = |name: &str| name != "request_id" && name != "field";
-    let fields = fields(policy, record).filter(|(name, _)| shown(name));
-    fields.map(|(name, value)| format!("{name}={}", plain(value))).collect::<Vec<_>>().join(" ")
+    let denial = record.denial.as_ref();
+    let mut text = String::with_capacity(160);
+    field(&mut text, "decision", Some(record.outcome.as_str()));
+    field(&mut text, "reason", denial.map(|denial| denial.reason.as_str()));
+    field(&mut text, "route", Some(route_id(policy, record.route)));
+    field(&mut text, "key", record.key.as_deref());
+    field(&mut text, "team", record.team.as_deref());
+    field(&mut text, "token", record.token.as_deref());
+    field(&mut text, "minted", record.minted.as_deref());
+    text
 }
 
-/// A member's name comes from the client: nothing in it may look like another field or another line.
-fn plain(value: &str) -> String {
-    value.chars().map(|c| if c.is_ascii_graphic() && c != '=' && c != '"' { c } else { '_' }).collect()
+/// The same for the log, which has no columns of its own for the rest.
+fn line(policy: &Policy, record: &Record) -> String {
+    let mut text = summary(policy, record);
+    field(&mut text, "field", record.denial.as_ref().and_then(|denial| denial.field.as_deref()));
+    field(&mut text, "request_id", record.request_id.as_deref());
+    text
+}
+
+/// Adds a field that has a value. A member's name comes from the client: nothing in a value may look like another
+/// field or another line.
+fn field(text: &mut String, name: &str, value: Option<&str>) {
+    let Some(value) = value else { return };
+    if !text.is_empty() {
+        text.push(' ');
+    }
+    text.push_str(name);
+    text.push('=');
+    let is_plain = |c: char| c.is_ascii_graphic() && c != '=' && c != '"';
+    if value.chars().all(is_plain) {
+        text.push_str(value);
+    } else {
+        text.extend(value.chars().map(|c| if is_plain(c) { c } else { '_' }));
+    }
 }
