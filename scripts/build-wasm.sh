@@ -8,6 +8,10 @@ cd "$(dirname "$0")/.."
 # shellcheck disable=SC1091 # written by setup
 . .tools/wasm.env
 
+# Panic messages name files: the same bytes wherever it is built, and nothing of the builder's folders in them.
+cargo_home=${CARGO_HOME:-$HOME/.cargo}
+export RUSTFLAGS="${RUSTFLAGS:-} --remap-path-prefix=$cargo_home/registry/src=deps --remap-path-prefix=$PWD=callbound"
+
 target=${CARGO_TARGET_DIR:-target}
 # A toolchain that builds the standard library too keeps its own folder: its artefacts fit no other.
 [ -z "${CALLBOUND_BUILD_STD:-}" ] || target=$target/build-std
