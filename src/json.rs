@@ -69,6 +69,10 @@ pub struct Limits {
     pub prototypes: bool,
 }
 
+impl Limits {
+    const NONE: Self = Self { values: usize::MAX, arrays: Arrays::Kept, prototypes: true };
+}
+
 /// What becomes of arrays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arrays {
@@ -104,7 +108,7 @@ impl<'a> Json<'a> {
     ///
     /// [`JsonError`] for anything but exactly one value with unique members and at most 128 levels.
     pub fn parse(text: &'a [u8]) -> Result<Self, JsonError> {
-        Self::parse_within(text, Limits { values: usize::MAX, arrays: Arrays::Kept, prototypes: true })
+        Self::parse_within(text, Limits::NONE)
     }
 
     /// Reads one JSON text within limits, which bound the memory it takes.
@@ -217,7 +221,7 @@ impl Serialize for Json<'_> {
 
 impl<'de> Deserialize<'de> for Json<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let limits = Limits { values: usize::MAX, arrays: Arrays::Kept, prototypes: true };
+        let limits = Limits::NONE;
         Seed { left: &Cell::new(limits.values), limits }.deserialize(deserializer)
     }
 }

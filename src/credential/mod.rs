@@ -12,7 +12,7 @@ mod keyring;
 mod rsa;
 mod spki;
 
-pub use api_key::{Alphabet, Digest, KeyShape, digest};
+pub use api_key::{Alphabet, Digest, KeyShape, digest, hex};
 pub use cache::VerificationCache;
 pub use claims::{Claims, VerifiedToken};
 pub use extract::{Carrier, CredentialError, MAX_CREDENTIAL_BYTES, extract, holds_credential};

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::credential::{Claims, TokenError};
+use crate::credential::{Claims, TokenError, hex};
 use crate::json::Json;
 use crate::number::Number;
 use crate::policy::{MintRule, Policy, SizedList};
@@ -10,7 +10,6 @@ use crate::reason::Reason;
 
 use super::Moment;
 use super::bounds::{read_number, shown};
-use super::request::hex;
 use super::rights::{Demands, Rights};
 use super::verdict::Denial;
 

@@ -3,6 +3,7 @@
 //! Nothing is repaired. A path that two readers could read differently, a header that must stand once and does not, a
 //! body that is not plain JSON: each is refused, because the upstream may be the other reader.
 
+use crate::credential::hex;
 use crate::json::{Arrays, Fault, Json, JsonError, Limits};
 use crate::policy::{decode_escapes, escaped_byte};
 use crate::reason::Reason;
@@ -205,11 +206,6 @@ fn usable_request_id<'a>(headers: &[(&'a [u8], &'a [u8])], prefixes: &[String]) 
     let id = std::str::from_utf8(id).ok()?;
     let is_credential = prefixes.iter().any(|prefix| id.starts_with(prefix.as_str()));
     ((1..=128).contains(&id.len()) && id.as_bytes().iter().all(fits) && !is_credential).then_some(id)
-}
-
-/// Lower-case hex.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -33,10 +33,7 @@ pub fn compile(text: &[u8], secrets: &Secrets<'_>) -> Result<Policy, ConfigError
     let mut problems = Problems::default();
     document.check_sections(&mut problems);
     let mut warnings = Vec::new();
-    let _: Option<Host> = document.section("host", &mut problems);
-    if document.0.get("host").is_none() {
-        problems.add("host", "missing; name the gateway: `envoy`");
-    }
+    let _: Option<Host> = document.required("host", "name the gateway: `envoy`", &mut problems);
     let platform = platform::platform(&document, &mut problems, &mut warnings);
     let credentials = platform::credentials(&document, &mut problems);
     let families = keyring::families(&document, secrets, &mut problems, &mut warnings);
@@ -51,8 +48,8 @@ pub fn compile(text: &[u8], secrets: &Secrets<'_>) -> Result<Policy, ConfigError
         warnings.push("api_keys: there are none, so every protected route refuses everybody".into());
     }
     let tree = parties.take_tree();
-    if tree.longest_reachable() > 4_096 {
-        let bytes = tree.longest_reachable();
+    let bytes = tree.longest_reachable();
+    if bytes > 4_096 {
         warnings.push(format!("teams: one key reaches so many that `x-callbound-teams` takes {bytes} bytes"));
     }
     problems.into_result()?;
@@ -118,6 +115,19 @@ impl<'a> Document<'a> {
     /// Reads a section, when it is there.
     fn section<'j, T: Deserialize<'j>>(&'j self, name: &str, problems: &mut Problems) -> Option<T> {
         section(self.0.get(name)?, name, problems)
+    }
+
+    /// Reads a section that must be there; `hint` says what to write.
+    fn required<'j, T: Deserialize<'j>>(
+        &'j self,
+        name: &str,
+        hint: &str,
+        problems: &mut Problems,
+    ) -> Option<T> {
+        if self.0.get(name).is_none() {
+            problems.add(name, format!("missing; {hint}"));
+        }
+        self.section(name, problems)
     }
 
     /// Reads the elements of a section one by one, each with its path.

@@ -3,7 +3,7 @@
 use std::io::Read as _;
 
 use base64ct::{Base64UrlUnpadded, Encoding as _};
-use callbound::credential::digest;
+use callbound::credential::{digest, hex};
 use clap::Args;
 
 /// Arguments of `gen-key`.
@@ -49,10 +49,6 @@ pub fn fill(bytes: &mut [u8]) -> Result<(), String> {
 /// The lower-case hex of a key's digest.
 pub fn hash(key: &str) -> String {
     hex(&digest(key))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// `gen-key`: the key itself on standard output, the policy entry on standard error, so that a pipe gets only the key.

@@ -48,10 +48,8 @@ pub(super) struct Credentials {
 }
 
 pub(super) fn credentials(document: &Document<'_>, problems: &mut Problems) -> Option<Credentials> {
-    if document.0.get("credentials").is_none() {
-        problems.add("credentials", "missing; say how API keys are written and where credentials stand");
-    }
-    let config: CredentialsConfig = document.section("credentials", problems)?;
+    let hint = "say how API keys are written and where credentials stand";
+    let config: CredentialsConfig = document.required("credentials", hint, problems)?;
     let shapes = config.api_keys.iter().enumerate().map(|(index, shape)| {
         let path = format!("credentials.api_keys[{index}]");
         if shape.length.min < 16 || shape.length.max < shape.length.min || shape.length.max > 512 {
@@ -116,10 +114,8 @@ pub(super) fn hold_seconds(document: &Document<'_>, problems: &mut Problems) -> 
 }
 
 pub(super) fn refusals(document: &Document<'_>, problems: &mut Problems) -> Option<Refusals> {
-    if document.0.get("refusals").is_none() {
-        problems.add("refusals", "missing; say at least `realm` and `envelope`");
-    }
-    let config: RefusalsConfig = document.section("refusals", problems)?;
+    let config: RefusalsConfig =
+        document.required("refusals", "say at least `realm` and `envelope`", problems)?;
     let is_quotable = |text: &str| {
         !text.is_empty()
             && text
