@@ -12,6 +12,7 @@ use std::fmt;
 
 use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
+use serde_json::Number;
 
 pub use read::ReadError;
 
@@ -24,8 +25,8 @@ pub enum Json<'a> {
     Bool(bool),
     /// A whole number that is not negative.
     Unsigned(u64),
-    /// Any other number. Its value is not kept: nothing is ever decided by it.
-    OtherNumber,
+    /// Any other number; nothing is ever decided by its value.
+    OtherNumber(Number),
     /// A string, borrowed unless it was escaped.
     String(Cow<'a, str>),
     /// An array.
@@ -158,7 +159,7 @@ impl<'a> Json<'a> {
             Self::Null => Json::Null,
             Self::Bool(value) => Json::Bool(value),
             Self::Unsigned(value) => Json::Unsigned(value),
-            Self::OtherNumber => Json::OtherNumber,
+            Self::OtherNumber(number) => Json::OtherNumber(number),
             Self::String(text) => Json::String(Cow::Owned(text.into_owned())),
             Self::Array(items) => Json::Array(items.into_iter().map(Json::into_owned).collect()),
             Self::Object(members) => Json::Object(
@@ -189,7 +190,7 @@ impl fmt::Debug for Json<'_> {
         f.write_str(match self {
             Self::Null => "null",
             Self::Bool(_) => "bool",
-            Self::Unsigned(_) | Self::OtherNumber => "number",
+            Self::Unsigned(_) | Self::OtherNumber(_) => "number",
             Self::String(_) => "string",
             Self::Array(_) => "array",
             Self::Object(_) => "object",
@@ -203,7 +204,7 @@ impl Serialize for Json<'_> {
             Self::Null => serializer.serialize_unit(),
             Self::Bool(value) => serializer.serialize_bool(*value),
             Self::Unsigned(value) => serializer.serialize_u64(*value),
-            Self::OtherNumber => serializer.serialize_unit(),
+            Self::OtherNumber(number) => number.serialize(serializer),
             Self::String(text) => serializer.serialize_str(text),
             Self::Array(items) => {
                 let mut seq = serializer.serialize_seq(Some(items.len()))?;
@@ -263,11 +264,11 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 
     fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
-        Ok(u64::try_from(value).map_or(Json::OtherNumber, Json::Unsigned))
+        Ok(u64::try_from(value).map_or_else(|_| Json::OtherNumber(value.into()), Json::Unsigned))
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
-        Ok(Json::OtherNumber)
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Self::Value, E> {
+        Number::from_f64(value).map(Json::OtherNumber).ok_or_else(|| E::custom("not a number"))
     }
 
     fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {

@@ -30,7 +30,7 @@
 //!   └ decision    one request in, one decision out; minting; the answers
 //!       └ policy      what may be done: the document, its compiler, teams, routes
 //!           └ credential  who is asking: extraction, API keys, tokens, the keyring
-//!               └ json, number, reason   strict JSON, phone numbers, why a request is refused
+//!               └ json, number, reason, uri   strict JSON, phone numbers, why a request is refused, queries
 //! ```
 
 pub mod credential;
@@ -39,6 +39,7 @@ pub mod json;
 pub mod number;
 pub mod policy;
 pub mod reason;
+pub mod uri;
 
 #[cfg(target_arch = "wasm32")]
 mod filter;

@@ -48,6 +48,8 @@ reasons! {
     RequestMalformed = "request_malformed", 400, "the request is malformed";
     /// An upgrade on a route that is not for upgrades.
     UpgradeRefused = "upgrade_refused", 400, "this route cannot be upgraded";
+    /// A route that is for upgrades only.
+    UpgradeRequired = "upgrade_required", 426, "this route is a WebSocket handshake";
     /// No credential where the policy looks for one.
     CredentialMissing = "credential_missing", 401, "a valid credential is required";
     /// More than one credential.
@@ -140,10 +142,34 @@ reasons! {
     NumberEmergency = "number_emergency", 403, "emergency numbers cannot be reached here";
     /// A premium-rate destination nobody named.
     ToPremium = "to_premium", 403, "this destination must be allowed explicitly";
+    /// A value outside the token's bounds.
+    BoundDenied = "bound_denied", 403, "a value is outside the bounds of this credential";
+    /// A value outside the ceiling of the key or of a team above it.
+    BoundCeiling = "bound_ceiling", 403, "a value is outside the bounds of this credential";
+    /// A value the platform does not have.
+    BoundUnknown = "bound_unknown", 403, "a value is not one of those there are";
+    /// A value is bounded and this request does not say it.
+    BoundUnreadable = "bound_unreadable", 403, "a bounded credential must say this value here";
+    /// No such endpoint, or one out of reach.
+    EndpointUnknown = "endpoint_unknown", 400, "there is no such endpoint";
+    /// An endpoint that cannot be used so.
+    EndpointIncapable = "endpoint_incapable", 400, "this endpoint is not capable of this";
+    /// An endpoint that takes no new sessions.
+    EndpointArchived = "endpoint_archived", 409, "this endpoint takes no new sessions";
+    /// The page is not one the endpoint may be called from.
+    EndpointOrigin = "endpoint_origin", 403, "this endpoint cannot be reached from here";
+    /// The address is not one the endpoint may be called from.
+    EndpointAddress = "endpoint_address", 403, "this endpoint cannot be reached from here";
     /// A list of the mint request is empty or too long.
     MintListSize = "mint_list_size", 400, "a list has too few or too many entries";
     /// The lifetime asked for is outside its range.
     MintTtl = "mint_ttl", 400, "the lifetime is outside its range";
+    /// The longest session asked for is outside its range.
+    MintSession = "mint_session", 400, "the longest session is outside its range";
+    /// The metadata is not an object, or too large.
+    MintMetadata = "mint_metadata", 400, "the metadata must be a small object";
+    /// A text that cannot be a value of the bound.
+    MintValue = "mint_value", 400, "a value is malformed";
     /// A scope the minting key does not hold.
     MintScopeNotHeld = "mint_scope_not_held", 403, "a scope is not held by this credential";
     /// A scope no token may carry.
@@ -152,6 +178,8 @@ reasons! {
     MintTooLong = "mint_too_long", 400, "the token would be too long; ask for fewer values";
     /// Signing failed.
     MintUnavailable = "mint_unavailable", 503, "tokens cannot be minted at the moment";
+    /// An issuer's keys could not be fetched.
+    KeysUnavailable = "keys_unavailable", 503, "temporarily unavailable";
     /// The host gave no believable time.
     ClockUnset = "clock_unset", 503, "temporarily unavailable";
     /// The host cannot hold a request until its body is judged.

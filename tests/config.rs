@@ -108,7 +108,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "/platform/colour",
         "1",
-        "platform: unknown field `colour`, expected one of `features`, `scopes`, `premium_for_api_keys`",
+        "platform: unknown field `colour`, expected one of `features`, `requires`, `scopes`, `implies`, `bounds`, `premium_for_api_keys`",
     ),
     (
         "/platform/features",
@@ -331,7 +331,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "/api_keys/0/ceiling",
         r#"{"too": ["+15551234567"]}"#,
-        "api_keys[0].ceiling: unknown field `too`, expected `from` or `to`",
+        "api_keys[0].ceiling.too: neither `from`, `to` nor `session`, and not one of platform.bounds",
     ),
     ("/api_keys/0/expires_at", r#""tomorrow""#, "api_keys[0].expires_at: expected u64, found a string"),
     ("/api_keys/0/revoked", "null", "api_keys[0].revoked: expected a boolean, found null"),
@@ -394,7 +394,7 @@ const WRONG: &[(&str, &str, &str)] = &[
         "routes[1].match: `/v1/{*rest}`: Insertion failed due to conflict with previously registered route: /v1/{*other}",
     ),
     ("/routes/1/scopes", r#"["nope"]"#, "routes[1].scopes[0]: `nope` is not one of platform.scopes"),
-    ("/routes/1/feature", "null", "routes[1].feature: expected a string, found null"),
+    ("/routes/1/feature", "null", "routes[1].feature: expected a string, or a list of them, found null"),
     (
         "/routes/1/read_parent",
         "true",
@@ -414,15 +414,23 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "/routes/2/tenant",
         r#"{"path": "other"}"#,
-        "routes[2].tenant.path: every `match` needs the parameter `{other}`",
+        "routes[2].tenant: every `match` needs the parameter `{other}`",
     ),
-    ("/routes/2/tenant", r#"{"header": "x"}"#, "routes[2].tenant: expected one of `path`"),
+    (
+        "/routes/2/tenant",
+        r#"{"body": "x"}"#,
+        "routes[2].tenant: `x` is not a JSON pointer, as in `/from_number`",
+    ),
     (
         "/routes/0/accept",
         r#"["api_key", "ct"]"#,
         r#"routes[0].mint: only API keys may mint: `accept` must be `["api_key"]`"#,
     ),
-    ("/routes/0/mint/family", r#""nope""#, "routes[0].mint.family: `nope` is not one of tokens"),
+    (
+        "/routes/0/mint/family",
+        r#""nope""#,
+        "routes[0].mint.family: `nope` is not one of the families of tokens minted here",
+    ),
     (
         "/routes/0/mint/reply/status",
         "302",
@@ -431,7 +439,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "/routes/0/mint/reply/body",
         r#"{"token": "$tokn"}"#,
-        "routes[0].mint.reply.body: `$tokn` is no value of this answer; there are `$token`, `$ttl`, `$expires_at`, `$issued_at`, `$from`, `$to`, `$scopes`, `$token_id`, `$key_id`",
+        "routes[0].mint.reply.body: `$tokn` is no value of this answer; there are `$token`, `$jwt`, `$ttl`, `$expires_at`, `$expires_at_iso`, `$issued_at`, `$issued_at_iso`, `$from`, `$to`, `$scopes`, `$session`, `$metadata`, `$token_id`, `$key_id`",
     ),
     ("/routes/0/mint/request/from/max", "0", "routes[0].mint.request.from.max: expected 1 to 1000 entries"),
     (
@@ -443,7 +451,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "/refusals/envelope",
         r#""$nope""#,
-        "refusals.envelope: `$nope` is no value of this answer; there are `$code`, `$message`, `$fields`, `$request_id`",
+        "refusals.envelope: `$nope` is no value of this answer; there are `$code`, `$message`, `$fields`, `$field`, `$loc`, `$request_id`",
     ),
     ("/refusals/codes", r#"{"200": "x"}"#, "refusals.codes.200: expected a status from 400 to 599"),
     (
@@ -491,7 +499,10 @@ fn a_missing_member_is_named() {
         ("/routes/1/accept", "routes[1]: missing field `accept`"),
         ("/routes/1/match", "routes[1]: missing field `match`"),
         ("/routes/1/id", "routes[1]: missing field `id`"),
-        ("/routes/1/bounds/to", "routes[1].bounds: missing field `to`"),
+        (
+            "/routes/1/bounds/to",
+            "routes[1].bounds: missing `to`: a call has a caller and a destination (`\"members\": []` where it cannot be read)",
+        ),
         ("/api_keys/0/team", "api_keys[0]: a key belongs to exactly one `team` or `user`"),
         ("/api_keys/0/scopes", "api_keys[0]: missing field `scopes`"),
         ("/keyring/0/secret", "keyring[0]: expected one of `secret` and `jwk`"),

@@ -16,6 +16,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use support::gateway::Pieces;
 
 type Story = fn(&Pieces) -> Result<(), String>;
+type LongStory = fn() -> Result<Completion, Failed>;
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
@@ -27,13 +28,6 @@ fn main() -> ExitCode {
         })
     };
     let mut trials: Vec<Trial> = stories::ALL.iter().map(|(name, story)| on_envoy(name, *story)).collect();
-    trials.push(Trial::ignorable_test(
-        "a_page_of_another_origin_calls_with_a_token_and_reads_a_refusal",
-        stories::browser::page_reads_a_refusal,
-    ));
-    trials.push(Trial::ignorable_test(
-        "the_gateway_in_containers_does_the_same",
-        stories::containers::gateway_in_containers,
-    ));
+    trials.extend(stories::WITH_MORE.iter().map(|(name, story)| Trial::ignorable_test(*name, story)));
     libtest_mimic::run(&arguments, trials).exit_code()
 }

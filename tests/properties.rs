@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use callbound::decision::{Effect, Engine, Moment, Step, Verdict, no_host};
+use callbound::decision::{Effect, Engine, Moment, Step, Verdict, no_host, no_peer};
 use callbound::policy::{Secrets, compile};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -195,7 +195,7 @@ fn judge(engine: &Engine, headers: &Pairs, body: &[u8]) -> Verdict {
         bytes.fill(7);
         true
     };
-    let moment = Moment { now: NOW, random: &random, host_verify: &no_host };
+    let moment = Moment { now: NOW, random: &random, host_verify: &no_host, peer: &no_peer };
     let pairs: Vec<(&[u8], &[u8])> =
         headers.iter().map(|(name, value)| (name.as_slice(), value.as_slice())).collect();
     match engine.begin(&pairs, false, &moment) {

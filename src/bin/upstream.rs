@@ -1,9 +1,14 @@
 //! `callbound-upstream`: a platform that stands behind the gateway in the demo, the containers and the tests. It answers
-//! every request with 200 and remembers what it received, so that "the upstream saw nothing" is a thing one can look up.
+//! every request with 200, takes every WebSocket, and remembers what it received, so that "the upstream saw nothing" is a
+//! thing one can look up.
 //!
-//! Reserved paths, on the same port: `GET /__records` (what came, oldest first), `DELETE /__records` (forget),
-//! `GET /__stats` (requests begun and completed since the last forget), `PUT /__answer` with
-//! `{"status": 503, "delay_ms": 0}` (how to answer from now on), `DELETE /__answer` (as at the start).
+//! Reserved paths, on the same port: `GET /__records` (what came, oldest first; of a WebSocket also what it said, how long
+//! it lasted and how it ended), `DELETE /__records` (forget), `GET /__stats` (requests begun and completed and WebSockets
+//! begun since the last forget, WebSockets open now), `PUT /__answer` with `{"status": 503, "delay_ms": 0}` (how to answer
+//! from now on), `DELETE /__answer` (as at the start).
+
+#[path = "upstream/websocket.rs"]
+mod websocket;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -17,12 +22,14 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
 
 /// Records kept; the oldest go first.
 const MAX_RECORDS: usize = 1000;
@@ -93,7 +100,7 @@ async fn connection(stream: TcpStream, upstream: Arc<Upstream>) {
         async move { Ok::<_, Infallible>(upstream.serve(request).await) }
     });
     // A client that goes away in the middle is what some tests do on purpose; the record says `completed: false`.
-    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await;
 }
 
 /// How requests are answered.
@@ -111,24 +118,42 @@ struct Upstream {
 /// What is remembered.
 struct State {
     answer: Answer,
+    last_id: u64,
     begun: u64,
     completed: u64,
+    sessions: u64,
+    sessions_open: u64,
     records: VecDeque<Record>,
 }
 
 impl State {
     fn new(answer: Answer) -> State {
-        State { answer, begun: 0, completed: 0, records: VecDeque::new() }
+        State {
+            answer,
+            last_id: 0,
+            begun: 0,
+            completed: 0,
+            sessions: 0,
+            sessions_open: 0,
+            records: VecDeque::new(),
+        }
+    }
+
+    /// What is under way goes on under its own id, and is counted when it ends.
+    fn forget(&mut self) {
+        let State { answer, last_id, sessions_open, .. } = *self;
+        *self = State { last_id, sessions_open, ..State::new(answer) };
     }
 
     fn begin(&mut self, mut record: Record) -> u64 {
         self.begun += 1;
-        record.id = self.begun;
+        self.last_id += 1;
+        record.id = self.last_id;
         self.records.push_back(record);
         if self.records.len() > MAX_RECORDS {
             self.records.pop_front();
         }
-        self.begun
+        self.last_id
     }
 
     fn record(&mut self, id: u64) -> Option<&mut Record> {
@@ -147,6 +172,24 @@ struct Record {
     text: Vec<u8>,
     trailers: Vec<(String, String)>,
     completed: bool,
+    session: Option<Session>,
+}
+
+/// A request that became a WebSocket.
+struct Session {
+    begun: Instant,
+    texts: Vec<String>,
+    /// How many bytes more of them are kept.
+    room: usize,
+    /// How long it lasted, and how it ended.
+    ended: Option<(Duration, String)>,
+}
+
+impl Session {
+    fn json(&self) -> Value {
+        let (lasted, end) = self.ended.as_ref().map(|(lasted, end)| (lasted.as_millis(), end)).unzip();
+        json!({"open": self.ended.is_none(), "texts": self.texts, "lasted_ms": lasted, "end": end})
+    }
 }
 
 impl Record {
@@ -161,6 +204,7 @@ impl Record {
             text: Vec::new(),
             trailers: Vec::new(),
             completed: false,
+            session: None,
         }
     }
 
@@ -169,6 +213,15 @@ impl Record {
         self.length += data.len() as u64;
         let room = MAX_TEXT.saturating_sub(self.text.len());
         self.text.extend(data.iter().take(room));
+    }
+
+    fn heard(&mut self, text: &str) {
+        let Some(session) = &mut self.session else { return };
+        // Empty ones cost something, too.
+        if let Some(room) = session.room.checked_sub(text.len() + 1) {
+            session.room = room;
+            session.texts.push(text.to_owned());
+        }
     }
 
     fn json(&self) -> Value {
@@ -183,6 +236,7 @@ impl Record {
             "body_sha256": digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
             "body": String::from_utf8_lossy(&self.text),
             "completed": self.completed,
+            "session": self.session.as_ref().map(Session::json),
         })
     }
 }
@@ -199,19 +253,15 @@ impl Upstream {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn serve(&self, request: Request<Incoming>) -> Reply {
+    async fn serve(self: Arc<Self>, request: Request<Incoming>) -> Reply {
         let path = request.uri().path().to_owned();
         match (request.method(), path.as_str()) {
             (&Method::GET, "/__records") => reply(StatusCode::OK, &self.records()),
             (&Method::DELETE, "/__records") => {
-                let mut state = self.state();
-                *state = State::new(state.answer);
+                self.state().forget();
                 reply(StatusCode::OK, &json!({}))
             }
-            (&Method::GET, "/__stats") => {
-                let state = self.state();
-                reply(StatusCode::OK, &json!({"begun": state.begun, "completed": state.completed}))
-            }
+            (&Method::GET, "/__stats") => reply(StatusCode::OK, &self.stats()),
             (&Method::PUT, "/__answer") => self.set_answer(request.into_body()).await,
             (&Method::DELETE, "/__answer") => {
                 self.state().answer = self.first;
@@ -223,6 +273,16 @@ impl Upstream {
 
     fn records(&self) -> Value {
         self.state().records.iter().map(Record::json).collect()
+    }
+
+    fn stats(&self) -> Value {
+        let state = self.state();
+        json!({
+            "begun": state.begun,
+            "completed": state.completed,
+            "sessions": state.sessions,
+            "sessions_open": state.sessions_open,
+        })
     }
 
     async fn set_answer(&self, body: Incoming) -> Reply {
@@ -242,8 +302,9 @@ impl Upstream {
     }
 
     /// Any other path: remembered from the moment its headers are here, answered when its body has come.
-    async fn platform(&self, path: &str, request: Request<Incoming>) -> Reply {
+    async fn platform(self: Arc<Self>, path: &str, mut request: Request<Incoming>) -> Reply {
         let id = self.state().begin(Record::new(&request));
+        let (switching, upgrade) = (websocket::accept(&request), hyper::upgrade::on(&mut request));
         if !self.receive(id, request.into_body()).await {
             return reply(StatusCode::BAD_REQUEST, &json!({"error": "unfinished body"}));
         }
@@ -251,7 +312,37 @@ impl Upstream {
         if !answer.delay.is_zero() {
             tokio::time::sleep(answer.delay).await;
         }
+        if let Some(switching) = switching.filter(|_| answer.status.is_success()) {
+            self.begin_session(id);
+            tokio::spawn(self.session(id, upgrade));
+            return switching;
+        }
         reply(answer.status, &json!({"data": {"ok": answer.status.is_success(), "path": path}}))
+    }
+
+    fn begin_session(&self, id: u64) {
+        let mut state = self.state();
+        state.sessions += 1;
+        state.sessions_open += 1;
+        if let Some(record) = state.record(id) {
+            let begun = Instant::now();
+            record.session = Some(Session { begun, texts: Vec::new(), room: MAX_TEXT, ended: None });
+        }
+    }
+
+    /// A WebSocket, once it is answered, to its end.
+    async fn session(self: Arc<Self>, id: u64, upgrade: OnUpgrade) {
+        let heard = |text: &str| {
+            if let Some(record) = self.state().record(id) {
+                record.heard(text);
+            }
+        };
+        let end = websocket::serve(upgrade, heard).await;
+        let mut state = self.state();
+        state.sessions_open = state.sessions_open.saturating_sub(1);
+        if let Some(session) = state.record(id).and_then(|record| record.session.as_mut()) {
+            session.ended = Some((session.begun.elapsed(), end));
+        }
     }
 
     /// Reads the body to its end; `false` if it broke off.

@@ -1,21 +1,61 @@
-//! Finds exactly one credential among the headers, or says why there is none.
+//! Finds exactly one credential in a request, or says why there is none.
 //!
 //! Refuses to know what the credential means. Every place the policy names is looked at, because a request with two
 //! credentials is one whose reader chooses (RFC 6750 section 2: one method per request); places it does not name are
 //! looked at too, so that a credential in the wrong place never rides along to the upstream.
 
+use std::borrow::Cow;
 use std::fmt;
+
+use crate::uri::{Query, QueryError};
 
 /// The longest credential that is read, in bytes; refused at mint as at use.
 pub const MAX_CREDENTIAL_BYTES: usize = 7_500;
 
 /// A place where a credential may stand.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Carrier {
-    /// The header's name in lower case.
-    pub header: String,
-    /// The authentication scheme before the credential, matched without regard to case (RFC 9110 section 11.1).
-    pub scheme: Option<String>,
+pub enum Carrier {
+    /// A header.
+    Header {
+        /// Its name in lower case.
+        name: String,
+        /// The authentication scheme before the credential, matched without regard to case (RFC 9110 section 11.1).
+        scheme: Option<String>,
+    },
+    /// A query parameter: for clients that can set nothing else, such as a browser's WebSocket.
+    Query {
+        /// Its name.
+        name: String,
+    },
+}
+
+impl Carrier {
+    /// The name of the header, when it is one.
+    pub fn header(&self) -> Option<&str> {
+        match self {
+            Self::Header { name, .. } => Some(name),
+            Self::Query { .. } => None,
+        }
+    }
+
+    /// The name of the query parameter, when it is one.
+    pub fn parameter(&self) -> Option<&str> {
+        match self {
+            Self::Header { .. } => None,
+            Self::Query { name } => Some(name),
+        }
+    }
+}
+
+/// Where credentials stand.
+#[derive(Debug, Clone, Copy)]
+pub struct Carriers<'p> {
+    /// Where this request's must stand.
+    pub here: &'p [Carrier],
+    /// Where others stand; one here is one too many.
+    pub elsewhere: &'p [Carrier],
+    /// What every text begins with that is written like one of ours.
+    pub prefixes: &'p [String],
 }
 
 /// Why no credential was taken from a request.
@@ -29,6 +69,8 @@ pub enum CredentialError {
     Malformed,
     /// Another scheme than the policy's.
     Scheme,
+    /// The query cannot be read.
+    Query,
     /// Longer than [`MAX_CREDENTIAL_BYTES`].
     TooLong,
 }
@@ -40,6 +82,7 @@ impl fmt::Display for CredentialError {
             Self::Multiple => "more than one credential",
             Self::Malformed => "the credential is malformed",
             Self::Scheme => "the authentication scheme is not supported",
+            Self::Query => "the query is malformed",
             Self::TooLong => "the credential is too long",
         })
     }
@@ -49,37 +92,68 @@ impl std::error::Error for CredentialError {}
 
 /// Returns the one credential of a request.
 ///
-/// `headers` are all pairs as the host gave them, names in lower case; `prefixes` are those of every key shape and
-/// token family, by which a credential in a place of its own making is recognised.
+/// `headers` are all pairs as the host gave them, names in lower case.
 ///
 /// # Errors
 ///
-/// [`CredentialError`]; a header that is present but empty counts as present.
+/// [`CredentialError`]; a header or parameter that is present but empty counts as present.
 pub fn extract<'a>(
-    headers: impl Iterator<Item = (&'a [u8], &'a [u8])>,
-    carriers: &[Carrier],
-    prefixes: &[String],
-) -> Result<&'a str, CredentialError> {
-    let mut found = None;
-    let mut count = 0_usize;
-    let mut stray = false;
+    headers: &[(&'a [u8], &'a [u8])],
+    query: &Query<'_>,
+    carriers: Carriers<'_>,
+) -> Result<Cow<'a, str>, CredentialError> {
+    let named = |name: &[u8], list: &[Carrier]| {
+        list.iter().position(|carrier| carrier.header().is_some_and(|header| header.as_bytes() == name))
+    };
+    let (mut found, mut count, mut stray) = (None, 0_usize, false);
     for (name, value) in headers {
-        match carriers.iter().find(|c| c.header.as_bytes() == name) {
-            Some(carrier) => {
-                count += 1;
-                found = Some((carrier, value));
-            }
-            None => stray = stray || is_stray(name, value, prefixes),
+        if let Some(Carrier::Header { scheme, .. }) =
+            named(name, carriers.here).and_then(|index| carriers.here.get(index))
+        {
+            count += 1;
+            found = Some(Found::Header(scheme.as_deref(), value));
+        } else {
+            stray = stray
+                || named(name, carriers.elsewhere).is_some()
+                || (*name != b":path" && holds_credential(value, carriers.prefixes));
         }
     }
+    for parameter in carriers.here.iter().filter_map(Carrier::parameter) {
+        if let Some(value) = query.value(parameter).map_err(query_error)? {
+            count += 1;
+            found = Some(Found::Parameter(value));
+        }
+    }
+    stray = stray || is_in_query(query, carriers);
     match (found, count, stray) {
         (None, ..) => Err(CredentialError::Missing),
-        (Some((carrier, value)), 1, false) => read(carrier, value),
+        (Some(Found::Header(scheme, value)), 1, false) => read(scheme, value).map(Cow::Borrowed),
+        (Some(Found::Parameter(value)), 1, false) => check(&value).map(|()| Cow::Owned(value)),
         _ => Err(CredentialError::Multiple),
     }
 }
 
-fn read<'a>(carrier: &Carrier, value: &'a [u8]) -> Result<&'a str, CredentialError> {
+enum Found<'p, 'a> {
+    Header(Option<&'p str>, &'a [u8]),
+    Parameter(String),
+}
+
+fn query_error(error: QueryError) -> CredentialError {
+    match error {
+        QueryError::Ambiguous => CredentialError::Multiple,
+        QueryError::Malformed => CredentialError::Query,
+    }
+}
+
+/// Whether a parameter that carries no credential here holds one of ours.
+fn is_in_query(query: &Query<'_>, carriers: Carriers<'_>) -> bool {
+    let is_read = |part: &str| {
+        carriers.here.iter().filter_map(Carrier::parameter).any(|name| Query::is_called(part, name))
+    };
+    query.parameters().any(|part| !is_read(part) && holds_credential(part.as_bytes(), carriers.prefixes))
+}
+
+fn read<'a>(scheme: Option<&str>, value: &'a [u8]) -> Result<&'a str, CredentialError> {
     if value.len() > MAX_CREDENTIAL_BYTES + 64 {
         return Err(CredentialError::TooLong);
     }
@@ -87,7 +161,7 @@ fn read<'a>(carrier: &Carrier, value: &'a [u8]) -> Result<&'a str, CredentialErr
     if text.contains(',') {
         return Err(CredentialError::Multiple);
     }
-    let credential = match &carrier.scheme {
+    let credential = match scheme {
         None => text,
         Some(scheme) => {
             let (said, rest) = text.split_once(' ').unwrap_or((text, ""));
@@ -97,25 +171,18 @@ fn read<'a>(carrier: &Carrier, value: &'a [u8]) -> Result<&'a str, CredentialErr
             rest
         }
     };
+    check(credential)?;
+    Ok(credential)
+}
+
+fn check(credential: &str) -> Result<(), CredentialError> {
     if credential.len() > MAX_CREDENTIAL_BYTES {
         return Err(CredentialError::TooLong);
     }
     if credential.is_empty() || !credential.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(CredentialError::Malformed);
     }
-    Ok(credential)
-}
-
-/// Recognises one of our credentials in a place the policy does not name: behind a scheme or a name, in a list, as a
-/// WebSocket subprotocol, or in the query.
-fn is_stray(name: &[u8], value: &[u8], prefixes: &[String]) -> bool {
-    match name {
-        b":path" => value
-            .splitn(2, |&byte| byte == b'?')
-            .nth(1)
-            .is_some_and(|query| holds_credential(query, prefixes)),
-        _ => holds_credential(value, prefixes),
-    }
+    Ok(())
 }
 
 /// Characters behind a prefix from which on a text may be a secret.
@@ -145,11 +212,41 @@ mod tests {
 
     fn take(headers: &[(&str, &str)]) -> Result<String, CredentialError> {
         let carriers = [
-            Carrier { header: "authorization".into(), scheme: Some("Bearer".into()) },
-            Carrier { header: "x-api-key".into(), scheme: None },
+            Carrier::Header { name: "authorization".into(), scheme: Some("Bearer".into()) },
+            Carrier::Header { name: "x-api-key".into(), scheme: None },
         ];
-        let pairs = headers.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes()));
-        extract(pairs, &carriers, &["rdc_".into()]).map(str::to_owned)
+        take_from(headers, &carriers, &[])
+    }
+
+    fn take_from(
+        headers: &[(&str, &str)],
+        here: &[Carrier],
+        elsewhere: &[Carrier],
+    ) -> Result<String, CredentialError> {
+        let path = headers.iter().find_map(|(name, value)| (*name == ":path").then_some(*value));
+        let query = Query::new(path.and_then(|path| path.split_once('?')).map(|(_, query)| query));
+        let pairs: Vec<(&[u8], &[u8])> = headers.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes())).collect();
+        extract(&pairs, &query, Carriers { here, elsewhere, prefixes: &["rdc_".into()] }).map(Cow::into_owned)
+    }
+
+    #[test]
+    fn takes_the_one_of_the_query_where_it_may_stand_there() {
+        let here = [Carrier::Query { name: "api_key".into() }];
+        let elsewhere = [Carrier::Header { name: "x-api-key".into(), scheme: None }];
+        let take = |headers: &[(&str, &str)]| take_from(headers, &here, &elsewhere);
+        assert_eq!(
+            take(&[(":path", "/s?model=m&api_key=rdc%5F0123456789abcdef")]),
+            Ok("rdc_0123456789abcdef".into())
+        );
+        assert_eq!(take(&[(":path", "/s?model=m")]), Err(CredentialError::Missing));
+        assert_eq!(take(&[(":path", "/s?api_key=")]), Err(CredentialError::Malformed));
+        assert_eq!(take(&[(":path", "/s?api_key=a+b")]), Err(CredentialError::Malformed));
+        for path in
+            ["/s?api_key=x&api_key=x", "/s?api_key=x&API_KEY=y", "/s?api_key=x&t=rdc_0123456789abcdef"]
+        {
+            assert_eq!(take(&[(":path", path)]), Err(CredentialError::Multiple), "{path}");
+        }
+        assert_eq!(take(&[(":path", "/s?api_key=x"), ("x-api-key", "")]), Err(CredentialError::Multiple));
     }
 
     #[test]

@@ -36,6 +36,23 @@ pub struct Clock {
     pub ahead: u64,
 }
 
+impl Clock {
+    /// Checks a token's time against a longest lifetime in seconds.
+    pub(super) fn check(self, max: u64, token: &VerifiedToken, now: u64) -> Result<(), TokenError> {
+        if token.exp.saturating_sub(token.iat) > max {
+            return Err(TokenError::Lifetime);
+        }
+        let latest = now.saturating_add(self.ahead);
+        if token.iat > latest || token.nbf.is_some_and(|nbf| nbf > latest) {
+            return Err(TokenError::NotYetValid);
+        }
+        if token.exp.saturating_add(self.leeway) <= now {
+            return Err(TokenError::Expired);
+        }
+        Ok(())
+    }
+}
+
 /// Why a token was refused; nothing of the token is in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenError {
@@ -61,6 +78,8 @@ pub enum TokenError {
     NotYetValid,
     /// It claims to live longer than the family allows.
     Lifetime,
+    /// The issuer's keys are not known at present.
+    KeysUnavailable,
     /// No key of this family can sign.
     NoSigningKey,
     /// It would be longer than a credential may be.
@@ -81,6 +100,7 @@ impl fmt::Display for TokenError {
             Self::Expired => "the token has expired",
             Self::NotYetValid => "the token is not valid yet",
             Self::Lifetime => "the token's lifetime is longer than its family allows",
+            Self::KeysUnavailable => "the issuer's keys are not known at present",
             Self::NoSigningKey => "no key of this family can sign",
             Self::TooLong => "the token would be longer than a credential may be",
         })
@@ -124,6 +144,8 @@ pub struct Family {
     pub ttl: Ttl,
     /// The clock difference it forgives.
     pub clock: Clock,
+    /// Whether a token also counts without its prefix, as a plain JWT.
+    pub is_bare: bool,
     keys: Vec<FamilyKey>,
     signing: Option<usize>,
 }
@@ -147,9 +169,27 @@ impl Family {
             audience: audience.map(str::to_owned),
             ttl,
             clock,
+            is_bare: false,
             keys: Vec::new(),
             signing: None,
         }
+    }
+
+    /// Whether a text is written like a token of this family. A bare one is known by its JOSE header, which holds a
+    /// `kid` and the family's `typ`.
+    pub fn is_written_so(&self, credential: &str) -> bool {
+        let begins = |header: &str| credential.strip_prefix(header).is_some_and(|rest| rest.starts_with('.'));
+        credential.starts_with(self.prefix.as_str()) || (self.is_bare && self.headers().any(begins))
+    }
+
+    /// The JOSE headers of this family's tokens, encoded.
+    pub fn headers(&self) -> impl Iterator<Item = &str> {
+        self.keys.iter().map(|key| key.header.as_str())
+    }
+
+    /// The public keys as a JWK set's members (RFC 7517 section 5); a secret key has none.
+    pub fn public_keys(&self) -> impl Iterator<Item = Json<'static>> {
+        self.keys.iter().filter_map(|key| key.key.public_jwk(&key.kid))
     }
 
     /// Whether a key of this family can only be verified with the host's help.
@@ -183,7 +223,21 @@ impl Family {
         now: u64,
         host: &HostVerify<'_>,
     ) -> Result<VerifiedToken, TokenError> {
-        let compact = credential.strip_prefix(self.prefix.as_str()).ok_or(TokenError::Malformed)?;
+        let token = self.read(credential, host)?;
+        self.check_time(&token, now)?;
+        Ok(token)
+    }
+
+    /// Verifies a credential of this family, but for its time: to tell of a token, never to act for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Family::verify`].
+    pub fn read(&self, credential: &str, host: &HostVerify<'_>) -> Result<VerifiedToken, TokenError> {
+        let compact = match credential.strip_prefix(self.prefix.as_str()) {
+            None if self.is_bare => credential,
+            compact => compact.ok_or(TokenError::Malformed)?,
+        };
         let parts = Parts::split(compact)?;
         let signer = self.key_for(parts.header)?;
         let mut signature = [0; 512];
@@ -201,9 +255,7 @@ impl Family {
         if claims.aud.as_deref() != self.audience.as_deref() {
             return Err(TokenError::Audience);
         }
-        let token = VerifiedToken::from_claims(&signer.kid, claims).ok_or(TokenError::Claims)?;
-        self.check_time(&token, now)?;
-        Ok(token)
+        VerifiedToken::from_claims(&signer.kid, claims).ok_or(TokenError::Claims)
     }
 
     /// Checks a verified token's time; to be repeated at each use, cached or not.
@@ -213,17 +265,7 @@ impl Family {
     /// [`TokenError::Lifetime`], [`TokenError::NotYetValid`] or [`TokenError::Expired`] (`exp` itself is too late:
     /// RFC 7519 section 4.1.4).
     pub fn check_time(&self, token: &VerifiedToken, now: u64) -> Result<(), TokenError> {
-        if token.exp.saturating_sub(token.iat) > self.ttl.max {
-            return Err(TokenError::Lifetime);
-        }
-        let latest = now.saturating_add(self.clock.ahead);
-        if token.iat > latest || token.nbf.is_some_and(|nbf| nbf > latest) {
-            return Err(TokenError::NotYetValid);
-        }
-        if token.exp.saturating_add(self.clock.leeway) <= now {
-            return Err(TokenError::Expired);
-        }
-        Ok(())
+        self.clock.check(self.ttl.max, token, now)
     }
 
     /// Signs a token.
@@ -262,16 +304,16 @@ impl Family {
 }
 
 /// The three parts of the compact form (RFC 7515 section 3.1).
-struct Parts<'a> {
-    header: &'a str,
-    claims: &'a str,
-    signature: &'a str,
+pub(super) struct Parts<'a> {
+    pub(super) header: &'a str,
+    pub(super) claims: &'a str,
+    pub(super) signature: &'a str,
     /// Header and claims: what the signature is over.
-    signed: &'a str,
+    pub(super) signed: &'a str,
 }
 
 impl<'a> Parts<'a> {
-    fn split(compact: &'a str) -> Result<Self, TokenError> {
+    pub(super) fn split(compact: &'a str) -> Result<Self, TokenError> {
         let (signed, signature) = compact.rsplit_once('.').ok_or(TokenError::Malformed)?;
         let (header, claims) = signed.split_once('.').ok_or(TokenError::Malformed)?;
         let is_part = |part: &str| !part.is_empty() && !part.contains('.');

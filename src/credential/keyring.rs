@@ -12,6 +12,8 @@ use jwt_compact::{Algorithm as _, AlgorithmSignature as _};
 use serde::Deserialize;
 use sha2::Sha256;
 
+use crate::json::Json;
+
 use super::{rsa, spki};
 
 /// The signature algorithms a key may have; the key fixes it, never the token (RFC 8725 section 3.1).
@@ -216,6 +218,31 @@ impl Key {
             }
             Material::Rs256(key) => key.verify(message, signature, host),
         }
+    }
+
+    /// The public key as a JWK (RFC 7517, RFC 8037); `None` for a secret.
+    pub fn public_jwk(&self, kid: &str) -> Option<Json<'static>> {
+        let encode = |bytes: &[u8]| Json::String(Base64UrlUnpadded::encode_string(bytes).into());
+        let text = |text: &str| Json::String(text.to_owned().into());
+        let material = match &self.material {
+            Material::Hs256(_) => return None,
+            Material::EdDsa(pair) => {
+                vec![("kty", text("OKP")), ("crv", text("Ed25519")), ("x", encode(pair.verifying.as_bytes()))]
+            }
+            Material::Es256(pair) => {
+                let point = pair.verifying.to_encoded_point(false);
+                let (x, y) = (encode(point.x()?), encode(point.y()?));
+                vec![("kty", text("EC")), ("crv", text("P-256")), ("x", x), ("y", y)]
+            }
+            Material::Rs256(key) => {
+                let (n, e) = key.parts();
+                vec![("kty", text("RSA")), ("n", encode(n)), ("e", encode(e))]
+            }
+        };
+        let names = [("kid", text(kid)), ("alg", text(self.algorithm.name())), ("use", text("sig"))];
+        Some(Json::Object(
+            material.into_iter().chain(names).map(|(name, value)| (name.into(), value)).collect(),
+        ))
     }
 
     /// Signs `message`; `None` when the key can only verify.

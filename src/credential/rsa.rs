@@ -8,6 +8,7 @@ use super::spki;
 /// An RSA public key of 2048 to 4096 bits with the exponent 65537.
 pub(super) struct PublicKey {
     spki: Vec<u8>,
+    modulus: Vec<u8>,
     #[cfg(not(target_arch = "wasm32"))]
     software: jwt_compact::alg::RsaPublicKey,
 }
@@ -31,9 +32,15 @@ impl PublicKey {
         }
         Ok(Self {
             spki: spki::rsa(&modulus, &exponent),
+            modulus,
             #[cfg(not(target_arch = "wasm32"))]
             software: software::key(n, e)?,
         })
+    }
+
+    /// Modulus and exponent, big-endian.
+    pub(super) fn parts(&self) -> (&[u8], &[u8]) {
+        (&self.modulus, &[1, 0, 1])
     }
 
     pub(super) fn verify(&self, message: &[u8], signature: &[u8], host: &HostVerify<'_>) -> bool {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::json::Json;
-use crate::policy::Refusals;
+use crate::policy::{Refusals, Style};
 
 use super::verdict::Denial;
 
@@ -21,33 +21,64 @@ impl Answer {
     /// Words a refusal. Nothing of the request is in it but the name of a member and the request's id.
     pub(super) fn refusal(
         refusals: &Refusals,
+        style: &Style,
         denial: &Denial,
         scopes: &[String],
         request_id: Option<&str>,
     ) -> Self {
-        let status = refusals.status(denial.reason);
+        let status = style.status(denial.reason);
         let mut answer = Self { status, headers: common_headers(request_id), body: Vec::new() };
         if status == 401 || status == 403 {
             answer.headers.push(("www-authenticate", refusals.challenge(denial.reason, scopes)));
         }
-        let message = refusals.message(denial.reason);
-        answer.body = refusals.envelope.render(&|name| match name {
-            "code" => Some(Json::from(refusals.code(denial.reason))),
+        let message = style.message(denial.reason);
+        answer.body = style.envelope(status).render(&|name| match name {
+            "code" => Some(Json::from(style.code(denial.reason))),
             "message" => Some(Json::from(message)),
             "fields" => denial
                 .field
                 .as_ref()
                 .map(|field| Json::Object(vec![(Cow::Owned(field.clone()), Json::from(message))])),
+            "field" => denial.field.as_ref().map(|field| Json::String(Cow::Owned(field.clone()))),
+            "loc" => Some(location(denial)),
             "request_id" => request_id.map(|id| Json::String(Cow::Owned(id.to_owned()))),
             _ => None,
         });
         answer
     }
 
+    /// Answers with JSON that is for this client alone.
+    pub(super) fn json(body: Vec<u8>, request_id: Option<&str>) -> Self {
+        Self { status: 200, headers: common_headers(request_id), body }
+    }
+
+    /// Answers with a text that is the same for everybody until the policy changes.
+    pub(super) fn document(body: Vec<u8>, request_id: Option<&str>) -> Self {
+        let mut headers = common_headers(request_id);
+        headers.retain(|(name, _)| *name != "cache-control");
+        headers.push(("cache-control", "public, max-age=300".to_owned()));
+        Self { status: 200, headers, body }
+    }
+
     /// Answers a mint; `no-store` because the body is a credential (RFC 6749 section 5.1).
     pub(super) fn minted((status, body): (u16, Vec<u8>), request_id: Option<&str>) -> Self {
         Self { status, headers: common_headers(request_id), body }
     }
+}
+
+/// Where in the request the cause stands, as a list of names and places: `["body", "models", 3]`.
+fn location(denial: &Denial) -> Json<'static> {
+    let text = |text: &str| Json::String(Cow::Owned(text.to_owned()));
+    let mut steps = vec![text(denial.part)];
+    for name in denial.field.as_deref().into_iter().flat_map(|field| field.split('.')) {
+        match name.strip_suffix(']').and_then(|name| name.rsplit_once('[')) {
+            Some((list, index)) if let Ok(index) = index.parse::<u64>() => {
+                steps.extend([text(list), Json::from(index)]);
+            }
+            _ => steps.push(text(name)),
+        }
+    }
+    Json::Array(steps)
 }
 
 fn common_headers(request_id: Option<&str>) -> Vec<(&'static str, String)> {

@@ -1,12 +1,15 @@
 //! From the one credential to the principal it speaks for.
 
+use core::net::IpAddr;
 use std::rc::Rc;
 
 use crate::credential::{
-    CredentialError, Digest, Family, TokenError, VerificationCache, VerifiedToken, digest, extract,
+    Carriers, CredentialError, Issuer, KeySource, RemoteKeys, TokenError, VerificationCache, VerifiedToken,
+    digest, extract,
 };
-use crate::policy::{Accept, Policy};
+use crate::policy::{Accept, Policy, Route, TokenSource};
 use crate::reason::Reason;
+use crate::uri::Query;
 
 use super::Moment;
 use super::request::Head;
@@ -16,13 +19,13 @@ use super::verdict::{Denial, Record};
 pub enum Principal {
     /// An API key.
     Key {
-        /// Its digest, under which the policy knows it.
-        digest: Digest,
+        /// Its place in the policy.
+        index: usize,
     },
-    /// A client token and the key it was minted from.
+    /// A token and the key it was minted from, or stands for.
     Token {
-        /// Its family's place in the policy.
-        family: usize,
+        /// Who made it.
+        source: TokenSource,
         /// What its signature proved.
         token: Rc<VerifiedToken>,
     },
@@ -33,8 +36,68 @@ impl Principal {
         match (accept, self) {
             (Accept::Public, _) => true,
             (Accept::Credentials { api_key, .. }, Self::Key { .. }) => *api_key,
-            (Accept::Credentials { families, .. }, Self::Token { family, .. }) => families.contains(family),
+            (Accept::Credentials { tokens, .. }, Self::Token { source, .. }) => tokens.contains(source),
         }
+    }
+}
+
+/// What was learned under a policy: tokens that were verified, and the fetched keys of issuers.
+pub(super) struct Learned {
+    pub(super) cache: VerificationCache,
+    /// For every issuer of the policy; `None` when its keys stand there.
+    pub(super) remote: Vec<Option<RemoteKeys>>,
+}
+
+impl Learned {
+    pub(super) fn new(policy: &Policy, cache_bytes: usize) -> Self {
+        let remote = policy.issuers.iter().map(|issuer| match &issuer.keys {
+            KeySource::Inline(_) => None,
+            KeySource::Remote(remote) => Some(RemoteKeys::new(remote.clone())),
+        });
+        Self { cache: VerificationCache::new(cache_bytes), remote: remote.collect() }
+    }
+
+    /// Verifies a token, or remembers that it was; its time is checked at every use.
+    fn verify(
+        &self,
+        policy: &Policy,
+        source: TokenSource,
+        credential: &str,
+        moment: &Moment<'_>,
+    ) -> Result<Rc<VerifiedToken>, TokenError> {
+        // What an issuer's keys are may have changed since, so its tokens are verified each time they are shown.
+        let TokenSource::Family(index) = source else {
+            return self.verify_foreign(policy, source, credential, moment).map(Rc::new);
+        };
+        let family = policy.families.get(index).ok_or(TokenError::Type)?;
+        if let Some(token) = self.cache.get(credential) {
+            family.check_time(&token, moment.now)?;
+            return Ok(token);
+        }
+        let token = Rc::new(family.verify(credential, moment.now, moment.host_verify)?);
+        self.cache.put(credential, Rc::clone(&token));
+        Ok(token)
+    }
+
+    fn verify_foreign(
+        &self,
+        policy: &Policy,
+        source: TokenSource,
+        credential: &str,
+        moment: &Moment<'_>,
+    ) -> Result<VerifiedToken, TokenError> {
+        let TokenSource::Issuer(index) = source else { return Err(TokenError::Type) };
+        let issuer = policy.issuers.get(index).ok_or(TokenError::Issuer)?;
+        if let KeySource::Inline(keys) = &issuer.keys {
+            return issuer.verify(credential, keys, moment.now, moment.host_verify);
+        }
+        let remote = self.remote.get(index).and_then(Option::as_ref).ok_or(TokenError::KeysUnavailable)?;
+        let keys = remote.current(moment.now)?;
+        let verified = issuer.verify(credential, &keys, moment.now, moment.host_verify);
+        if matches!(verified, Err(TokenError::UnknownKid)) {
+            remote.want();
+        }
+        verified
     }
 }
 
@@ -43,48 +106,50 @@ const EARLIEST_NOW: u64 = 1_577_836_800;
 
 pub(super) fn authenticate(
     policy: &Policy,
-    cache: &VerificationCache,
+    learned: &Learned,
+    route: &Route,
     head: &Head<'_>,
+    query: &Query<'_>,
     moment: &Moment<'_>,
     record: &mut Record,
 ) -> Result<Principal, Denial> {
     if moment.now < EARLIEST_NOW {
         return Err(Reason::ClockUnset.into());
     }
-    let headers = head.headers.iter().copied();
-    let credential = extract(headers, &policy.carriers, &policy.prefixes).map_err(credential_reason)?;
-    if let Some((index, family)) = policy.family_of(credential) {
-        let token = verify(cache, family, credential, moment).map_err(token_reason)?;
+    let (here, elsewhere) = match &route.carriers {
+        Some(own) => (own.as_slice(), policy.carriers.as_slice()),
+        None => (policy.carriers.as_slice(), &[][..]),
+    };
+    let carriers = Carriers { here, elsewhere, prefixes: &policy.prefixes };
+    let credential = extract(head.headers, query, carriers).map_err(credential_reason)?;
+    if let Some(source) = source_of(policy, &credential) {
+        let token = learned.verify(policy, source, &credential, moment).map_err(token_reason)?;
         record.token = Some(token.jti.clone());
         record.key = Some(token.key_id.clone());
         record.team = token.team.clone().or_else(|| token.user.clone());
-        return Ok(Principal::Token { family: index, token });
+        return Ok(Principal::Token { source, token });
     }
-    if !policy.key_shapes.iter().any(|shape| shape.matches(credential)) {
+    if !policy.key_shapes.iter().any(|shape| shape.matches(&credential)) {
         return Err(Reason::CredentialMalformed.into());
     }
     // Looked up by the digest of the whole text: what an attacker chooses decides nothing about where the comparison
     // stops.
-    let digest = digest(credential);
-    let key = policy.key_by_digest(&digest).ok_or(Reason::KeyUnknown)?;
+    let (index, key) = policy.keys.with_digest(&digest(&credential)).ok_or(Reason::KeyUnknown)?;
     record.key = Some(key.id.clone());
     record.team = policy.tree.party(key.owner).map(|party| party.id.clone());
-    Ok(Principal::Key { digest })
+    Ok(Principal::Key { index })
 }
 
-fn verify(
-    cache: &VerificationCache,
-    family: &Family,
-    credential: &str,
-    moment: &Moment<'_>,
-) -> Result<Rc<VerifiedToken>, TokenError> {
-    if let Some(token) = cache.get(credential) {
-        family.check_time(&token, moment.now)?;
-        return Ok(token);
+/// Whose token a text is written like, if anybody's. A claimed issuer chooses only whose keys it is tried with.
+fn source_of(policy: &Policy, credential: &str) -> Option<TokenSource> {
+    if let Some((index, _)) = policy.family_of(credential) {
+        return Some(TokenSource::Family(index));
     }
-    let token = Rc::new(family.verify(credential, moment.now, moment.host_verify)?);
-    cache.put(credential, Rc::clone(&token));
-    Ok(token)
+    if policy.issuers.is_empty() {
+        return None;
+    }
+    let issuer = Issuer::claimed_by(credential)?;
+    policy.issuers.iter().position(|known| known.issuer == issuer).map(TokenSource::Issuer)
 }
 
 fn credential_reason(error: CredentialError) -> Reason {
@@ -93,11 +158,12 @@ fn credential_reason(error: CredentialError) -> Reason {
         CredentialError::Multiple => Reason::CredentialMultiple,
         CredentialError::Malformed => Reason::CredentialMalformed,
         CredentialError::Scheme => Reason::CredentialScheme,
+        CredentialError::Query => Reason::RequestMalformed,
         CredentialError::TooLong => Reason::CredentialTooLong,
     }
 }
 
-fn token_reason(error: TokenError) -> Reason {
+pub(super) fn token_reason(error: TokenError) -> Reason {
     match error {
         TokenError::Malformed | TokenError::NoSigningKey | TokenError::TooLong => Reason::TokenMalformed,
         TokenError::UnknownKid => Reason::TokenKid,
@@ -110,5 +176,11 @@ fn token_reason(error: TokenError) -> Reason {
         TokenError::Expired => Reason::TokenExpired,
         TokenError::NotYetValid => Reason::TokenNotYetValid,
         TokenError::Lifetime => Reason::TokenLifetime,
+        TokenError::KeysUnavailable => Reason::KeysUnavailable,
     }
+}
+
+/// Nobody knows where the client is: for tools and hosts that cannot say.
+pub fn no_peer() -> Option<IpAddr> {
+    None
 }

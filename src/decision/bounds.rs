@@ -1,64 +1,202 @@
-//! Judges caller and destination of a call.
+//! Judges what a request asks for against what its credential is bounded in: caller, destination, and every text bound.
 //!
-//! A number the gateway cannot read is a number a bounded credential may not choose; a member that some other reader
-//! could take for a number is refused, whoever sends it.
+//! A value the gateway cannot read is one a bounded credential may not choose; a member that some other reader could
+//! take for a number is refused, whoever sends it.
+
+use core::net::IpAddr;
+use std::borrow::Cow;
 
 use crate::json::Json;
 use crate::number::{Dialled, Number};
-use crate::policy::{Bounds, Direction, Pointer, fold};
+use crate::policy::{Bounds, Call, Direction, Form, Place, Pointer, Policy, Route, TextBound, TextRule};
 use crate::reason::Reason;
+use crate::uri::{Query, fold};
 
+use super::reading::{Part, descend, header};
 use super::request::Head;
 use super::rights::{Demands, Rights};
 use super::verdict::Denial;
 
-/// Checks what the headers alone can tell.
-pub(super) fn check_head(
-    bounds: &Bounds,
-    rights: &Rights<'_>,
-    head: &Head<'_>,
-    vocabulary: &[String],
-) -> Result<(), Denial> {
-    if let Some(name) = head.query_names().find(|name| is_known(vocabulary, name)) {
-        return Err(Denial::of(Reason::MemberAmbiguous, shown(&name)));
-    }
-    if rights.is_from_bounded() && is_unreadable(&bounds.from) {
-        return Err(Reason::FromUnreadable.into());
-    }
-    if rights.is_to_bounded() && is_unreadable(&bounds.to) {
-        return Err(Reason::ToUnreadable.into());
-    }
-    Ok(())
+/// A text bound whose value was judged.
+pub(super) struct Judged {
+    /// The bound's place in the policy.
+    pub(super) bound: usize,
+    /// The canonical value.
+    pub(super) value: String,
+    /// Where the client wrote an alias that the upstream must not resolve by a table of its own.
+    pub(super) alias_at: Option<Place>,
 }
 
-fn is_unreadable(direction: &Direction) -> bool {
-    direction.members.is_empty() || direction.screen_only
+/// What a request is judged by.
+pub(super) struct Judge<'r> {
+    pub(super) policy: &'r Policy,
+    pub(super) route: &'r Route,
+    pub(super) bounds: &'r Bounds,
+    pub(super) rights: &'r Rights<'r>,
 }
 
-/// Checks caller and destination in the body.
-pub(super) fn check_body(
-    bounds: &Bounds,
-    rights: &Rights<'_>,
-    demands: &Demands<'_>,
-    body: &Json<'_>,
-    vocabulary: &[String],
-) -> Result<(), Denial> {
-    check_names(bounds, body, vocabulary)?;
-    let from = read(&bounds.from, body)?;
-    let to = read(&bounds.to, body)?;
-    for (field, number) in &from.numbers {
-        rights.check_from(*number, demands).map_err(|reason| Denial::of(reason, *field))?;
+impl Judge<'_> {
+    /// Judges what the head says.
+    pub(super) fn check_head(
+        &self,
+        head: &Head<'_>,
+        query: &Query<'_>,
+        part: &Part<'_>,
+        peer: &dyn Fn() -> Option<IpAddr>,
+    ) -> Result<Vec<Judged>, Denial> {
+        self.check_query_names(query)?;
+        if let Some(call) = &self.bounds.call {
+            if self.rights.is_from_bounded() && call.from.is_unreadable() {
+                return Err(Reason::FromUnreadable.into());
+            }
+            if self.rights.is_to_bounded() && call.to.is_unreadable() {
+                return Err(Reason::ToUnreadable.into());
+            }
+        }
+        let judged = self.check_part(part)?;
+        if self.route.is_upgrade {
+            for judged in &judged {
+                self.check_door(judged, head, peer)?;
+            }
+        }
+        Ok(judged)
     }
-    if from.is_open() && rights.is_from_bounded() {
-        return Err(Reason::FromUnreadable.into());
+
+    /// Judges what the body says.
+    pub(super) fn check_body(&self, body: &Json<'_>) -> Result<Vec<Judged>, Denial> {
+        check_names(self.bounds, body, &self.policy.vocabulary)?;
+        self.check_part(&Part::Body(body))
     }
-    for (field, number) in &to.numbers {
-        rights.check_to(*number).map_err(|reason| Denial::of(reason, *field))?;
+
+    fn check_part(&self, part: &Part<'_>) -> Result<Vec<Judged>, Denial> {
+        if let Some(call) = &self.bounds.call {
+            self.check_call(call, part)?;
+        }
+        let mut judged = Vec::new();
+        for rule in self.bounds.texts.iter().filter(|rule| part.holds(&rule.direction)) {
+            judged.extend(self.check_text(rule, part)?);
+        }
+        Ok(judged)
     }
-    if to.is_open() && rights.is_to_bounded() {
-        return Err(Reason::ToUnreadable.into());
+
+    fn check_call(&self, call: &Call, part: &Part<'_>) -> Result<(), Denial> {
+        // Both are read before either is judged: what is malformed is said before what is not allowed.
+        let from = part.holds(&call.from).then(|| read_numbers(&call.from, part)).transpose()?;
+        let to = part.holds(&call.to).then(|| read_numbers(&call.to, part)).transpose()?;
+        let demands = Demands::of(self.route);
+        if let Some(from) = from {
+            let rights = self.rights;
+            from.check(
+                |number| rights.check_from(number, &demands),
+                rights.is_from_bounded(),
+                Reason::FromUnreadable,
+            )?;
+        }
+        if let Some(to) = to {
+            let rights = self.rights;
+            to.check(|number| rights.check_to(number), rights.is_to_bounded(), Reason::ToUnreadable)?;
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// Judges one text bound: every value the request says, or the one that is implied.
+    fn check_text(&self, rule: &TextRule, part: &Part<'_>) -> Result<Vec<Judged>, Denial> {
+        let Some(bound) = self.policy.bounds.get(rule.bound) else {
+            return Err(Reason::BoundUnreadable.into());
+        };
+        let Said { values, is_chosen } = read_values(&rule.direction, part)?;
+        let is_open = is_chosen || rule.direction.is_unreadable();
+        if is_open && self.rights.is_text_bounded(rule.bound) {
+            return Err(Denial::of(Reason::BoundUnreadable, bound.name.as_str()));
+        }
+        let mut judged = Vec::new();
+        for (place, value) in values {
+            let canonical = bound.canonical(&value);
+            self.check_value(rule, bound, canonical).map_err(|reason| Denial::at(reason, place))?;
+            let alias_at = (canonical != value).then(|| place.clone());
+            judged.push(Judged { bound: rule.bound, value: canonical.to_owned(), alias_at });
+        }
+        if judged.is_empty() && !is_open {
+            judged.extend(self.check_unsaid(rule, bound)?);
+        }
+        Ok(judged)
+    }
+
+    /// Judges a bound that the request does not name.
+    fn check_unsaid(&self, rule: &TextRule, bound: &TextBound) -> Result<Option<Judged>, Denial> {
+        let implied = rule.implied.then(|| self.rights.only_value(rule.bound)).flatten();
+        let Some(value) = implied else {
+            let is_missing = rule.implied || self.rights.is_text_bounded(rule.bound);
+            return if is_missing {
+                Err(Denial::of(Reason::BoundUnreadable, bound.name.as_str()))
+            } else {
+                Ok(None)
+            };
+        };
+        let value = bound.canonical(value).to_owned();
+        self.check_value(rule, bound, &value).map_err(|reason| Denial::of(reason, bound.name.as_str()))?;
+        Ok(Some(Judged { bound: rule.bound, value, alias_at: None }))
+    }
+
+    fn check_value(&self, rule: &TextRule, bound: &TextBound, canonical: &str) -> Result<(), Reason> {
+        if bound.form == Form::Endpoint {
+            self.rights.check_endpoint(canonical, rule.capable.as_deref(), &Demands::of(self.route))?;
+        } else if !bound.has(canonical) {
+            return Err(Reason::BoundUnknown);
+        }
+        self.rights.check_text(rule.bound, canonical)
+    }
+
+    /// An endpoint is called from the pages and addresses it allows.
+    fn check_door(
+        &self,
+        judged: &Judged,
+        head: &Head<'_>,
+        peer: &dyn Fn() -> Option<IpAddr>,
+    ) -> Result<(), Denial> {
+        let is_endpoint =
+            self.policy.bounds.get(judged.bound).is_some_and(|bound| bound.form == Form::Endpoint);
+        let Some(endpoint) = self.policy.directory.get(&judged.value).filter(|_| is_endpoint) else {
+            return Ok(());
+        };
+        if let Some(origins) = &endpoint.origins {
+            let origin = header(head, "origin")?.unwrap_or_default();
+            if !origins.iter().any(|allowed| allowed == origin) {
+                return Err(Reason::EndpointOrigin.into());
+            }
+        }
+        if let Some(networks) = &endpoint.addresses {
+            let is_inside = |address: IpAddr| networks.iter().any(|network| network.contains(address));
+            if !peer().is_some_and(is_inside) {
+                return Err(Reason::EndpointAddress.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses parameters that some reader could take for a caller or destination, and those a closed query lacks.
+    fn check_query_names(&self, query: &Query<'_>) -> Result<(), Denial> {
+        let is_read = |name: &str| {
+            let mut places = self.bounds.places();
+            places.any(|place| matches!(place, Place::Query(read) if read == name))
+        };
+        // What is read stands once and under its own name; what the body says is not said here again.
+        let named = self.bounds.places().filter(|place| matches!(place, Place::Body(_) | Place::Query(_)));
+        let read: Vec<String> = named.map(|place| fold(place.name())).collect();
+        for name in query.names().filter(|name| !is_read(name)) {
+            let is_known = self.bounds.call.is_some() && is_known(&self.policy.vocabulary, &name);
+            if is_known || read.contains(&fold(&name)) {
+                return Err(Denial::of(Reason::MemberAmbiguous, shown(&name)).inside("query"));
+            }
+            let carriers = self.route.carriers.as_deref().unwrap_or_default();
+            let is_carrier = carriers.iter().any(|carrier| carrier.parameter() == Some(&name));
+            let is_listed = |closed: &Vec<String>| closed.contains(&name);
+            if !is_carrier && self.bounds.closed_query.as_ref().is_some_and(|closed| !is_listed(closed)) {
+                return Err(Denial::of(Reason::MemberUnknown, shown(&name)).inside("query"));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Refuses members that carry a caller or destination elsewhere on the platform, in any spelling, beside or instead of
@@ -84,11 +222,12 @@ fn check_object(
     vocabulary: &[String],
 ) -> Result<(), Denial> {
     for (name, _) in object.members().unwrap_or_default() {
-        let is_read = bounds.pointers().any(|pointer| names(pointer, at, name));
-        if is_read {
+        if bounds.pointers().any(|pointer| pointer.leads_through(at, name)) {
             continue;
         }
-        if is_known(vocabulary, name) {
+        let is_twin =
+            bounds.pointers().any(|pointer| pointer.parents() == at && fold(pointer.name()) == fold(name));
+        if is_twin || (bounds.call.is_some() && is_known(vocabulary, name)) {
             return Err(Denial::of(Reason::MemberAmbiguous, shown(name)));
         }
         let is_listed = |closed: &Vec<String>| closed.iter().any(|other| other == name);
@@ -97,16 +236,6 @@ fn check_object(
         }
     }
     Ok(())
-}
-
-/// Whether `name` in the object at `at` is this member or an object on the way to it.
-fn names(pointer: &Pointer, at: &[String], name: &str) -> bool {
-    let parents = pointer.parents();
-    match parents.strip_prefix(at) {
-        Some([]) => pointer.name() == name,
-        Some([next, ..]) => next == name,
-        None => false,
-    }
 }
 
 fn is_known(vocabulary: &[String], name: &str) -> bool {
@@ -119,72 +248,63 @@ pub(super) fn shown(name: &str) -> String {
     name.chars().filter(|c| !c.is_control()).take(64).collect()
 }
 
-/// Follows a path of objects; one that is something else is not absent but wrong.
-fn descend<'j, 'a>(body: &'j Json<'a>, path: &[String]) -> Result<Option<&'j Json<'a>>, Denial> {
-    let mut at = body;
-    for name in path {
-        match at.get(name) {
-            None => return Ok(None),
-            Some(object) if object.members().is_some() => at = object,
-            Some(_) => return Err(Denial::of(Reason::MemberType, name.as_str())),
-        }
-    }
-    Ok(Some(at))
-}
-
-fn look_up<'j, 'a>(body: &'j Json<'a>, pointer: &Pointer) -> Result<Option<&'j Json<'a>>, Denial> {
-    Ok(descend(body, pointer.parents())?.and_then(|object| object.get(pointer.name())))
-}
-
-/// What a body says of one direction.
-struct Said<'b> {
-    /// The numbers, with the member each stands in.
-    numbers: Vec<(&'b str, Number)>,
+/// What a request says of one bound.
+struct Said<'b, T> {
+    /// The values, with the place each stands at.
+    values: Vec<(&'b Place, T)>,
     /// Whether it asks the upstream to choose.
     is_chosen: bool,
 }
 
-impl Said<'_> {
-    /// Whether the number that will be used is not among those that were read.
-    fn is_open(&self) -> bool {
-        self.numbers.is_empty() || self.is_chosen
-    }
-}
-
-fn read<'b>(direction: &'b Direction, body: &Json<'_>) -> Result<Said<'b>, Denial> {
-    let is_chosen = is_chosen_upstream(direction, body)?;
-    let mut numbers = Vec::with_capacity(direction.members.len());
-    for member in &direction.members {
-        let field = member.pointer.name();
-        match look_up(body, &member.pointer)? {
-            None if member.optional || is_chosen => {}
-            None => return Err(Denial::of(Reason::MemberMissing, field)),
-            Some(value) => numbers.push((field, read_number(value, field)?)),
+impl Said<'_, Number> {
+    /// Judges the numbers; a bounded credential may not leave the choice to the upstream.
+    fn check(
+        &self,
+        check: impl Fn(Number) -> Result<(), Reason>,
+        is_bounded: bool,
+        unreadable: Reason,
+    ) -> Result<(), Denial> {
+        for (place, number) in &self.values {
+            check(*number).map_err(|reason| Denial::at(reason, place))?;
         }
+        let is_open = self.values.is_empty() || self.is_chosen;
+        if is_open && is_bounded { Err(unreadable.into()) } else { Ok(()) }
     }
-    Ok(Said { numbers, is_chosen })
 }
 
-fn is_chosen_upstream(direction: &Direction, body: &Json<'_>) -> Result<bool, Denial> {
+fn read_values<'b, 'r>(direction: &'b Direction, part: &Part<'r>) -> Result<Said<'b, Cow<'r, str>>, Denial> {
     let mut is_chosen = false;
-    for pointer in &direction.chosen_by {
-        match look_up(body, pointer)? {
+    for place in &direction.chosen_by {
+        match part.read(place)? {
             None => {}
-            Some(Json::String(text)) if !text.is_empty() => is_chosen = true,
-            Some(_) => return Err(Denial::of(Reason::MemberType, pointer.name())),
+            Some(text) if text.is_empty() => return Err(Denial::at(Reason::MemberType, place)),
+            Some(_) => is_chosen = true,
         }
     }
-    Ok(is_chosen)
+    let mut values = Vec::with_capacity(direction.members.len());
+    for member in &direction.members {
+        match part.read(&member.place)? {
+            None if member.optional || is_chosen => {}
+            None => return Err(Denial::at(Reason::MemberMissing, &member.place)),
+            Some(value) => values.push((&member.place, value)),
+        }
+    }
+    Ok(Said { values, is_chosen })
+}
+
+fn read_numbers<'b>(direction: &'b Direction, part: &Part<'_>) -> Result<Said<'b, Number>, Denial> {
+    let Said { values, is_chosen } = read_values(direction, part)?;
+    let numbers = values
+        .into_iter()
+        .map(|(place, text)| Ok((place, read_number(&text).map_err(|reason| Denial::at(reason, place))?)));
+    Ok(Said { values: numbers.collect::<Result<_, Denial>>()?, is_chosen })
 }
 
 /// Reads one number; nothing is trimmed or completed, because the upstream gets the text as it is.
-pub(super) fn read_number(value: &Json<'_>, field: &str) -> Result<Number, Denial> {
-    let Some(text) = value.as_str() else {
-        return Err(Denial::of(Reason::MemberType, field));
-    };
+pub(super) fn read_number(text: &str) -> Result<Number, Reason> {
     match Dialled::read(text) {
         Dialled::Number(number) => Ok(number),
-        Dialled::Emergency => Err(Denial::of(Reason::NumberEmergency, field)),
-        Dialled::Malformed => Err(Denial::of(Reason::NumberMalformed, field)),
+        Dialled::Emergency => Err(Reason::NumberEmergency),
+        Dialled::Malformed => Err(Reason::NumberMalformed),
     }
 }

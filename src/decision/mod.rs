@@ -7,19 +7,28 @@
 mod answer;
 mod authenticate;
 mod bounds;
+mod introspect;
+mod listing;
 mod mint;
+mod reading;
 mod request;
 mod rights;
 mod verdict;
 
-use crate::credential::{Algorithm, HostVerify, VerificationCache, holds_credential};
+use core::net::IpAddr;
+
+use crate::credential::{Algorithm, Carrier, HostVerify, Remote, holds_credential};
 use crate::json::Arrays;
-use crate::policy::{Accept, Policy, Route, RouteMatch, Unmatched};
+use crate::policy::{Accept, Local, Place, Policy, Present, Route, RouteMatch, Unmatched};
 use crate::reason::Reason;
+use crate::uri::Query;
 
 pub use answer::Answer;
-pub use authenticate::Principal;
-pub use mint::{MintRequest, mint};
+use authenticate::Learned;
+pub use authenticate::{Principal, no_peer};
+use bounds::{Judge, Judged};
+pub use mint::{BoundText, MintRequest, Minted, mint};
+use reading::Part;
 use request::RequestId;
 pub use request::{Head, OWN_HEADER_PREFIX};
 pub use rights::{Demands, Rights};
@@ -36,6 +45,8 @@ pub struct Moment<'a> {
     pub random: &'a dyn Fn(&mut [u8]) -> bool,
     /// Verifies signatures with the host's help; [`no_host`] where there is none.
     pub host_verify: &'a HostVerify<'a>,
+    /// Where the client is, as the gateway knows it; [`no_peer`] where nobody does.
+    pub peer: &'a dyn Fn() -> Option<IpAddr>,
 }
 
 /// A host that verifies no signatures.
@@ -46,7 +57,7 @@ pub fn no_host(_: Algorithm, _: &[u8], _: &[u8], _: &[u8]) -> Option<bool> {
 /// A policy with what was learned under it. A new policy is a new engine.
 pub struct Engine {
     policy: Policy,
-    cache: VerificationCache,
+    learned: Learned,
 }
 
 /// What comes of a request's headers.
@@ -61,6 +72,7 @@ pub enum Step {
 pub struct Pending {
     route: usize,
     principal: Principal,
+    judged: Vec<Judged>,
     obligations: Obligations,
     record: Record,
 }
@@ -72,10 +84,18 @@ impl Pending {
     }
 }
 
+/// What comes of judging: not yet a verdict, which needs its record.
+enum Judgement {
+    Release(Obligations),
+    NeedsBody { route: usize, principal: Principal, judged: Vec<Judged>, obligations: Obligations },
+    Answer(Answer, Outcome),
+}
+
 impl Engine {
     /// Makes an engine of a policy.
     pub fn new(policy: Policy) -> Self {
-        Self { policy, cache: VerificationCache::new(CACHE_BYTES) }
+        let learned = Learned::new(&policy, CACHE_BYTES);
+        Self { policy, learned }
     }
 
     /// The policy it decides by.
@@ -83,33 +103,52 @@ impl Engine {
         &self.policy
     }
 
+    /// The key sets to be fetched now, each with the place of its issuer; asking notes that they were asked for.
+    pub fn due_key_sets(&self, now: u64) -> impl Iterator<Item = (usize, &Remote)> {
+        let known = self.learned.remote.iter().enumerate();
+        known.filter_map(move |(index, remote)| Some((index, remote.as_ref()?.ask(now)?)))
+    }
+
+    /// Takes a fetched key set; false when it is none, and what was known stays.
+    pub fn take_key_set(&self, issuer: usize, status: u16, body: &[u8], now: u64) -> bool {
+        let remote = self.learned.remote.get(issuer).and_then(Option::as_ref);
+        remote.is_some_and(|remote| remote.answer(status, body, now))
+    }
+
     /// Judges a request's headers; `headers` are all pairs, names in lower case, pseudo-headers among them.
     pub fn begin(&self, headers: &[(&[u8], &[u8])], end_of_stream: bool, moment: &Moment<'_>) -> Step {
         let mut record = Record::default();
         match self.judge_headers(headers, &mut record, moment) {
-            Ok(Headers::Release(obligations)) => self.decided(Effect::Release(obligations), record),
-            Ok(Headers::NeedsBody(route, principal, obligations)) => {
-                let pending = Box::new(Pending { route, principal, obligations, record });
+            Ok(Judgement::NeedsBody { route, principal, judged, obligations }) => {
+                let pending = Box::new(Pending { route, principal, judged, obligations, record });
                 if end_of_stream {
                     return Step::Decided(Box::new(self.finish(*pending, b"", moment)));
                 }
                 Step::NeedsBody(pending)
             }
-            Err(denial) => Step::Decided(Box::new(self.refuse(denial, record))),
+            judgement => Step::Decided(Box::new(self.conclude(judgement, record))),
         }
     }
 
     /// Judges a request whose body is complete.
     pub fn finish(&self, pending: Pending, body: &[u8], moment: &Moment<'_>) -> Verdict {
-        let Pending { route, principal, obligations, mut record } = pending;
-        let judged = self.policy.routes.get(route).ok_or(Denial::from(Reason::RouteNotFound));
-        let judged = judged.and_then(|route| self.judge_body(route, &principal, body, &mut record, moment));
-        match judged {
-            Ok(Some(minted)) => {
-                let answer = Answer::minted(minted, record.request_id.as_deref());
-                Verdict { effect: Effect::Answer(answer), record: record.with(Outcome::Mint) }
+        let Pending { route, principal, judged, obligations, mut record } = pending;
+        let route = self.policy.routes.get(route).ok_or(Denial::from(Reason::RouteNotFound));
+        let judgement = route.and_then(|route| {
+            let held = Held { route, principal: &principal, judged, obligations };
+            self.judge_body(held, body, &mut record, moment)
+        });
+        self.conclude(judgement, record)
+    }
+
+    fn conclude(&self, judgement: Result<Judgement, Denial>, record: Record) -> Verdict {
+        match judgement {
+            Ok(Judgement::Release(obligations)) => Verdict { effect: Effect::Release(obligations), record },
+            Ok(Judgement::Answer(answer, outcome)) => {
+                Verdict { effect: Effect::Answer(answer), record: record.with(outcome) }
             }
-            Ok(None) => Verdict { effect: Effect::Release(obligations), record },
+            // Law 2: a body that is still needed after the body is a request nobody judged.
+            Ok(Judgement::NeedsBody { .. }) => self.refuse(Reason::HostError.into(), record),
             Err(denial) => self.refuse(denial, record),
         }
     }
@@ -118,12 +157,10 @@ impl Engine {
     pub fn refuse(&self, denial: Denial, record: Record) -> Verdict {
         let route = record.route.and_then(|index| self.policy.routes.get(index));
         let scopes = route.map_or(&[][..], |route| &route.scopes);
-        let answer = Answer::refusal(&self.policy.refusals, &denial, scopes, record.request_id.as_deref());
+        let refusals = &self.policy.refusals;
+        let style = refusals.style(route.map_or(0, |route| route.style));
+        let answer = Answer::refusal(refusals, style, &denial, scopes, record.request_id.as_deref());
         Verdict { effect: Effect::Answer(answer), record: record.refused(denial) }
-    }
-
-    fn decided(&self, effect: Effect, record: Record) -> Step {
-        Step::Decided(Box::new(Verdict { effect, record }))
     }
 
     fn judge_headers(
@@ -131,25 +168,29 @@ impl Engine {
         headers: &[(&[u8], &[u8])],
         record: &mut Record,
         moment: &Moment<'_>,
-    ) -> Result<Headers, Denial> {
+    ) -> Result<Judgement, Denial> {
         let request_id = RequestId::of(headers, &self.policy.prefixes, moment);
         record.request_id = request_id.text.clone();
         let head = Head::read(headers)?;
-        head.check_upgrade()?;
         let mut obligations = Obligations::strip(headers);
         if request_id.is_new {
             obligations.set("x-request-id", request_id.text);
         }
         let Some(found) = self.policy.routes.find(head.method, head.path) else {
             return match self.policy.unmatched {
-                Unmatched::Deny => Err(Reason::RouteNotFound.into()),
-                Unmatched::Pass if self.policy.routes.is_guarded(head.path) => {
-                    Err(Reason::RouteNotFound.into())
+                Unmatched::Pass if !self.policy.routes.is_guarded(head.path) => {
+                    head.check_upgrade(false)?;
+                    self.pass(&head, obligations)
                 }
-                Unmatched::Pass => self.pass(&head, obligations),
+                Unmatched::Pass | Unmatched::Deny => Err(Reason::RouteNotFound.into()),
             };
         };
         record.route = Some(found.index);
+        head.check_upgrade(found.route.is_upgrade)?;
+        if let Some(Local::Document(text)) = &found.route.local {
+            let answer = Answer::document(text.clone(), record.request_id.as_deref());
+            return Ok(Judgement::Answer(answer, Outcome::Answer));
+        }
         if found.route.accept == Accept::Public {
             return self.pass(&head, obligations);
         }
@@ -164,29 +205,83 @@ impl Engine {
         mut obligations: Obligations,
         record: &mut Record,
         moment: &Moment<'_>,
-    ) -> Result<Headers, Denial> {
+    ) -> Result<Judgement, Denial> {
         let route = found.route;
-        head.check_method_override()?;
-        let principal = authenticate::authenticate(&self.policy, &self.cache, head, moment, record)?;
+        let mut query = head.query();
+        head.check_method_override(&query)?;
+        let principal =
+            authenticate::authenticate(&self.policy, &self.learned, route, head, &query, moment, record)?;
         if !principal.is_accepted_by(&route.accept) {
             return Err(Reason::CredentialNotAccepted.into());
         }
         let rights = Rights::of(&self.policy, &principal, moment.now)?;
-        rights.check(route, found)?;
-        if let Some(bounds) = &route.bounds {
-            bounds::check_head(bounds, &rights, head, &self.policy.vocabulary)?;
+        rights.meets(&Demands::of(route))?;
+        let part = Part::Head { head, query: &query, found };
+        rights.check_tenant(route, &part)?;
+        rights.check_spoken(route)?;
+        let judged = match &route.bounds {
+            Some(bounds) => {
+                self.judge(route, bounds, &rights).check_head(head, &query, &part, moment.peer)?
+            }
+            None => Vec::new(),
+        };
+        if let Some(Local::Listing(rule)) = &route.local {
+            let body = listing::list(&self.policy, rule, &rights, &part)?;
+            let answer = Answer::json(body, record.request_id.as_deref());
+            return Ok(Judgement::Answer(answer, Outcome::Answer));
         }
         if route.reads_body() {
-            head.check_body_is_json()?;
+            head.check_body_is_json(route.mint().is_some_and(|rule| rule.body_optional))?;
         }
         rights.identify(route, &mut obligations);
+        self.replace_credential(route, head, &mut query, &mut obligations);
+        say_canonical(&judged, &mut query, &mut obligations);
+        if query.is_changed() {
+            obligations.set(":path", Some(query.write(head.path)));
+        }
+        if let Some(seconds) = rights.session(route).filter(|_| route.is_upgrade) {
+            let milliseconds = seconds.saturating_mul(1_000).to_string();
+            obligations.set("x-envoy-upstream-stream-duration-ms", Some(milliseconds));
+        }
+        if route.reads_body() {
+            return Ok(Judgement::NeedsBody { route: found.index, principal, judged, obligations });
+        }
+        rights.tell(route, &judged, &mut obligations);
+        Ok(Judgement::Release(obligations))
+    }
+
+    fn judge<'r>(
+        &'r self,
+        route: &'r Route,
+        bounds: &'r crate::policy::Bounds,
+        rights: &'r Rights<'r>,
+    ) -> Judge<'r> {
+        Judge { policy: &self.policy, route, bounds, rights }
+    }
+
+    /// Takes the client's credential away, and puts the platform's own in its place where the route says so.
+    fn replace_credential(
+        &self,
+        route: &Route,
+        head: &Head<'_>,
+        query: &mut Query<'_>,
+        obligations: &mut Obligations,
+    ) {
+        let own = route.carriers.as_deref().unwrap_or_default();
+        // A credential in the query stands in logs behind us, whatever else is forwarded.
+        own.iter().filter_map(Carrier::parameter).for_each(|name| query.remove(name));
         if !self.policy.forward_credential {
             obligations.strip_credentials(head.headers, &self.policy.carriers);
+            obligations.strip_credentials(head.headers, own);
         }
-        Ok(match route.reads_body() {
-            true => Headers::NeedsBody(found.index, principal, obligations),
-            false => Headers::Release(obligations),
-        })
+        match &route.present {
+            Some(Present { place: Place::Query(name), value }) => {
+                query.remove(name);
+                query.set(name, value);
+            }
+            Some(Present { place, value }) => obligations.set(place.name().to_owned(), Some(value.as_str())),
+            None => {}
+        }
     }
 
     /// Lets a request through that nobody is asked a credential for.
@@ -195,7 +290,7 @@ impl Engine {
     ///
     /// A path that a forgiving upstream would take for a guarded route's, and a credential of ours in the query: it
     /// would stand in every log behind us.
-    fn pass(&self, head: &Head<'_>, mut obligations: Obligations) -> Result<Headers, Denial> {
+    fn pass(&self, head: &Head<'_>, mut obligations: Obligations) -> Result<Judgement, Denial> {
         if head.method == "CONNECT" || self.policy.routes.is_lookalike(head.path) {
             return Err(Reason::RouteNotFound.into());
         }
@@ -205,35 +300,65 @@ impl Engine {
             }
             obligations.strip_own_credentials(head.headers, &self.policy.prefixes);
         }
-        Ok(Headers::Release(obligations))
+        Ok(Judgement::Release(obligations))
     }
 
-    /// Judges the body; the answer is what a mint route replies.
+    /// Judges the body.
     fn judge_body(
         &self,
-        route: &Route,
-        principal: &Principal,
+        held: Held<'_>,
         body: &[u8],
         record: &mut Record,
         moment: &Moment<'_>,
-    ) -> Result<Option<(u16, Vec<u8>)>, Denial> {
+    ) -> Result<Judgement, Denial> {
+        let Held { route, principal, mut judged, mut obligations } = held;
         // Only a mint request holds lists that are read.
-        let arrays = if route.mint.is_some() { Arrays::Kept } else { Arrays::Emptied };
-        let body = request::read_object(body, arrays)?;
+        let mint = route.mint();
+        let arrays = if mint.is_some() { Arrays::Kept } else { Arrays::Emptied };
+        let body = request::read_object(body, arrays, mint.is_some_and(|rule| rule.body_optional))?;
         // A body may take its time: what held at the headers must still hold now.
         let rights = Rights::of(&self.policy, principal, moment.now)?;
+        rights.check_tenant(route, &Part::Body(&body))?;
         if let Some(bounds) = &route.bounds {
-            bounds::check_body(bounds, &rights, &Demands::of(route), &body, &self.policy.vocabulary)?;
+            judged.extend(self.judge(route, bounds, &rights).check_body(&body)?);
         }
-        let Some(rule) = &route.mint else { return Ok(None) };
-        let asked = MintRequest::read(rule, &body)?;
-        let minted = mint(&self.policy, rule, &rights, &asked, moment)?;
-        record.minted = Some(minted.token_id.clone());
-        Ok(Some((rule.status, minted.render(rule))))
+        match &route.local {
+            Some(Local::Mint(rule)) => {
+                let asked = MintRequest::read(rule, &body)?;
+                let minted = mint::mint(&self.policy, rule, &rights, &asked, moment)?;
+                record.minted = Some(minted.token_id.clone());
+                let answer = Answer::minted((rule.status, minted.render(rule)), record.request_id.as_deref());
+                Ok(Judgement::Answer(answer, Outcome::Mint))
+            }
+            Some(Local::Introspect(rule)) => {
+                let body = introspect::introspect(&self.policy, rule, &rights, &body, moment, record)?;
+                Ok(Judgement::Answer(Answer::json(body, record.request_id.as_deref()), Outcome::Answer))
+            }
+            Some(Local::Listing(_) | Local::Document(_)) => Err(Reason::RouteNotFound.into()),
+            None => {
+                rights.tell(route, &judged, &mut obligations);
+                Ok(Judgement::Release(obligations))
+            }
+        }
     }
 }
 
-enum Headers {
-    Release(Obligations),
-    NeedsBody(usize, Principal, Obligations),
+/// What is held of a request until its body was judged.
+struct Held<'a> {
+    route: &'a Route,
+    principal: &'a Principal,
+    judged: Vec<Judged>,
+    obligations: Obligations,
+}
+
+/// Says values under their own names where the client used an alias: the upstream's table of aliases may be another,
+/// and what was judged is what must be asked for.
+fn say_canonical(judged: &[Judged], query: &mut Query<'_>, obligations: &mut Obligations) {
+    for Judged { value, alias_at, .. } in judged {
+        match alias_at {
+            Some(Place::Query(name)) => query.set(name, value),
+            Some(Place::Header(name)) => obligations.set(name.clone(), Some(value.as_str())),
+            _ => {}
+        }
+    }
 }

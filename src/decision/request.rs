@@ -5,8 +5,8 @@
 
 use crate::credential::hex;
 use crate::json::{Arrays, Fault, Json, JsonError, Limits};
-use crate::policy::{decode_escapes, escaped_byte};
 use crate::reason::Reason;
+use crate::uri::{Query, decode_escapes, escaped_byte};
 
 use super::Moment;
 use super::verdict::Denial;
@@ -73,7 +73,7 @@ impl<'a> Head<'a> {
     }
 
     /// Returns a header's value; an error when it stands more than once.
-    fn single(&self, name: &[u8]) -> Result<Option<&'a [u8]>, ()> {
+    pub(super) fn single(&self, name: &[u8]) -> Result<Option<&'a [u8]>, ()> {
         let mut values = self.all(name);
         match (values.next(), values.next()) {
             (value, None) => Ok(value),
@@ -82,40 +82,59 @@ impl<'a> Head<'a> {
     }
 
     /// Refuses a parameter by which frameworks replace the method that was judged.
-    pub(super) fn check_method_override(&self) -> Result<(), Denial> {
-        if self.query_names().any(|name| name == "_method") {
+    pub(super) fn check_method_override(&self, query: &Query<'_>) -> Result<(), Denial> {
+        if query.names().any(|name| name == "_method") {
             Err(Reason::RequestMalformed.into())
         } else {
             Ok(())
         }
     }
 
-    /// Refuses an upgrade: its bytes could not be judged.
-    pub(super) fn check_upgrade(&self) -> Result<(), Denial> {
+    /// Takes the query apart.
+    pub(super) fn query(&self) -> Query<'a> {
+        Query::new(self.query)
+    }
+
+    /// Refuses an upgrade where none is expected, since its bytes could not be judged, and everything else where a
+    /// WebSocket handshake is (RFC 6455 section 4.2.1).
+    pub(super) fn check_upgrade(&self, is_expected: bool) -> Result<(), Denial> {
         let wants = self.all(b"upgrade").next().is_some() || self.all(b":protocol").next().is_some();
-        if wants { Err(Reason::UpgradeRefused.into()) } else { Ok(()) }
+        match (wants, is_expected) {
+            (false, false) => Ok(()),
+            (false, true) => Err(Reason::UpgradeRequired.into()),
+            (true, false) => Err(Reason::UpgradeRefused.into()),
+            (true, true) if self.is_websocket() => Ok(()),
+            (true, true) => Err(Reason::UpgradeRefused.into()),
+        }
+    }
+
+    fn is_websocket(&self) -> bool {
+        let single = |name: &[u8]| self.single(name).unwrap_or(Some(b"twice"));
+        let is_upgrade = single(b"upgrade").is_some_and(|value| value.eq_ignore_ascii_case(b"websocket"));
+        // Over HTTP/2 there is no `connection` header; hosts add it, or leave the extended CONNECT as it is.
+        let names_upgrade = |value: &[u8]| {
+            value.split(|byte| *byte == b',').any(|part| part.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
+        };
+        let is_asked = self.all(b"connection").any(names_upgrade) || self.all(b"connection").next().is_none();
+        let is_version = single(b"sec-websocket-version").is_none_or(|version| version == b"13");
+        let has_body = self.all(b"transfer-encoding").next().is_some()
+            || single(b"content-length").is_some_and(|length| length != b"0");
+        is_upgrade && is_asked && is_version && !has_body && self.all(b":protocol").next().is_none()
     }
 
     /// Refuses a body that could be read as something else than UTF-8 JSON.
-    pub(super) fn check_body_is_json(&self) -> Result<(), Denial> {
-        let content_type = self.single(b"content-type").ok().flatten().unwrap_or_default();
-        if !is_json_type(content_type) {
-            return Err(Reason::BodyType.into());
+    pub(super) fn check_body_is_json(&self, optional: bool) -> Result<(), Denial> {
+        match self.single(b"content-type") {
+            // What has no type may have no body either; what does is looked at as JSON all the same.
+            Ok(None) if optional => {}
+            Ok(Some(content_type)) if is_json_type(content_type) => {}
+            _ => return Err(Reason::BodyType.into()),
         }
         match self.single(b"content-encoding") {
             Ok(None) => Ok(()),
             Ok(Some(coding)) if coding.eq_ignore_ascii_case(b"identity") => Ok(()),
             _ => Err(Reason::BodyEncoding.into()),
         }
-    }
-
-    /// The decoded names of the query's parameters.
-    pub(super) fn query_names(&self) -> impl Iterator<Item = String> {
-        let pairs = self.query.unwrap_or_default().split(['&', ';']).filter(|pair| !pair.is_empty());
-        pairs.map(|pair| {
-            let name = pair.split_once('=').map_or(pair, |(name, _)| name);
-            String::from_utf8_lossy(&decode_escapes(name)).into_owned()
-        })
     }
 }
 
@@ -166,8 +185,11 @@ fn has_canonical_escapes(path: &str) -> bool {
         || (path.split('%').skip(1).all(is_canonical) && std::str::from_utf8(&decode_escapes(path)).is_ok())
 }
 
-/// Reads a body that must be one JSON object.
-pub(super) fn read_object(body: &[u8], arrays: Arrays) -> Result<Json<'_>, Denial> {
+/// Reads a body that must be one JSON object; where it is optional, nothing and `null` are an empty one.
+pub(super) fn read_object(body: &[u8], arrays: Arrays, optional: bool) -> Result<Json<'_>, Denial> {
+    if optional && matches!(body.trim_ascii(), b"" | b"null") {
+        return Ok(Json::Object(Vec::new()));
+    }
     if body.is_empty() {
         return Err(Reason::BodyMissing.into());
     }
@@ -274,11 +296,5 @@ mod tests {
         ] {
             assert!(!is_json_type(value.as_bytes()), "{value}");
         }
-    }
-
-    #[test]
-    fn query_names_are_decoded() {
-        let head = Head { method: "POST", path: "/", query: Some("to=1&t%6F_number=2;%zz&x"), headers: &[] };
-        assert_eq!(head.query_names().collect::<Vec<_>>(), ["to", "to_number", "%zz", "x"]);
     }
 }

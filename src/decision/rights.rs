@@ -3,18 +3,22 @@
 //! Nothing is remembered between requests, so a revoked key, a shrunk ceiling or a number that was given back stops
 //! every token at once (law 5).
 
+use base64ct::{Base64UrlUnpadded, Encoding as _};
+
 use crate::credential::VerifiedToken;
 use crate::number::Number;
-use crate::policy::{ApiKey, PartyId, Policy, Reach, Route, RouteMatch, Tenant};
+use crate::policy::{ApiKey, Ceiling, Endpoint, PartyId, Policy, Reach, Route, TokenSource, Told};
 use crate::reason::Reason;
 
 use super::authenticate::Principal;
+use super::bounds::Judged;
+use super::reading::Part;
 use super::verdict::{Denial, Obligations};
 
 /// What is demanded of whoever acts, and of whoever owns the number they act with.
 pub struct Demands<'a> {
-    /// The feature that must be on.
-    pub feature: Option<&'a str>,
+    /// The features that must be on.
+    pub features: &'a [String],
     /// The scopes that must be available.
     pub scopes: &'a [String],
 }
@@ -22,7 +26,7 @@ pub struct Demands<'a> {
 impl<'a> Demands<'a> {
     /// What a route demands.
     pub fn of(route: &'a Route) -> Self {
-        Self { feature: route.feature.as_deref(), scopes: &route.scopes }
+        Self { features: &route.features, scopes: &route.scopes }
     }
 }
 
@@ -30,6 +34,8 @@ impl<'a> Demands<'a> {
 pub struct Rights<'a> {
     policy: &'a Policy,
     key: &'a ApiKey,
+    /// Who acts: the key's owner, or the team below it that an issuer says.
+    party: PartyId,
     token: Option<&'a VerifiedToken>,
 }
 
@@ -40,20 +46,43 @@ impl<'a> Rights<'a> {
     ///
     /// A 401 [`Reason`] when the credential, or the key a token was minted from, is no longer good at `now`.
     pub fn of(policy: &'a Policy, principal: &'a Principal, now: u64) -> Result<Self, Denial> {
-        let (key, token) = match principal {
-            Principal::Key { digest } => (policy.key_by_digest(digest).ok_or(Reason::KeyUnknown)?, None),
-            Principal::Token { family, token } => {
-                let family = policy.families.get(*family).ok_or(Reason::TokenType)?;
-                family.check_time(token, now).map_err(|_| Reason::TokenExpired)?;
-                (policy.key_by_id(&token.key_id).ok_or(Reason::TokenOwner)?, Some(token.as_ref()))
+        let (source, token) = match principal {
+            Principal::Key { index } => {
+                return Self::of_key(policy, policy.keys.get(*index).ok_or(Reason::KeyUnknown)?, now);
+            }
+            Principal::Token { source, token } => (*source, token.as_ref()),
+        };
+        let time = match source {
+            TokenSource::Family(index) => {
+                policy.families.get(index).ok_or(Reason::TokenType)?.check_time(token, now)
+            }
+            TokenSource::Issuer(index) => {
+                policy.issuers.get(index).ok_or(Reason::TokenType)?.check_time(token, now)
             }
         };
-        let rights = Self { policy, key, token };
-        rights.check_key(now)?;
-        if !rights.token_fits_owner() {
-            return Err(Reason::TokenOwner.into());
+        time.map_err(|_| Reason::TokenExpired)?;
+        let key = policy.keys.with_id(&token.key_id).ok_or(Reason::TokenOwner)?;
+        // A bound nobody here knows would be one nobody judges.
+        if token.bounds.iter().any(|(name, _)| policy.bound(name).is_none()) {
+            return Err(Reason::TokenClaims.into());
+        }
+        let mut rights = Self { token: Some(token), ..Self::of_key(policy, key, now)? };
+        match source {
+            TokenSource::Family(_) if !rights.token_fits_owner() => return Err(Reason::TokenOwner.into()),
+            TokenSource::Family(_) => {}
+            TokenSource::Issuer(_) => rights.party = rights.party_of_issuer().ok_or(Reason::TokenOwner)?,
         }
         Ok(rights)
+    }
+
+    /// The team an issuer says somebody acts for, when its key reaches it.
+    fn party_of_issuer(&self) -> Option<PartyId> {
+        match self.token.and_then(|token| token.team.as_deref()) {
+            None => Some(self.key.owner),
+            Some(team) => {
+                self.policy.tree.team(team).filter(|team| self.policy.tree.reaches(self.key.owner, *team))
+            }
+        }
     }
 
     /// The rights of a key on its own: what the command-line tool mints from.
@@ -62,7 +91,7 @@ impl<'a> Rights<'a> {
     ///
     /// As [`Rights::of`].
     pub fn of_key(policy: &'a Policy, key: &'a ApiKey, now: u64) -> Result<Self, Denial> {
-        let rights = Self { policy, key, token: None };
+        let rights = Self { policy, key, party: key.owner, token: None };
         rights.check_key(now)?;
         Ok(rights)
     }
@@ -100,14 +129,17 @@ impl<'a> Rights<'a> {
         self.token.is_some()
     }
 
-    /// Checks what a route requires of the principal, in the order of answers.
-    pub(super) fn check(&self, route: &Route, found: &RouteMatch<'_, '_>) -> Result<(), Denial> {
-        self.meets(&Demands::of(route))?;
-        match &route.tenant {
-            Some(Tenant::Path(name)) if !found.param(name).is_some_and(|id| self.reaches_team(id)) => {
-                Err(Denial::of(Reason::TenantDenied, name.as_str()))
-            }
-            _ => Ok(()),
+    /// Checks the team a request names.
+    pub(super) fn check_tenant(&self, route: &Route, part: &Part<'_>) -> Result<(), Denial> {
+        let Some(tenant) = &route.tenant else { return Ok(()) };
+        if tenant.place.is_in_body() != matches!(part, Part::Body(_)) {
+            return Ok(());
+        }
+        match part.read(&tenant.place)? {
+            None if tenant.optional => Ok(()),
+            None => Err(Denial::at(Reason::MemberMissing, &tenant.place)),
+            Some(id) if self.reaches_team(&id) => Ok(()),
+            Some(_) => Err(Denial::at(Reason::TenantDenied, &tenant.place)),
         }
     }
 
@@ -117,7 +149,7 @@ impl<'a> Rights<'a> {
     ///
     /// [`Reason::FeatureOff`], whatever the scopes, or [`Reason::ScopeMissing`].
     pub fn meets(&self, demands: &Demands<'_>) -> Result<(), Denial> {
-        if demands.feature.is_some_and(|feature| !self.has_feature(feature, self.key.owner)) {
+        if !demands.features.iter().all(|feature| self.has_feature(feature, self.party)) {
             return Err(Reason::FeatureOff.into());
         }
         if !demands.scopes.iter().all(|scope| self.has_scope(scope)) {
@@ -133,27 +165,118 @@ impl<'a> Rights<'a> {
 
     /// Whether a scope is held at every level.
     pub fn has_scope(&self, scope: &str) -> bool {
-        let holds = |list: &[String]| list.iter().any(|held| held == scope);
-        holds(&self.policy.platform.scopes)
-            && holds(&self.key.scopes)
-            && self.token.is_none_or(|token| holds(&token.scopes))
-            && self.policy.tree.scope_allowed(self.key.owner, scope)
+        let platform = &self.policy.platform;
+        platform.scopes.iter().any(|known| known == scope)
+            && platform.holds(&self.key.scopes, scope)
+            && self.token.is_none_or(|token| platform.holds(&token.scopes, scope))
+            && self.policy.tree.scope_allowed(self.party, scope)
     }
 
-    fn reaches_team(&self, id: &str) -> bool {
+    pub(super) fn reaches_team(&self, id: &str) -> bool {
         let tree = &self.policy.tree;
         // A team unknown and a team out of reach get the same answer.
-        tree.team(id).is_some_and(|team| tree.reaches(self.key.owner, team))
+        tree.team(id).is_some_and(|team| tree.reaches(self.party, team))
     }
 
-    /// Whether the key or the token binds the caller ID.
+    /// Everything that bounds whoever uses this key: its own ceiling and its teams'.
+    fn ceilings(&self) -> impl Iterator<Item = &'a Ceiling> {
+        std::iter::once(&self.key.ceiling).chain(self.policy.tree.ceilings(self.party))
+    }
+
+    /// Whether anything binds the caller ID.
     pub(super) fn is_from_bounded(&self) -> bool {
-        self.key.ceiling.from.is_some() || self.token.is_some_and(|token| token.from.is_some())
+        self.ceilings().any(|ceiling| ceiling.from.is_some())
+            || self.token.is_some_and(|token| token.from.is_some())
     }
 
-    /// Whether the key or the token binds the destination.
+    /// Whether anything binds the destination.
     pub(super) fn is_to_bounded(&self) -> bool {
-        self.key.ceiling.to.is_some() || self.token.is_some_and(|token| token.to.is_some())
+        self.is_to_under_ceiling() || self.token.is_some_and(|token| token.to.is_some())
+    }
+
+    fn is_to_under_ceiling(&self) -> bool {
+        self.ceilings().any(|ceiling| ceiling.to.is_some())
+    }
+
+    /// Whether anything binds a text.
+    pub(super) fn is_text_bounded(&self, bound: usize) -> bool {
+        self.ceilings().any(|ceiling| ceiling.text(bound).is_some()) || self.token_values(bound).is_some()
+    }
+
+    fn token_values(&self, bound: usize) -> Option<&'a [String]> {
+        self.token?.bound(&self.policy.bounds.get(bound)?.name)
+    }
+
+    /// Refuses a token that is bound in a text the route says nothing of.
+    pub(super) fn check_spoken(&self, route: &Route) -> Result<(), Denial> {
+        let is_spoken =
+            |name: &str| self.policy.bound(name).is_some_and(|(index, _)| route.spoken.contains(&index));
+        let bounds = self.token.map_or(&[][..], |token| &token.bounds);
+        match bounds.iter().find(|(name, _)| !is_spoken(name)) {
+            Some((name, _)) => Err(Denial::of(Reason::BoundUnreadable, name.as_str())),
+            None => Ok(()),
+        }
+    }
+
+    /// The value of a text that the token leaves no choice in.
+    pub(super) fn only_value(&self, bound: usize) -> Option<&'a str> {
+        match self.token_values(bound)? {
+            [one] => Some(one),
+            _ => None,
+        }
+    }
+
+    /// Judges a canonical text.
+    pub(super) fn check_text(&self, bound: usize, canonical: &str) -> Result<(), Reason> {
+        let rule = self.policy.bounds.get(bound).ok_or(Reason::BoundUnknown)?;
+        let is_allowed = |values: &[String]| values.iter().any(|value| rule.canonical(value) == canonical);
+        if !self.token_values(bound).is_none_or(is_allowed) {
+            return Err(Reason::BoundDenied);
+        }
+        match self.ceilings().all(|ceiling| ceiling.text(bound).is_none_or(is_allowed)) {
+            true => Ok(()),
+            false => Err(Reason::BoundCeiling),
+        }
+    }
+
+    /// Judges an endpoint: one unknown and one out of reach get the same answer.
+    pub(super) fn check_endpoint(
+        &self,
+        id: &str,
+        capable: Option<&str>,
+        demands: &Demands<'_>,
+    ) -> Result<(), Reason> {
+        let endpoint = self.policy.directory.get(id).filter(|endpoint| self.reaches(endpoint));
+        let endpoint = endpoint.ok_or(Reason::EndpointUnknown)?;
+        if !capable.is_none_or(|feature| endpoint.features.iter().any(|known| known == feature)) {
+            return Err(Reason::EndpointIncapable);
+        }
+        if endpoint.is_archived {
+            return Err(Reason::EndpointArchived);
+        }
+        self.check_owner(endpoint.owner, demands)
+    }
+
+    /// Whether an endpoint is the party's own or that of a team it reaches.
+    pub(super) fn reaches(&self, endpoint: &Endpoint) -> bool {
+        self.policy.tree.reaches(self.party, endpoint.owner)
+    }
+
+    /// What is demanded of who acts is demanded of who owns what they act with.
+    fn check_owner(&self, owner: PartyId, demands: &Demands<'_>) -> Result<(), Reason> {
+        if !demands.features.iter().all(|feature| self.has_feature(feature, owner)) {
+            return Err(Reason::FeatureOff);
+        }
+        if !demands.scopes.iter().all(|scope| self.policy.tree.scope_allowed(owner, scope)) {
+            return Err(Reason::ScopeMissing);
+        }
+        Ok(())
+    }
+
+    /// The longest session that may be opened, in seconds; `None` when nothing says.
+    pub(super) fn session(&self, route: &Route) -> Option<u64> {
+        let ceilings = self.ceilings().filter_map(|ceiling| ceiling.session);
+        ceilings.chain(self.token.and_then(|token| token.session)).chain(route.session).min()
     }
 
     /// Judges a caller ID; what is demanded must also be open to the party that owns the number.
@@ -164,17 +287,11 @@ impl<'a> Rights<'a> {
         if !self.token.is_none_or(|token| allows(token.from.as_deref(), number)) {
             return Err(Reason::FromDenied);
         }
-        if !allows(self.key.ceiling.from.as_deref(), number) {
+        if !self.ceilings().all(|ceiling| allows(ceiling.from.as_deref(), number)) {
             return Err(Reason::FromCeiling);
         }
-        let owner = self.policy.tree.owned(self.key.owner, number).ok_or(Reason::FromNotOwned)?;
-        if demands.feature.is_some_and(|feature| !self.has_feature(feature, owner)) {
-            return Err(Reason::FeatureOff);
-        }
-        if !demands.scopes.iter().all(|scope| self.policy.tree.scope_allowed(owner, scope)) {
-            return Err(Reason::ScopeMissing);
-        }
-        Ok(())
+        let owner = self.policy.tree.owned(self.party, number).ok_or(Reason::FromNotOwned)?;
+        self.check_owner(owner, demands)
     }
 
     /// Judges a destination.
@@ -185,7 +302,7 @@ impl<'a> Rights<'a> {
         if !self.token.is_none_or(|token| allows(token.to.as_deref(), number)) {
             return Err(Reason::ToDenied);
         }
-        if !allows(self.key.ceiling.to.as_deref(), number) {
+        if !self.ceilings().all(|ceiling| allows(ceiling.to.as_deref(), number)) {
             return Err(Reason::ToCeiling);
         }
         if number.is_premium() && !self.may_reach_premium() {
@@ -197,17 +314,15 @@ impl<'a> Rights<'a> {
     /// Premium-rate destinations must be named by somebody: for a key its policy or its ceiling, for a token its own
     /// list or, when it has none, the ceiling that stands in for it. Called only for numbers inside both lists.
     fn may_reach_premium(&self) -> bool {
-        let by_key = self.policy.platform.premium_for_keys || self.key.ceiling.to.is_some();
-        match self.token {
-            None => by_key,
-            Some(token) => by_key && (token.to.is_some() || self.key.ceiling.to.is_some()),
-        }
+        let is_named = self.is_to_under_ceiling();
+        let by_key = self.policy.platform.premium_for_keys || is_named;
+        by_key && self.token.is_none_or(|token| token.to.is_some() || is_named)
     }
 
     /// Tells the upstream who is asking.
     pub(super) fn identify(&self, route: &Route, obligations: &mut Obligations) {
         let tree = &self.policy.tree;
-        let owner = self.key.owner;
+        let owner = self.party;
         obligations.set("x-callbound-key", Some(self.key.id.as_str()));
         if let Some(party) = tree.party(owner) {
             let name = if party.reach == Reach::User { "x-callbound-user" } else { "x-callbound-team" };
@@ -224,9 +339,39 @@ impl<'a> Rights<'a> {
         obligations.set("x-callbound-scopes", Some(self.scopes()));
     }
 
+    /// Tells the upstream what the route asks for beside who is asking: the value judged in this request, else the
+    /// token's.
+    pub(super) fn tell(&self, route: &Route, judged: &[Judged], obligations: &mut Obligations) {
+        for told in &route.identify {
+            match told {
+                Told::Metadata => {
+                    let metadata = self.token.and_then(|token| token.metadata.as_ref());
+                    let text = metadata.and_then(|metadata| serde_json::to_vec(metadata).ok());
+                    let text = text.map(|text| Base64UrlUnpadded::encode_string(&text));
+                    obligations.set("x-callbound-metadata", text);
+                }
+                Told::Bound(bound) => {
+                    let said = judged
+                        .iter()
+                        .find(|judged| judged.bound == *bound)
+                        .map(|judged| judged.value.clone());
+                    let value = said.or_else(|| self.token_values(*bound).map(|values| values.join(",")));
+                    if let Some(rule) = self.policy.bounds.get(*bound) {
+                        obligations.set(format!("x-callbound-{}", rule.name.replace('_', "-")), value);
+                    }
+                }
+            }
+        }
+    }
+
     /// The scopes held at every level, separated by blanks.
     fn scopes(&self) -> String {
-        let narrowest = self.token.map_or(&self.key.scopes, |token| &token.scopes);
+        let platform = &self.policy.platform;
+        // Without implied scopes the narrowest list has them all.
+        let narrowest = match platform.implied_by.as_slice() {
+            [] => self.token.map_or(&self.key.scopes, |token| &token.scopes),
+            _ => &platform.scopes,
+        };
         let mut text = String::with_capacity(64);
         for scope in narrowest.iter().filter(|scope| self.has_scope(scope)) {
             if !text.is_empty() {
@@ -239,7 +384,7 @@ impl<'a> Rights<'a> {
 
     /// The party the key belongs to, as a token's `team` or `user` claim.
     pub(super) fn party_claims(&self) -> (Option<&'a str>, Option<&'a str>) {
-        match self.policy.tree.party(self.key.owner) {
+        match self.policy.tree.party(self.party) {
             Some(party) if party.reach == Reach::User => (None, Some(&party.id)),
             Some(party) => (Some(&party.id), None),
             None => (None, None),

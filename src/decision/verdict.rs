@@ -1,6 +1,9 @@
 //! What a decision is made of: the effect, its obligations, and the record for the operator.
 
+use std::borrow::Cow;
+
 use crate::credential::{Carrier, holds_credential};
+use crate::policy::Place;
 use crate::reason::Reason;
 
 use super::answer::Answer;
@@ -29,18 +32,34 @@ pub struct Denial {
     pub reason: Reason,
     /// Which member, as the client wrote it; never its value.
     pub field: Option<String>,
+    /// The part of the request it stands in.
+    pub part: &'static str,
 }
 
 impl From<Reason> for Denial {
     fn from(reason: Reason) -> Self {
-        Self { reason, field: None }
+        Self { reason, field: None, part: "body" }
     }
 }
 
 impl Denial {
     /// A refusal that concerns one member.
     pub fn of(reason: Reason, field: impl Into<String>) -> Self {
-        Self { reason, field: Some(field.into()) }
+        Self { reason, field: Some(field.into()), part: "body" }
+    }
+
+    /// A refusal that concerns what stands at a place.
+    pub fn at(reason: Reason, place: &Place) -> Self {
+        let field = match place {
+            Place::Body(pointer) => pointer.dotted(),
+            other => other.name().to_owned(),
+        };
+        Self { reason, field: Some(field), part: place.part() }
+    }
+
+    /// Says which part of the request the member stands in.
+    pub fn inside(self, part: &'static str) -> Self {
+        Self { part, ..self }
     }
 }
 
@@ -50,7 +69,7 @@ pub struct Obligations {
     /// Headers to remove, every occurrence.
     pub remove: Vec<String>,
     /// Headers to set to exactly this value.
-    pub set: Vec<(&'static str, String)>,
+    pub set: Vec<(Cow<'static, str>, String)>,
 }
 
 impl Obligations {
@@ -66,8 +85,9 @@ impl Obligations {
     }
 
     pub(super) fn strip_credentials(&mut self, headers: &[(&[u8], &[u8])], carriers: &[Carrier]) {
-        for (name, _) in
-            headers.iter().filter(|(name, _)| carriers.iter().any(|c| c.header.as_bytes() == *name))
+        for (name, _) in headers
+            .iter()
+            .filter(|(name, _)| carriers.iter().any(|c| c.header().map(str::as_bytes) == Some(*name)))
         {
             self.remove(name);
         }
@@ -83,9 +103,9 @@ impl Obligations {
         }
     }
 
-    pub(super) fn set(&mut self, name: &'static str, value: Option<impl Into<String>>) {
+    pub(super) fn set(&mut self, name: impl Into<Cow<'static, str>>, value: Option<impl Into<String>>) {
         if let Some(value) = value {
-            self.set.push((name, value.into()));
+            self.set.push((name.into(), value.into()));
         }
     }
 
@@ -138,6 +158,8 @@ pub enum Outcome {
     Deny,
     /// It was answered with a new token.
     Mint,
+    /// It was answered with something else the gateway knows.
+    Answer,
 }
 
 impl Outcome {
@@ -147,6 +169,7 @@ impl Outcome {
             Self::Allow => "allow",
             Self::Deny => "deny",
             Self::Mint => "mint",
+            Self::Answer => "answer",
         }
     }
 }

@@ -3,6 +3,7 @@
 //! INVARIANT (held): until `state` is `Released`, every callback returns `Pause`, whatever failed. On a host that
 //! holds headers this keeps headers and body back; returning `Continue` from a body callback would let both go.
 
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use proxy_wasm::traits::{Context, HttpContext};
@@ -191,7 +192,15 @@ pub(super) fn seconds() -> Option<u64> {
 }
 
 fn moment(now: u64) -> Moment<'static> {
-    Moment { now, random: &|bytes| getrandom::fill(bytes).is_ok(), host_verify: &crypto::verify }
+    Moment { now, random: &|bytes| getrandom::fill(bytes).is_ok(), host_verify: &crypto::verify, peer: &peer }
+}
+
+/// The client's address as the host knows it: `address:port` (on Envoy behind `use_remote_address` and what it trusts
+/// of `x-forwarded-for`).
+fn peer() -> Option<IpAddr> {
+    let text = raw::property("source\0address").ok()?;
+    let address: SocketAddr = std::str::from_utf8(&text).ok()?.parse().ok()?;
+    Some(address.ip())
 }
 
 /// Meets the obligations of an allow.
@@ -207,7 +216,7 @@ fn enforce(obligations: &Obligations) -> HostResult<()> {
 
 /// Sends an answer.
 pub(super) fn enforce_answer(answer: &Answer, record: &Record) -> HostResult<()> {
-    let cause = record.denial.as_ref().map_or("minted", |denial| denial.reason.as_str());
+    let cause = record.denial.as_ref().map_or(record.outcome.as_str(), |denial| denial.reason.as_str());
     let headers: Vec<(&str, &str)> =
         answer.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
     raw::send_local_response(answer.status, &format!("callbound_{cause}"), &headers, &answer.body)
@@ -218,7 +227,9 @@ pub(super) fn enforce_answer(answer: &Answer, record: &Record) -> HostResult<()>
 fn strip_trailers(carriers: &[Carrier]) -> Option<()> {
     let pairs = raw::pairs(MapType::RequestTrailers).ok()?;
     for (name, _) in pairs.list()? {
-        if is_reserved(name) || carriers.iter().any(|carrier| carrier.header.as_bytes() == name) {
+        if is_reserved(name)
+            || carriers.iter().any(|carrier| carrier.header().is_some_and(|header| header.as_bytes() == name))
+        {
             raw::remove(MapType::RequestTrailers, &String::from_utf8_lossy(name)).ok()?;
         }
     }

@@ -22,6 +22,7 @@ pub(super) type HostResult<T> = Result<T, HostError>;
 pub(super) enum MapType {
     RequestHeaders = 0,
     RequestTrailers = 1,
+    CallResponseHeaders = 6,
 }
 
 /// `proxy_buffer_type_t`.
@@ -29,6 +30,7 @@ pub(super) enum MapType {
 #[repr(u32)]
 pub(super) enum BufferType {
     RequestBody = 0,
+    CallResponseBody = 4,
     PluginConfiguration = 7,
 }
 
@@ -62,6 +64,7 @@ unsafe extern "C" {
         size: usize,
     ) -> u32;
     fn proxy_remove_header_map_value(kind: u32, key: *const u8, key_size: usize) -> u32;
+    fn proxy_get_property(path: *const u8, path_size: usize, data: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_set_property(path: *const u8, path_size: usize, value: *const u8, size: usize) -> u32;
     fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32;
     fn proxy_increment_metric(id: u32, offset: i64) -> u32;
@@ -147,6 +150,14 @@ pub(super) fn replace(kind: MapType, name: &str, value: &str) -> HostResult<()> 
 pub(super) fn remove(kind: MapType, name: &str) -> HostResult<()> {
     // SAFETY: as in `replace`.
     check(unsafe { proxy_remove_header_map_value(kind as u32, name.as_ptr(), name.len()) })
+}
+
+/// Reads a property; the parts of its path are separated by zero bytes.
+pub(super) fn property(path: &str) -> HostResult<Vec<u8>> {
+    let (mut data, mut size) = (ptr::null_mut(), 0);
+    // SAFETY: the host reads the path, and writes one pointer and one size of memory it allocated here.
+    check(unsafe { proxy_get_property(path.as_ptr(), path.len(), &raw mut data, &raw mut size) })?;
+    Ok(take(data, size))
 }
 
 /// Sets a one-part property; on Envoy filter state `wasm.<name>`.

@@ -3,22 +3,26 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::ContextType;
 
-use crate::credential::Family;
+use crate::credential::{Family, Issuer};
 use crate::decision::{Denial, Effect, Engine, Record};
 use crate::policy::{Secrets, compile};
 use crate::reason::Reason;
 
 use super::crypto;
 use super::http::{Http, enforce_answer, seconds};
-use super::raw::{self, BufferType, Level};
+use super::raw::{self, BufferType, Level, MapType};
 use super::telemetry::Telemetry;
 
 /// Milliseconds between two looks at the held requests.
 const TICK_MILLISECONDS: u32 = 1_000;
+
+/// How long a key set may take to come.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What all requests of one configuration share. A new configuration is a new root with a new one; requests under way
 /// keep theirs.
@@ -42,15 +46,71 @@ pub(super) struct Held {
 pub(super) struct Root {
     id: u32,
     shared: Option<Rc<Shared>>,
+    /// Key sets that were asked for: the host's number of the call, and the issuer's place.
+    fetches: BTreeMap<u32, usize>,
 }
 
 impl Root {
     pub(super) fn new(id: u32) -> Self {
-        Self { id, shared: None }
+        Self { id, shared: None, fetches: BTreeMap::new() }
+    }
+
+    /// Asks for the key sets that are due.
+    fn fetch_key_sets(&mut self, engine: &Engine, now: u64) {
+        for (issuer, remote) in engine.due_key_sets(now) {
+            let headers = vec![
+                (":method", "GET"),
+                (":scheme", &remote.scheme),
+                (":authority", &remote.authority),
+                (":path", &remote.path),
+                ("accept", "application/json"),
+            ];
+            match self.dispatch_http_call(&remote.cluster, headers, None, Vec::new(), FETCH_TIMEOUT) {
+                Ok(call) => _ = self.fetches.insert(call, issuer),
+                Err(_) => raw::log(
+                    Level::Warn,
+                    &format!(
+                        "key set of {}: cannot be asked for; is there a cluster `{}`?",
+                        issuer_name(engine, issuer),
+                        remote.cluster
+                    ),
+                ),
+            }
+        }
     }
 }
 
-impl Context for Root {}
+impl Context for Root {
+    fn on_http_call_response(&mut self, call: u32, _: usize, size: usize, _: usize) {
+        let (Some(issuer), Some(shared)) = (self.fetches.remove(&call), &self.shared) else { return };
+        let body = raw::buffer(BufferType::CallResponseBody, size).unwrap_or_default();
+        let status = call_status();
+        let is_taken = seconds().is_some_and(|now| shared.engine.take_key_set(issuer, status, &body, now));
+        let name = issuer_name(&shared.engine, issuer);
+        match is_taken {
+            true => raw::log(Level::Info, &format!("key set of {name}: fetched")),
+            false => raw::log(
+                Level::Warn,
+                &format!(
+                    "key set of {name}: no usable answer (status {status}, {} bytes); what was known stays",
+                    body.len()
+                ),
+            ),
+        }
+    }
+}
+
+fn issuer_name(engine: &Engine, issuer: usize) -> &str {
+    engine.policy().issuers.get(issuer).map_or("", |issuer| &issuer.name)
+}
+
+/// The status of the answer to a call; 0 when there was none.
+fn call_status() -> u16 {
+    let Ok(pairs) = raw::pairs(MapType::CallResponseHeaders) else { return 0 };
+    let headers = pairs.list().unwrap_or_default();
+    let status = headers.iter().find_map(|(name, value)| (*name == b":status").then_some(*value));
+    status.and_then(|value| std::str::from_utf8(value).ok()?.parse().ok()).unwrap_or(0)
+}
 
 impl RootContext for Root {
     fn on_configure(&mut self, size: usize) -> bool {
@@ -76,9 +136,10 @@ impl RootContext for Root {
     }
 
     fn on_tick(&mut self) {
-        if let (Some(shared), Some(now)) = (&self.shared, seconds()) {
+        if let (Some(shared), Some(now)) = (self.shared.clone(), seconds()) {
             shared.answer_overdue(now);
             let _ = raw::set_effective_context(self.id);
+            self.fetch_key_sets(&shared.engine, now);
         }
     }
 }
@@ -96,7 +157,9 @@ fn configure(size: usize) -> Result<Shared, String> {
         let problems: Vec<String> = error.problems.iter().map(ToString::to_string).collect();
         format!("policy refused: {}", problems.join("; "))
     })?;
-    if policy.families.iter().any(Family::needs_host) && !crypto::is_offered() {
+    let needs_host =
+        policy.families.iter().any(Family::needs_host) || policy.issuers.iter().any(Issuer::needs_host);
+    if needs_host && !crypto::is_offered() {
         return Err(
             "policy refused: keyring: this host cannot verify RS256; use EdDSA, ES256 or HS256 keys".into()
         );

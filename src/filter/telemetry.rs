@@ -35,7 +35,7 @@ impl Telemetry {
         self.count(policy, record.route, record.outcome, reason);
         let _ = raw::set_property("callbound", summary(policy, record).as_bytes());
         match record.outcome {
-            Outcome::Allow => {}
+            Outcome::Allow | Outcome::Answer => {}
             Outcome::Mint => raw::log(Level::Info, &line(policy, record)),
             Outcome::Deny if is_stranger(record) => self.log_stranger(policy, record, now),
             Outcome::Deny => raw::log(Level::Info, &line(policy, record)),

@@ -107,7 +107,7 @@ impl<'de> Deserializer<'de> for Reader<'de> {
             Json::Null => visitor.visit_unit(),
             Json::Bool(value) => visitor.visit_bool(*value),
             Json::Unsigned(value) => visitor.visit_u64(*value),
-            Json::OtherNumber => visitor.visit_f64(f64::NAN),
+            Json::OtherNumber(number) => visitor.visit_f64(number.as_f64().unwrap_or(f64::NAN)),
             Json::String(text) => visitor.visit_borrowed_str(text),
             Json::Array(items) => visitor.visit_seq(Elements { items: items.iter(), index: 0 }),
             Json::Object(members) => visitor.visit_map(Members { members: members.iter(), value: None }),
@@ -161,7 +161,7 @@ fn unexpected<'j>(json: &Json<'_>) -> Unexpected<'j> {
     match json {
         Json::Null => Unexpected::Unit,
         Json::Bool(value) => Unexpected::Bool(*value),
-        Json::Unsigned(_) | Json::OtherNumber => Unexpected::Unsigned(0),
+        Json::Unsigned(_) | Json::OtherNumber(_) => Unexpected::Unsigned(0),
         Json::String(_) => Unexpected::Str(""),
         Json::Array(_) => Unexpected::Seq,
         Json::Object(_) => Unexpected::Map,

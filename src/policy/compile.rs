@@ -2,16 +2,24 @@
 //!
 //! Refuses to know where the text and the secrets come from: both are arguments.
 
+mod bounds;
+mod directory;
 mod identity;
+mod issuers;
 mod keyring;
+mod local;
 mod platform;
 mod routes;
 
 use serde::Deserialize;
 
-use super::config::{Host, SECTIONS, UnmatchedConfig};
+use keyring::CompiledFamily;
+
+use super::bound::TextBound;
+use super::config::{Host, Members, Raw, SECTIONS, UnmatchedConfig};
 use super::error::{ConfigError, Problem, Problems};
-use super::{Policy, Unmatched};
+use super::{Platform, Policy, Unmatched};
+use crate::credential::{Carrier, Issuer};
 use crate::json::Json;
 use crate::number::Number;
 
@@ -32,19 +40,39 @@ pub fn compile(text: &[u8], secrets: &Secrets<'_>) -> Result<Policy, ConfigError
     let document = Document::parse(text)?;
     let mut problems = Problems::default();
     document.check_sections(&mut problems);
+    let _: Option<bool> = document.section("allow_inline_secrets", &mut problems);
     let mut warnings = Vec::new();
     let _: Option<Host> = document.required("host", "name the gateway: `envoy`", &mut problems);
-    let platform = platform::platform(&document, &mut problems, &mut warnings);
+    let (platform, bounds) = platform::platform(&document, &mut problems, &mut warnings);
     let credentials = platform::credentials(&document, &mut problems);
     let families = keyring::families(&document, secrets, &mut problems, &mut warnings);
-    let mut parties = identity::parties(&document, &platform, &mut problems);
-    let keys = identity::api_keys(&document, &parties, &platform, &mut problems);
-    let routes = routes::routes(&document, &families, &platform, &mut problems);
-    let refusals = platform::refusals(&document, &mut problems);
+    let mut parties = identity::parties(&document, &platform, &bounds, &mut problems);
+    let keys = identity::api_keys(&document, &parties, &platform, &bounds, &mut problems);
+    let issuers = issuers::issuers(&document, &bounds, &platform, &keys, &mut problems);
+    let directory = directory::directory(&document, parties.tree(), &platform, &mut problems);
+    let upstream_keys =
+        directory::upstream_keys(&document, document.allows_inline_secrets(), secrets, &mut problems);
+    let constants: Members<Raw> = document.section("constants", &mut problems).unwrap_or_default();
+    let (refusals, styles) = platform::refusals(&document, &mut problems).unzip();
+    let routes = routes::routes(
+        &document,
+        &Known {
+            platform: &platform,
+            bounds: &bounds,
+            families: &families,
+            issuers: &issuers,
+            upstream_keys: &upstream_keys,
+            constants: &constants.0,
+            styles: styles.as_deref().unwrap_or_default(),
+            carriers: credentials.as_ref().map_or(&[], |credentials| &credentials.carriers),
+            forwards_credential: credentials.as_ref().is_some_and(|credentials| credentials.forward),
+        },
+        &mut problems,
+    );
     let prefixes = platform::prefixes(&credentials, &families, &mut problems);
     let hold_seconds = platform::hold_seconds(&document, &mut problems);
     let unmatched = document.section("unmatched", &mut problems);
-    if keys.by_digest.is_empty() {
+    if keys.is_empty() {
         warnings.push("api_keys: there are none, so every protected route refuses everybody".into());
     }
     let tree = parties.take_tree();
@@ -62,8 +90,10 @@ pub fn compile(text: &[u8], secrets: &Secrets<'_>) -> Result<Policy, ConfigError
         key_shapes: credentials.shapes,
         forward_credential: credentials.forward,
         families: families.into_iter().map(|family| family.family).collect(),
-        keys: keys.by_digest,
-        key_ids: keys.by_id,
+        issuers,
+        keys,
+        bounds,
+        directory,
         tree,
         platform,
         vocabulary: routes.vocabulary,
@@ -76,6 +106,19 @@ pub fn compile(text: &[u8], secrets: &Secrets<'_>) -> Result<Policy, ConfigError
         hold_seconds,
         warnings,
     })
+}
+
+/// What routes refer to by name.
+struct Known<'a> {
+    platform: &'a Platform,
+    bounds: &'a [TextBound],
+    families: &'a [CompiledFamily],
+    issuers: &'a [Issuer],
+    upstream_keys: &'a [(String, Option<String>)],
+    constants: &'a [(String, Raw)],
+    styles: &'a [String],
+    carriers: &'a [Carrier],
+    forwards_credential: bool,
 }
 
 /// The document as JSON, its sections still to be read.
@@ -105,11 +148,32 @@ impl<'a> Document<'a> {
 
     /// The features that routes need; whether they are text is noted when the routes are read.
     fn features_of_routes(&self) -> impl Iterator<Item = &str> {
-        let routes = match self.0.get("routes") {
-            Some(Json::Array(routes)) => routes.as_slice(),
+        let features = self.array("routes").iter().filter_map(|route| route.get("feature"));
+        features
+            .flat_map(|feature| match feature {
+                Json::Array(names) => names.as_slice(),
+                name => std::slice::from_ref(name),
+            })
+            .filter_map(Json::as_str)
+    }
+
+    /// Whether an issuer's tokens stand for a key: one that nobody presents.
+    fn names_as_issuers_key(&self, id: &str) -> bool {
+        let families = self.0.get("tokens").and_then(Json::members).unwrap_or_default();
+        families.iter().any(|(_, family)| {
+            family.get("external").and_then(|external| external.get("key")).and_then(Json::as_str) == Some(id)
+        })
+    }
+
+    fn allows_inline_secrets(&self) -> bool {
+        matches!(self.0.get("allow_inline_secrets"), Some(Json::Bool(true)))
+    }
+
+    fn array(&self, name: &str) -> &[Json<'a>] {
+        match self.0.get(name) {
+            Some(Json::Array(items)) => items,
             _ => &[],
-        };
-        routes.iter().filter_map(|route| route.get("feature")?.as_str())
+        }
     }
 
     /// Reads a section, when it is there.

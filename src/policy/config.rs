@@ -7,7 +7,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
 use crate::credential::{Algorithm, Jwk};
 use crate::json::Json;
@@ -25,15 +25,18 @@ pub const SECTIONS: &[&str] = &[
     "tokens",
     "teams",
     "users",
+    "endpoints",
     "api_keys",
+    "upstream_keys",
     "vocabulary",
+    "constants",
     "routes",
     "unmatched",
     "refusals",
 ];
 
 /// The members of an object, each name once, in the order of the text.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Members<T>(pub Vec<(String, T)>);
 
 impl<T> Default for Members<T> {
@@ -64,6 +67,16 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Members<T> {
     }
 }
 
+/// A value that is read once it is known what it is about.
+#[derive(Debug, Clone)]
+pub struct Raw(pub Json<'static>);
+
+impl<'de> Deserialize<'de> for Raw {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(Json::deserialize(deserializer)?.into_owned()))
+    }
+}
+
 /// The gateway that loads the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -90,9 +103,38 @@ pub struct PlatformConfig {
     #[serde(default)]
     pub features: Switches,
     #[serde(default)]
+    pub requires: Members<Vec<String>>,
+    #[serde(default)]
     pub scopes: Vec<String>,
     #[serde(default)]
+    pub implies: Members<Vec<String>>,
+    #[serde(default)]
+    pub bounds: Members<TextBoundConfig>,
+    #[serde(default)]
     pub premium_for_api_keys: PremiumConfig,
+}
+
+/// A text that credentials can be bounded in.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each member is documented in docs/policies.md")]
+pub struct TextBoundConfig {
+    #[serde(default)]
+    pub form: FormConfig,
+    pub values: Option<Vec<String>>,
+    #[serde(default)]
+    pub aliases: Members<String>,
+}
+
+/// What a value of a text bound looks like.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FormConfig {
+    /// Visible ASCII.
+    #[default]
+    Text,
+    /// `scheme://host[:port]` as browsers write it.
+    Origin,
 }
 
 /// Named features, on or off.
@@ -154,8 +196,9 @@ pub struct LengthConfig {
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "each member is documented in docs/policies.md")]
 pub struct CarrierConfig {
-    pub header: String,
+    pub header: Option<String>,
     pub scheme: Option<String>,
+    pub query: Option<String>,
 }
 
 /// One key of the keyring.
@@ -200,6 +243,8 @@ pub enum MasterConfig {
 #[expect(missing_docs, reason = "each member is documented in docs/policies.md")]
 pub struct FamilyConfig {
     pub prefix: String,
+    #[serde(default)]
+    pub bare: bool,
     pub typ: Option<String>,
     pub issuer: String,
     pub audience: Option<String>,
@@ -209,6 +254,56 @@ pub struct FamilyConfig {
     #[serde(default)]
     pub default_scopes: Vec<String>,
     pub mintable_scopes: Option<Vec<String>>,
+}
+
+/// Tokens that somebody else mints.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each member is documented in docs/policies.md")]
+pub struct IssuerConfig {
+    pub issuer: String,
+    pub audience: String,
+    pub ttl: MaxTtlConfig,
+    #[serde(default)]
+    pub clock: ClockConfig,
+    #[serde(default)]
+    pub default_scopes: Vec<String>,
+    pub external: ExternalConfig,
+}
+
+/// The longest lifetime that is believed, in seconds.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the name says it")]
+pub struct MaxTtlConfig {
+    pub max: u64,
+}
+
+/// What an issuer's tokens mean here.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each member is documented in docs/policies.md")]
+pub struct ExternalConfig {
+    pub key: String,
+    pub algorithms: Vec<Algorithm>,
+    pub typ: Option<Vec<String>>,
+    pub jwks: JwksConfig,
+    #[serde(default)]
+    pub claims: Members<String>,
+    pub scopes: Option<Members<Vec<String>>>,
+}
+
+/// Where an issuer's keys come from: `keys` or `url`, not both.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each member is documented in docs/policies.md")]
+pub struct JwksConfig {
+    pub keys: Option<Vec<Jwk>>,
+    pub url: Option<String>,
+    pub cluster: Option<String>,
+    pub refresh: Option<u64>,
+    pub stale: Option<u64>,
+    pub cooldown: Option<u64>,
 }
 
 /// Lifetimes in seconds.
@@ -249,6 +344,8 @@ pub struct TeamConfig {
     #[serde(default)]
     pub features: Switches,
     pub scopes: Option<Vec<String>>,
+    #[serde(default)]
+    pub ceiling: CeilingConfig,
 }
 
 /// What a team is in its tree.
@@ -319,13 +416,49 @@ fn active_unless_said() -> bool {
     true
 }
 
+/// One endpoint.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each member is documented in docs/policies.md")]
+pub struct EndpointConfig {
+    pub id: String,
+    pub name: Option<String>,
+    pub app: Option<String>,
+    pub team: String,
+    #[serde(default)]
+    pub features: Switches,
+    #[serde(default)]
+    pub state: StateConfig,
+    pub origins: Option<Vec<String>>,
+    pub addresses: Option<Vec<String>>,
+}
+
+/// Whether an endpoint takes new sessions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum StateConfig {
+    #[default]
+    Active,
+    Archived,
+}
+
+/// A credential for the upstream. Deliberately without `Debug`: it may hold the secret.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each member is documented in docs/policies.md")]
+pub struct UpstreamKeyConfig {
+    pub id: String,
+    pub secret: MasterConfig,
+}
+
 /// One API key.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "each member is documented in docs/policies.md")]
 pub struct ApiKeyConfig {
     pub id: String,
-    pub sha256: String,
+    pub sha256: Option<String>,
     pub team: Option<String>,
     pub user: Option<String>,
     pub scopes: Vec<String>,
@@ -336,14 +469,8 @@ pub struct ApiKeyConfig {
     pub revoked: bool,
 }
 
-/// The bounds of a key.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the names say it")]
-pub struct CeilingConfig {
-    pub from: Option<Vec<String>>,
-    pub to: Option<Vec<String>>,
-}
+/// The bounds of a key or a team: `from`, `to`, `session`, and text bounds by name.
+pub type CeilingConfig = Members<Raw>;
 
 /// `vocabulary`: further names this platform has used for callers and destinations.
 #[derive(Debug, Default, Deserialize)]
@@ -365,14 +492,42 @@ pub struct RouteConfig {
     #[serde(rename = "match")]
     pub matches: OneOrMany,
     pub accept: Vec<String>,
-    pub feature: Option<String>,
+    pub credential_from: Option<Vec<CarrierConfig>>,
+    pub upgrade: Option<UpgradeConfig>,
+    pub feature: Option<OneOrMany>,
     #[serde(default)]
     pub scopes: Vec<String>,
-    pub tenant: Option<TenantConfig>,
+    pub tenant: Option<PlaceConfig>,
     #[serde(default)]
     pub read_parent: bool,
-    pub bounds: Option<BoundsConfig>,
+    pub bounds: Option<Members<Raw>>,
+    pub session_seconds: Option<u64>,
+    #[serde(default)]
+    pub identify: Vec<String>,
+    pub present: Option<PresentConfig>,
     pub mint: Option<MintConfig>,
+    pub introspect: Option<IntrospectConfig>,
+    pub directory: Option<ListingConfig>,
+    pub jwks: Option<Vec<String>>,
+    pub refusals: Option<String>,
+}
+
+/// What a connection may be upgraded to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the name says it")]
+pub enum UpgradeConfig {
+    Websocket,
+}
+
+/// A credential the upstream gets instead of the client's.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each member is documented in docs/policies.md")]
+pub struct PresentConfig {
+    pub key: String,
+    pub at: String,
+    pub scheme: Option<String>,
 }
 
 /// A string, or a list of them.
@@ -386,7 +541,7 @@ impl<'de> Deserialize<'de> for OneOrMany {
             type Value = OneOrMany;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("`METHOD /path`, or a list of them")
+                f.write_str("a string, or a list of them")
             }
 
             fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
@@ -405,25 +560,38 @@ impl<'de> Deserialize<'de> for OneOrMany {
     }
 }
 
-/// The part of a request that names a team.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "lowercase", deny_unknown_fields)]
-pub enum TenantConfig {
-    /// The path parameter of this name.
-    Path(String),
+/// A place in a request: `"path:id"`, or the same as `{"path": "id"}`.
+#[derive(Debug)]
+pub struct PlaceConfig(pub String);
+
+impl<'de> Deserialize<'de> for PlaceConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct PlaceVisitor;
+        impl<'de> Visitor<'de> for PlaceVisitor {
+            type Value = PlaceConfig;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a place in the request, as in `path:id`, `query:team` or `/team_id`")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(PlaceConfig(text.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let (Some((kind, name)), None) =
+                    (map.next_entry::<String, String>()?, map.next_key::<String>()?)
+                else {
+                    return Err(A::Error::custom("expected one of `path`, `query`, `header` and `body`"));
+                };
+                Ok(PlaceConfig(if kind == "body" { name } else { format!("{kind}:{name}") }))
+            }
+        }
+        deserializer.deserialize_any(PlaceVisitor)
+    }
 }
 
-/// What a call-placing route reads to judge caller and destination.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "each member is documented in docs/policies.md")]
-pub struct BoundsConfig {
-    pub from: DirectionConfig,
-    pub to: DirectionConfig,
-    pub closed: Option<Vec<String>>,
-}
-
-/// The members that carry one direction.
+/// The places that carry one bound's value.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "each member is documented in docs/policies.md")]
@@ -433,40 +601,55 @@ pub struct DirectionConfig {
     pub chosen_by: Vec<String>,
     #[serde(default)]
     pub screen_only: bool,
+    #[serde(default)]
+    pub implied: bool,
+    pub capable: Option<String>,
 }
 
 /// A route answered by the gateway with a new token.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "each member is documented in docs/policies.md")]
 pub struct MintConfig {
     pub family: String,
-    pub request: MintRequestConfig,
+    /// `body`, and what is asked for by name: `from`, `to`, `scopes`, `ttl`, `session`, `metadata` or a text bound.
+    pub request: Members<Raw>,
     pub reply: ReplyConfig,
 }
 
-/// Which member of the mint body asks for what.
+/// What a mint body asks for, and with which member.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "each member is documented in docs/policies.md")]
-pub struct MintRequestConfig {
-    pub from: Option<ListMemberConfig>,
-    pub to: Option<ListMemberConfig>,
-    pub scopes: Option<ListMemberConfig>,
-    pub ttl: Option<ScalarMemberConfig>,
-}
-
-/// A member that holds a list.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "each member is documented in docs/policies.md")]
-pub struct ListMemberConfig {
-    pub member: String,
+pub struct AskedConfig {
+    pub member: Option<String>,
     #[serde(default)]
     pub required: bool,
-    pub max: usize,
     #[serde(default)]
-    pub empty: EmptyConfig,
+    pub nullable: bool,
+    pub min: Option<u64>,
+    pub max: Option<u64>,
+    pub max_bytes: Option<u64>,
+    pub empty: Option<EmptyConfig>,
+    pub generate: Option<GenerateConfig>,
+    pub capable: Option<String>,
+}
+
+/// What the gateway makes itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the name says it")]
+pub enum GenerateConfig {
+    Uuid,
+}
+
+/// Whether a mint request needs a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum BodyConfig {
+    Required,
+    Optional,
 }
 
 /// What an empty list asks for.
@@ -480,22 +663,55 @@ pub enum EmptyConfig {
     Absent,
 }
 
-/// A member that holds one value.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the name says it")]
-pub struct ScalarMemberConfig {
-    pub member: String,
-}
-
 /// The answer to a mint.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "each member is documented in docs/policies.md")]
 pub struct ReplyConfig {
     pub status: u16,
-    #[serde(deserialize_with = "owned_json")]
-    pub body: Json<'static>,
+    pub body: Raw,
+}
+
+/// A route that tells the state of a token.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each member is documented in docs/policies.md")]
+pub struct IntrospectConfig {
+    pub families: Vec<String>,
+    pub member: String,
+    pub reply: Raw,
+}
+
+/// A route that lists what the directory holds.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each member is documented in docs/policies.md")]
+pub struct ListingConfig {
+    pub of: ListedConfig,
+    pub page: Option<String>,
+    pub limit: Option<LimitConfig>,
+    pub endpoint: Raw,
+    pub app: Option<Raw>,
+    pub reply: Raw,
+}
+
+/// What a listing lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum ListedConfig {
+    Endpoints,
+    Apps,
+}
+
+/// The size of a page.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct LimitConfig {
+    pub at: Option<String>,
+    pub default: u64,
+    pub max: u64,
 }
 
 /// `refusals`: how refusals are worded.
@@ -503,26 +719,39 @@ pub struct ReplyConfig {
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "each member is documented in docs/policies.md")]
 pub struct RefusalsConfig {
-    #[serde(deserialize_with = "owned_json")]
-    pub envelope: Json<'static>,
+    pub envelope: Raw,
+    #[serde(default)]
+    pub envelopes: Members<Raw>,
     #[serde(default)]
     pub codes: Members<String>,
     #[serde(default)]
     pub reasons: Members<ReasonConfig>,
+    #[serde(default)]
+    pub groups: Members<GroupConfig>,
     pub realm: String,
     pub resource_metadata: Option<String>,
 }
 
+/// How one group of routes words its refusals; what it leaves out is the default's.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each member is documented in docs/policies.md")]
+pub struct GroupConfig {
+    pub envelope: Option<Raw>,
+    #[serde(default)]
+    pub envelopes: Members<Raw>,
+    #[serde(default)]
+    pub codes: Members<String>,
+    #[serde(default)]
+    pub reasons: Members<ReasonConfig>,
+}
+
 /// What the policy changes about one reason.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct ReasonConfig {
     pub status: Option<u16>,
     pub code: Option<String>,
     pub message: Option<String>,
-}
-
-fn owned_json<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Json<'static>, D::Error> {
-    Ok(Json::deserialize(deserializer)?.into_owned())
 }

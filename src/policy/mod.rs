@@ -4,28 +4,34 @@
 //! that every request shares. Refuses to know requests: it answers questions about teams, keys, numbers and routes,
 //! and leaves it to [`crate::decision`] when to ask them.
 
+mod bound;
 mod compile;
 pub mod config;
+mod directory;
 mod error;
+mod key;
+mod local;
 mod merge;
+mod place;
 mod refusal;
 mod route;
 mod team;
 mod template;
 
-use std::collections::HashMap;
+use crate::credential::{Carrier, Family, Issuer, KeyShape};
 
-use crate::credential::{Carrier, Digest, Family, KeyShape};
-use crate::number::Number;
-
+pub use bound::{Bounds, Call, Direction, ENDPOINT, Form, Member, TextBound, TextRule};
 pub use compile::{Secrets, compile};
+pub use directory::{Directory, Endpoint, Network};
 pub use error::{ConfigError, Problem};
-pub use merge::merge;
-pub use refusal::Refusals;
-pub use route::{
-    Accept, Bounds, Direction, Member, MintRule, Pointer, Route, RouteMatch, Routes, SizedList, Tenant,
-    decode_escapes, escaped_byte, fold,
+pub use key::{ApiKey, Ceiling, Keys};
+pub use local::{
+    Asked, Field, IntrospectRule, ListingRule, MetadataField, MintRule, SessionField, SizedList, TextField,
 };
+pub use merge::merge;
+pub use place::{Place, Pointer};
+pub use refusal::{Refusals, Style};
+pub use route::{Accept, Local, Present, Route, RouteMatch, Routes, TokenSource, Told};
 pub use team::{Owner, Party, PartyId, Reach, Tree};
 pub use template::Template;
 
@@ -39,12 +45,16 @@ pub struct Policy {
     pub key_shapes: Vec<KeyShape>,
     /// Whether the client's credential goes on to the upstream.
     pub forward_credential: bool,
-    /// The token families.
+    /// The token families minted here.
     pub families: Vec<Family>,
-    /// API keys by digest.
-    pub keys: HashMap<Digest, ApiKey>,
-    /// Digests of API keys by id: a token names its key by id.
-    pub key_ids: HashMap<String, Digest>,
+    /// Those whose tokens are accepted though they were minted elsewhere.
+    pub issuers: Vec<Issuer>,
+    /// The API keys.
+    pub keys: Keys,
+    /// The texts that credentials can be bounded in.
+    pub bounds: Vec<TextBound>,
+    /// The endpoints.
+    pub directory: Directory,
     /// Teams and users, and who owns which number.
     pub tree: Tree,
     /// What the platform switches on.
@@ -69,6 +79,10 @@ pub struct Platform {
     pub features: Vec<(String, bool)>,
     /// The scopes that exist.
     pub scopes: Vec<String>,
+    /// For a feature, the others that must be on as well.
+    pub requires: Vec<(String, Vec<String>)>,
+    /// For a scope, the others whose holders hold it as well.
+    pub implied_by: Vec<(String, Vec<String>)>,
     /// Whether API keys may reach premium-rate destinations; client tokens only ones they name.
     pub premium_for_keys: bool,
 }
@@ -82,36 +96,17 @@ pub enum Unmatched {
     Pass,
 }
 
-/// A registered API key.
-#[derive(Debug)]
-pub struct ApiKey {
-    /// Its id: what logs, tokens and upstream headers call it.
-    pub id: String,
-    /// The team or user it belongs to.
-    pub owner: PartyId,
-    /// The scopes it was given.
-    pub scopes: Vec<String>,
-    /// Its bounds: they hold for direct calls and for every token minted from it.
-    pub ceiling: Ceiling,
-    /// Unix seconds at which it stops working.
-    pub expires_at: Option<u64>,
-    /// Whether it was revoked, and its tokens with it.
-    pub revoked: bool,
-}
-
-/// The bounds of a key; `None` is "whatever the next wider level allows". The lists are sorted.
-#[derive(Debug, Default)]
-pub struct Ceiling {
-    /// The caller IDs it may present, out of those its owner owns.
-    pub from: Option<Vec<Number>>,
-    /// The destinations it may reach.
-    pub to: Option<Vec<Number>>,
-}
-
 impl Platform {
     /// Whether a feature is on; one that is not listed is off.
     pub fn has_feature(&self, feature: &str) -> bool {
         self.features.iter().any(|(name, on)| *on && name == feature)
+    }
+
+    /// Whether a list of scopes holds one, or another that implies it.
+    pub fn holds(&self, list: &[String], scope: &str) -> bool {
+        let stands = |scope: &str| list.iter().any(|held| held == scope);
+        let implied = |(name, by): &(String, Vec<String>)| name == scope && by.iter().any(|by| stands(by));
+        stands(scope) || self.implied_by.iter().any(implied)
     }
 
     fn knows_feature(&self, feature: &str) -> bool {
@@ -120,18 +115,13 @@ impl Platform {
 }
 
 impl Policy {
-    /// Finds a key by the digest of its text.
-    pub fn key_by_digest(&self, digest: &Digest) -> Option<&ApiKey> {
-        self.keys.get(digest)
-    }
-
-    /// Finds a key by its id.
-    pub fn key_by_id(&self, id: &str) -> Option<&ApiKey> {
-        self.keys.get(self.key_ids.get(id)?)
-    }
-
     /// Finds the family whose prefix a credential has.
     pub fn family_of(&self, credential: &str) -> Option<(usize, &Family)> {
-        self.families.iter().enumerate().find(|(_, family)| credential.starts_with(family.prefix.as_str()))
+        self.families.iter().enumerate().find(|(_, family)| family.is_written_so(credential))
+    }
+
+    /// Finds a text bound by its name.
+    pub fn bound(&self, name: &str) -> Option<(usize, &TextBound)> {
+        self.bounds.iter().enumerate().find(|(_, bound)| bound.name == name)
     }
 }

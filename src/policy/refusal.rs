@@ -9,16 +9,25 @@ use crate::reason::Reason;
 use super::template::Template;
 
 /// The values an envelope may use.
-pub(super) const ENVELOPE_NAMES: &[&str] = &["code", "message", "fields", "request_id"];
+pub(super) const ENVELOPE_NAMES: &[&str] = &["code", "message", "fields", "field", "loc", "request_id"];
 
 /// The platform's way of refusing.
 pub struct Refusals {
-    /// The body of every refusal.
-    pub envelope: Template,
     /// The protection space of the challenge (RFC 9110 section 11.5).
     pub realm: String,
     /// Where clients find how to get a credential (RFC 9728 section 5.1).
     pub resource_metadata: Option<String>,
+    /// The wording of every route that names no other.
+    pub default: Style,
+    /// The wordings of groups of routes; a route counts them from 1.
+    pub groups: Vec<Style>,
+}
+
+/// How one group of routes words its refusals.
+pub struct Style {
+    pub(super) envelope: Template,
+    /// Other envelopes, by status.
+    pub(super) envelopes: HashMap<u16, Template>,
     pub(super) codes: HashMap<u16, String>,
     pub(super) overrides: HashMap<Reason, Override>,
 }
@@ -31,7 +40,12 @@ pub(super) struct Override {
     pub(super) message: Option<String>,
 }
 
-impl Refusals {
+impl Style {
+    /// The body of refusals with a status.
+    pub fn envelope(&self, status: u16) -> &Template {
+        self.envelopes.get(&status).unwrap_or(&self.envelope)
+    }
+
     /// The HTTP status of a reason.
     pub fn status(&self, reason: Reason) -> u16 {
         self.overrides.get(&reason).and_then(|changed| changed.status).unwrap_or(reason.status())
@@ -50,6 +64,13 @@ impl Refusals {
     pub fn message(&self, reason: Reason) -> &str {
         let changed = self.overrides.get(&reason).and_then(|changed| changed.message.as_deref());
         changed.unwrap_or(reason.message())
+    }
+}
+
+impl Refusals {
+    /// The style at a place; the default where there is none.
+    pub fn style(&self, index: usize) -> &Style {
+        self.groups.get(index.wrapping_sub(1)).unwrap_or(&self.default)
     }
 
     /// The `www-authenticate` header of a 401 or 403 (RFC 6750 section 3); `scopes` are those the route needs.
@@ -77,6 +98,7 @@ fn default_code(status: u16) -> &'static str {
         403 => "forbidden",
         404 => "not_found",
         408 => "timeout",
+        409 => "conflict",
         413 => "too_large",
         415 => "unsupported_media_type",
         429 => "rate_limited",

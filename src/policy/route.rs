@@ -6,7 +6,12 @@ use std::collections::BTreeMap;
 
 use matchit::{Params, Router};
 
-use super::template::Template;
+use crate::credential::Carrier;
+use crate::uri::decode_escapes;
+
+use super::bound::{Bounds, Member};
+use super::local::{IntrospectRule, ListingRule, MintRule};
+use super::place::Place;
 
 /// The credentials a route accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,9 +22,18 @@ pub enum Accept {
     Credentials {
         /// API keys.
         api_key: bool,
-        /// Tokens of these families, by place in the policy.
-        families: Vec<usize>,
+        /// Tokens of these sources.
+        tokens: Vec<TokenSource>,
     },
+}
+
+/// Who makes a kind of token, by place in the policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenSource {
+    /// A family minted here.
+    Family(usize),
+    /// Somebody else.
+    Issuer(usize),
 }
 
 /// One route.
@@ -28,147 +42,82 @@ pub struct Route {
     pub id: String,
     /// Who is let in at all.
     pub accept: Accept,
-    /// The feature that must be on.
-    pub feature: Option<String>,
+    /// Where its credential stands, when not where all others do.
+    pub carriers: Option<Vec<Carrier>>,
+    /// Whether it is a WebSocket handshake.
+    pub is_upgrade: bool,
+    /// The features that must be on, with those they require.
+    pub features: Vec<String>,
     /// The scopes that must all be held.
     pub scopes: Vec<String>,
     /// The part of the request that names a team.
-    pub tenant: Option<Tenant>,
+    pub tenant: Option<Member>,
     /// Whether reads here may also see what is registered with the team above.
     pub read_parent: bool,
     /// What is judged of a call.
     pub bounds: Option<Bounds>,
-    /// How this route mints, when it does.
-    pub mint: Option<MintRule>,
+    /// The text bounds it says something of, be it that they do not matter here.
+    pub spoken: Vec<usize>,
+    /// The longest session opened here, in seconds.
+    pub session: Option<u64>,
+    /// What the upstream is told beside who is asking.
+    pub identify: Vec<Told>,
+    /// The credential the upstream gets instead of the client's.
+    pub present: Option<Present>,
+    /// What the gateway answers itself.
+    pub local: Option<Local>,
+    /// How refusals are worded here, by place among the styles.
+    pub style: usize,
 }
 
 impl Route {
     /// Tells whether the body must be read before the verdict.
     pub fn reads_body(&self) -> bool {
-        self.mint.is_some() || self.bounds.as_ref().is_some_and(Bounds::reads_body)
+        matches!(self.local, Some(Local::Mint(_) | Local::Introspect(_)))
+            || self.tenant.as_ref().is_some_and(|tenant| tenant.place.is_in_body())
+            || self.bounds.as_ref().is_some_and(Bounds::reads_body)
+    }
+
+    /// How it mints, when it does.
+    pub fn mint(&self) -> Option<&MintRule> {
+        match &self.local {
+            Some(Local::Mint(rule)) => Some(rule),
+            _ => None,
+        }
     }
 }
 
-/// The part of a request that names a team.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Tenant {
-    /// The path parameter of this name.
-    Path(String),
+/// Something the upstream is told about what was judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// The value of a text bound.
+    Bound(usize),
+    /// The token's metadata.
+    Metadata,
 }
 
-/// What a call-placing route reads to judge caller and destination.
-#[derive(Debug)]
-pub struct Bounds {
-    /// Who calls.
-    pub from: Direction,
-    /// Who is called.
-    pub to: Direction,
-    /// When set, the only further members the body may have.
-    pub closed: Option<Vec<String>>,
+/// A credential of the platform's own that is presented to the upstream. Deliberately without `Debug`.
+pub struct Present {
+    /// Where: the query or a header.
+    pub place: Place,
+    /// The whole value.
+    pub value: String,
 }
 
-impl Bounds {
-    fn reads_body(&self) -> bool {
-        !self.from.members.is_empty() || !self.to.members.is_empty()
-    }
-
-    /// All pointers this route reads.
-    pub fn pointers(&self) -> impl Iterator<Item = &Pointer> {
-        self.from.pointers().chain(self.to.pointers())
-    }
+/// A route the gateway answers itself.
+pub enum Local {
+    /// With a new token.
+    Mint(Box<MintRule>),
+    /// With the state of a token.
+    Introspect(IntrospectRule),
+    /// With what the directory holds.
+    Listing(Box<ListingRule>),
+    /// With a text that never changes: a key set.
+    Document(Vec<u8>),
 }
 
-/// The members that carry one direction.
-#[derive(Debug)]
-pub struct Direction {
-    /// Where the numbers stand; none = the gateway cannot read them, and bounded credentials are refused.
-    pub members: Vec<Member>,
-    /// Members whose presence leaves the choice of the number to the upstream.
-    pub chosen_by: Vec<Pointer>,
-    /// The members are checked for what nobody may call, but they are not all there is: bounded credentials are
-    /// refused.
-    pub screen_only: bool,
-}
-
-impl Direction {
-    fn pointers(&self) -> impl Iterator<Item = &Pointer> {
-        self.members.iter().map(|member| &member.pointer).chain(&self.chosen_by)
-    }
-}
-
-/// One member that carries a number.
-#[derive(Debug)]
-pub struct Member {
-    /// Where it stands.
-    pub pointer: Pointer,
-    /// Whether it may be absent.
-    pub optional: bool,
-}
-
-/// A JSON pointer (RFC 6901) to a member of nested objects.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pointer(Vec<String>);
-
-impl Pointer {
-    /// Reads a pointer to a member; `None` unless it begins with `/` and names a member.
-    pub fn parse(text: &str) -> Option<Self> {
-        let rest = text.strip_prefix('/')?;
-        let tokens: Vec<String> =
-            rest.split('/').map(|token| token.replace("~1", "/").replace("~0", "~")).collect();
-        let has_bad_escape = rest.split('~').skip(1).any(|after| !after.starts_with(['0', '1']));
-        // An index would point into an array, and arrays are never read.
-        let has_index = tokens.iter().any(|token| token.bytes().all(|byte| byte.is_ascii_digit()));
-        (!has_bad_escape && !has_index && tokens.iter().all(|token| !token.is_empty()))
-            .then_some(Self(tokens))
-    }
-
-    /// The names of the objects on the way.
-    pub fn parents(&self) -> &[String] {
-        self.0.split_last().map_or(&[], |(_, parents)| parents)
-    }
-
-    /// The name of the member itself.
-    pub fn name(&self) -> &str {
-        self.0.last().map_or("", String::as_str)
-    }
-}
-
-/// How a route mints.
-pub struct MintRule {
-    /// The family of the new token.
-    pub family: usize,
-    /// The member that asks for caller IDs.
-    pub from: Option<SizedList>,
-    /// The member that asks for destinations.
-    pub to: Option<SizedList>,
-    /// The member that asks for scopes.
-    pub scopes: Option<SizedList>,
-    /// The member that asks for a lifetime in seconds.
-    pub ttl: Option<String>,
-    /// The feature that must be on for the owner of every caller ID, as for the route itself.
-    pub feature: Option<String>,
-    /// What is given when no scopes are asked for.
-    pub default_scopes: Vec<String>,
-    /// The only scopes a token may carry; `None` = any its key holds, except those that mint.
-    pub mintable_scopes: Option<Vec<String>>,
-    /// The status of the answer.
-    pub status: u16,
-    /// The body of the answer.
-    pub body: Template,
-}
-
-/// A member of a mint request that holds a list.
-#[derive(Debug)]
-pub struct SizedList {
-    /// Its name.
-    pub member: String,
-    /// Whether it must be there.
-    pub required: bool,
-    /// The most entries it may have.
-    pub max: usize,
-    /// Whether an empty list is the same as no list; refused otherwise.
-    pub empty_is_absent: bool,
-}
+/// How a policy writes "every method".
+pub const ANY_METHOD: &str = "ANY";
 
 /// The methods of a template, each with the place of its route.
 type Methods = Vec<(String, usize)>;
@@ -212,7 +161,7 @@ impl Routes {
         let mut mint_templates = Vec::new();
         for (index, (route, matches)) in routes.into_iter().enumerate() {
             for (method, template) in matches {
-                if route.mint.is_some() {
+                if route.mint().is_some() {
                     mint_templates.push(template.clone());
                 }
                 let methods = by_template.entry(template.clone()).or_default();
@@ -243,7 +192,8 @@ impl Routes {
     /// Finds the route of a method and a path without its query.
     pub fn find<'r, 'p>(&'r self, method: &str, path: &'p str) -> Option<RouteMatch<'r, 'p>> {
         let found = self.table.at(path).ok()?;
-        let index = found.value.iter().find_map(|(known, index)| (known == method).then_some(*index))?;
+        let serves = |known: &String| known == method || known == ANY_METHOD;
+        let index = found.value.iter().find_map(|(known, index)| serves(known).then_some(*index))?;
         Some(RouteMatch { route: self.list.get(index)?, index, params: found.params })
     }
 
@@ -281,37 +231,4 @@ fn fold_path(path: &str) -> String {
         "" => "/".to_owned(),
         trimmed => trimmed.to_owned(),
     }
-}
-
-/// Decodes percent-escapes (RFC 3986 section 2.1), leaving what is none as it is.
-pub fn decode_escapes(text: &str) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('%') {
-        bytes.extend_from_slice(before.as_bytes());
-        let byte = escaped_byte(after);
-        bytes.push(byte.unwrap_or(b'%'));
-        rest = byte.and_then(|_| after.get(2..)).unwrap_or(after);
-    }
-    bytes.extend_from_slice(rest.as_bytes());
-    bytes
-}
-
-/// Reads the two hex digits behind a `%`.
-pub fn escaped_byte(after: &str) -> Option<u8> {
-    let hex = after.get(..2).filter(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
-    u8::from_str_radix(hex, 16).ok()
-}
-
-/// Folds a member's name the way a forgiving reader might: without case, and without anything but ASCII letters and
-/// digits (`To_Number`, `to-number`, `toNumber` and `to[]number` are one name). Case folding maps two characters from
-/// outside ASCII into it (Unicode CaseFolding: long s and the Kelvin sign).
-pub fn fold(name: &str) -> String {
-    name.chars()
-        .filter_map(|c| match c {
-            'ſ' => Some('s'),
-            '\u{212a}' => Some('k'),
-            _ => c.is_ascii_alphanumeric().then_some(c.to_ascii_lowercase()),
-        })
-        .collect()
 }

@@ -8,6 +8,8 @@ use std::collections::HashMap;
 
 use crate::number::Number;
 
+use super::key::Ceiling;
+
 /// A party's place in its [`Tree`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PartyId(pub(super) usize);
@@ -38,6 +40,8 @@ pub struct Party {
     pub features: Vec<(String, bool)>,
     /// The scopes available to its keys; `None` is "all that exist".
     pub scopes: Option<Vec<String>>,
+    /// What bounds its keys and all below it.
+    pub ceiling: Ceiling,
 }
 
 /// Whose a number is.
@@ -158,6 +162,11 @@ impl Tree {
     fn ancestors(&self, of: PartyId) -> impl Iterator<Item = PartyId> {
         std::iter::successors(self.party(of).and_then(|party| party.parent), |&id| self.party(id)?.parent)
             .take(self.parties.len())
+    }
+
+    /// The ceilings over a party: its own and those of the teams above it.
+    pub fn ceilings(&self, over: PartyId) -> impl Iterator<Item = &Ceiling> {
+        self.chain(over).map(|party| &party.ceiling)
     }
 
     fn chain(&self, from: PartyId) -> impl Iterator<Item = &Party> {

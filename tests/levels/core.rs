@@ -1,5 +1,7 @@
 //! The decision core alone: its obligations are carried out here as an enforcer would.
 
+use std::net::IpAddr;
+
 use callbound::decision::{Effect, Engine, Moment, Obligations, Record, Step, Verdict, no_host};
 use callbound::policy::{Secrets, compile};
 
@@ -13,13 +15,14 @@ pub const NOW: u64 = 1_800_000_000;
 struct Core {
     engine: Engine,
     now: u64,
+    peer: Option<IpAddr>,
 }
 
 pub fn gate(file: &File) -> Result<Box<dyn Gate>, String> {
     let lookup = |name: &str| file.env.get(name).cloned();
     let policy =
         compile(file.policy.as_bytes(), &Secrets::Lookup(&lookup)).map_err(|error| error.to_string())?;
-    Ok(Box::new(Core { engine: Engine::new(policy), now: NOW }))
+    Ok(Box::new(Core { engine: Engine::new(policy), now: NOW, peer: file.peer }))
 }
 
 impl Gate for Core {
@@ -33,11 +36,11 @@ impl Gate for Core {
 
     fn exchange(&mut self, request: &Request) -> Result<Observed, String> {
         let headers = with_pseudo_headers(request);
-        let verdict = self.judge(&headers, request.body.as_deref());
+        let verdict = self.judge(&headers, request)?;
         let decision = Some(self.decision(&verdict.record));
         Ok(match verdict.effect {
             Effect::Release(obligations) => {
-                let upstream = Some(released(request, headers, &obligations));
+                let upstream = Some(released(request, headers, &obligations)?);
                 Observed { upstream, answer: None, decision }
             }
             Effect::Answer(answer) => {
@@ -59,15 +62,18 @@ impl Gate for Core {
 }
 
 impl Core {
-    fn judge(&self, headers: &Headers, body: Option<&[u8]>) -> Verdict {
+    fn judge(&self, headers: &Headers, request: &Request) -> Result<Verdict, String> {
         let random = |bytes: &mut [u8]| getrandom::fill(bytes).is_ok();
-        let moment = Moment { now: self.now, random: &random, host_verify: &no_host };
+        let moment = Moment { now: self.now, random: &random, host_verify: &no_host, peer: &|| self.peer };
         let pairs: Vec<(&[u8], &[u8])> =
             headers.iter().map(|(name, value)| (name.as_bytes(), value.as_slice())).collect();
-        match self.engine.begin(&pairs, body.is_none(), &moment) {
+        Ok(match self.engine.begin(&pairs, request.ends_with_headers(), &moment) {
             Step::Decided(verdict) => *verdict,
-            Step::NeedsBody(pending) => self.engine.finish(*pending, body.unwrap_or_default(), &moment),
-        }
+            Step::NeedsBody(pending) => {
+                let body = request.body.as_deref().ok_or("the request is still held: it has no end")?;
+                self.engine.finish(*pending, body, &moment)
+            }
+        })
     }
 
     fn decision(&self, record: &Record) -> Decision {
@@ -108,18 +114,21 @@ pub fn with_pseudo_headers(request: &Request) -> Headers {
     headers
 }
 
-fn released(request: &Request, mut headers: Headers, obligations: &Obligations) -> Seen {
+fn released(request: &Request, mut headers: Headers, obligations: &Obligations) -> Result<Seen, String> {
     headers.retain(|(name, _)| !obligations.remove.contains(name));
     for (name, value) in &obligations.set {
+        let name: &str = name;
         headers.retain(|(other, _)| other != name);
-        headers.push(((*name).to_owned(), value.clone().into_bytes()));
+        headers.push((name.to_owned(), value.clone().into_bytes()));
     }
-    Seen {
+    let path = headers.iter().find(|(name, _)| name == ":path");
+    let path = path.map(|(_, value)| String::from_utf8_lossy(value).into_owned());
+    Ok(Seen {
         method: request.method.clone(),
-        path: request.path.clone(),
+        path: path.ok_or("the path is gone")?,
         headers,
         body: request.body.clone().unwrap_or_default(),
-        trailers: Vec::new(),
         complete: true,
-    }
+        ..Seen::default()
+    })
 }

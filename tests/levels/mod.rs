@@ -67,6 +67,8 @@ fn play_on(file: &File, level: Level, gate: &mut dyn Gate) -> Played {
     for case in file.cases.iter().filter(|case| case.runs_at(level)) {
         if case.after > 0 {
             gate.wait(case.after);
+            // What was good may have expired.
+            good = None;
         }
         let mut result = Ok(());
         for _ in 0..case.times() {

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
+use serde_json::Value;
+
 use super::Gate;
 use super::core::{NOW, with_pseudo_headers};
 use super::host_crypto::verify_signature;
@@ -20,9 +22,22 @@ pub fn gate(file: &File) -> Result<Box<dyn Gate>, String> {
     let env: Vec<(String, String)> =
         file.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
     let mut world = World::new(&env, nanoseconds(NOW));
+    if let Some(peer) = file.peer {
+        let address = std::net::SocketAddr::from((peer, 1234)).to_string();
+        world.properties.insert("source\0address".to_owned(), address.into_bytes());
+    }
+    world.clusters.extend(clusters(&file.policy));
     world.foreign.insert("verify_signature".to_owned(), Arc::new(verify_signature));
     let vm = module()?.start_in(world, file.policy.as_bytes()).map_err(|error| error.to_string())?;
     Ok(Box::new(Worker { vm, now: NOW }))
+}
+
+/// The clusters the policy calls: on a gateway they are there.
+fn clusters(policy: &str) -> Vec<String> {
+    let policy: Value = serde_json::from_str(policy).unwrap_or_default();
+    let families = policy["tokens"].as_object().into_iter().flat_map(|families| families.values());
+    let named = families.filter_map(|family| family["external"]["jwks"]["cluster"].as_str());
+    named.map(str::to_owned).collect()
 }
 
 /// Compiled once: that is what takes long.
@@ -85,6 +100,7 @@ fn on_the_wire(request: &Request) -> wasm_host::Request {
     let mut wire = wasm_host::Request::new(&request.method, &request.path);
     wire.headers = pairs(&with_pseudo_headers(request));
     wire.chunks = request.pieces().into_iter().map(<[u8]>::to_vec).collect();
+    wire.unfinished = !request.ends_with_headers() && request.body.is_none();
     if request.framing.has_trailers() {
         wire.trailers = Some(pairs(&request.trailers));
     } else if request.body.is_some() && (wire.chunks.is_empty() || !request.framing.has_length()) {
@@ -139,5 +155,6 @@ fn seen(request: &Request, upstream: &Upstream) -> Seen {
         body: upstream.body.clone(),
         trailers: upstream.trailers.as_ref().map(headers).unwrap_or_default(),
         complete: upstream.complete,
+        session: None,
     }
 }

@@ -1,11 +1,14 @@
 //! The stories, and the policy they are told with.
 
-pub mod browser;
-pub mod containers;
+mod browser;
+mod clients;
+mod containers;
 mod failing;
 mod leaving;
 mod reading;
+mod realtime;
 mod reload;
+mod sessions;
 mod watchdog;
 
 use std::collections::BTreeMap;
@@ -14,12 +17,12 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::Story;
 use crate::support::client;
 use crate::support::corpus::Request;
 use crate::support::expect::Answer;
 use crate::support::gateway::{Gateway, Pieces, Setup, unchanged};
 use crate::support::recorder::Recorder;
+use crate::{LongStory, Story};
 
 /// Every story that needs nothing but Envoy and the module.
 pub const ALL: &[(&str, Story)] = &[
@@ -35,6 +38,25 @@ pub const ALL: &[(&str, Story)] = &[
     ("a_client_that_leaves_in_the_middle_reaches_nobody", leaving::mid_body),
     ("the_access_log_says_the_decision_and_no_secret", reading::access_log),
     ("the_log_has_one_line_per_refusal_and_no_credential", reading::refusal_lines),
+    (
+        "a_client_that_asks_for_a_longer_session_is_cut_at_its_deadline",
+        sessions::own_duration_changes_nothing,
+    ),
+    ("a_session_without_a_cap_outlives_its_token", sessions::uncapped_session_lasts),
+    (
+        "a_socket_stays_open_under_a_new_policy_and_the_next_is_judged_by_it",
+        sessions::reload_binds_new_sockets,
+    ),
+];
+
+/// Stories that need more than that, and find it themselves.
+pub const WITH_MORE: &[(&str, LongStory)] = &[
+    ("a_page_of_another_origin_calls_with_a_token_and_reads_a_refusal", browser::page_reads_a_refusal),
+    ("a_page_is_cut_off_at_the_end_of_its_session", sessions::page_is_cut_at_deadline),
+    ("a_page_of_another_origin_opens_no_socket", sessions::page_of_another_origin_is_refused),
+    ("the_published_javascript_client_mints_connects_and_is_refused", clients::javascript),
+    ("the_published_python_client_mints_connects_and_is_refused", clients::python),
+    ("the_gateway_in_containers_does_the_same", containers::gateway_in_containers),
 ];
 
 const MASTER: &str = "bWFzdGVyIG9mIHRoZSB0ZXN0cywgMzIgYnl0ZXMgb3IgbW9yZcO_";

@@ -8,7 +8,7 @@ use crate::support::corpus::Request;
 use crate::support::gateway::Pieces;
 
 /// Fails if any of these stands in the text.
-fn holds_none_of(what: &str, text: &str, secrets: &[&str]) -> Result<(), String> {
+pub(super) fn holds_none_of(what: &str, text: &str, secrets: &[&str]) -> Result<(), String> {
     match secrets.iter().find(|secret| text.contains(**secret)) {
         Some(secret) => Err(format!("{what} holds `{secret}`:\n{text}")),
         None => Ok(()),
@@ -16,7 +16,7 @@ fn holds_none_of(what: &str, text: &str, secrets: &[&str]) -> Result<(), String>
 }
 
 /// The parts of a token that make it one.
-fn secret_parts(token: &str) -> Vec<&str> {
+pub(super) fn secret_parts(token: &str) -> Vec<&str> {
     token.split('.').filter(|part| part.len() > 20).collect()
 }
 

@@ -5,8 +5,9 @@ use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures_util::{SinkExt as _, StreamExt as _};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use hyper::client::conn::http2;
@@ -14,6 +15,8 @@ use hyper::{HeaderMap, Method};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::{Message, Role};
 
 use super::corpus::{Framing, Headers, Request};
 use super::expect::Answer;
@@ -44,7 +47,7 @@ impl Http1 {
         std::thread::scope(|scope| {
             // The gateway may hang up on a request it has refused.
             scope.spawn(move || drop(write_request(&mut writer, request)));
-            let answer = self.read_answer();
+            let answer = self.read_answer_to(&request.method);
             if answer.is_err() {
                 let _ = self.stream.shutdown(Shutdown::Both);
             }
@@ -63,13 +66,19 @@ impl Http1 {
     }
 
     pub fn read_answer(&mut self) -> Result<Answer, String> {
+        self.read_answer_to("POST")
+    }
+
+    fn read_answer_to(&mut self, method: &str) -> Result<Answer, String> {
         loop {
             let head = self.read_until(b"\r\n\r\n")?;
             let mut answer = parse_head(&head)?;
-            if answer.status / 100 == 1 {
+            if answer.status / 100 == 1 && answer.status != 101 {
                 continue;
             }
-            answer.body = self.read_body(&answer)?;
+            if method != "HEAD" {
+                answer.body = self.read_body(&answer)?;
+            }
             return Ok(answer);
         }
     }
@@ -81,7 +90,7 @@ impl Http1 {
         }
         match answer.header("content-length") {
             Some(length) => self.take(length.parse().map_err(|_| "a content-length that is none")?),
-            None if matches!(answer.status, 204 | 304) => Ok(Vec::new()),
+            None if matches!(answer.status, 101 | 204 | 304) => Ok(Vec::new()),
             None => self.read_to_end(),
         }
     }
@@ -334,6 +343,110 @@ pub fn exchange(address: SocketAddr, request: &Request) -> Result<Answer, String
         Http2::connect(address)?.exchange(request)
     } else {
         Http1::connect(address)?.exchange(request)
+    }
+}
+
+/// What comes of a WebSocket's handshake.
+pub enum Handshake {
+    Open(Box<Socket>),
+    Refused(Answer),
+}
+
+impl Handshake {
+    /// The open socket; a refusal is an error.
+    pub fn opened(self) -> Result<Socket, String> {
+        match self {
+            Self::Open(socket) => Ok(*socket),
+            Self::Refused(answer) => Err(format!("refused: {} {}", answer.status, answer.text())),
+        }
+    }
+
+    /// The refusal; an open socket is an error.
+    pub fn refused(self) -> Result<Answer, String> {
+        match self {
+            Self::Open(_) => Err("it was let through".to_owned()),
+            Self::Refused(answer) => Ok(answer),
+        }
+    }
+}
+
+/// Asks for a WebSocket on a connection of its own; see [`Request::websocket`].
+pub fn websocket(address: SocketAddr, request: &Request) -> Result<Handshake, String> {
+    let mut connection = Http1::connect(address)?;
+    let answer = connection.exchange(request)?;
+    if answer.status != 101 {
+        return Ok(Handshake::Refused(answer));
+    }
+    Ok(Handshake::Open(Box::new(Socket::new(connection)?)))
+}
+
+/// A WebSocket that is open; dropping it leaves without a word.
+pub struct Socket {
+    stream: WebSocketStream<tokio::net::TcpStream>,
+    runtime: Runtime,
+    /// When the handshake was answered.
+    pub opened: Instant,
+}
+
+impl Socket {
+    fn new(connection: Http1) -> Result<Self, String> {
+        let opened = Instant::now();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(text)?;
+        let Http1 { stream, received } = connection;
+        stream.set_nonblocking(true).map_err(text)?;
+        let stream = runtime.block_on(async {
+            let stream = tokio::net::TcpStream::from_std(stream).map_err(text)?;
+            Ok::<_, String>(WebSocketStream::from_partially_read(stream, received, Role::Client, None).await)
+        })?;
+        Ok(Self { stream, runtime, opened })
+    }
+
+    pub fn send(&mut self, said: &str) -> Result<(), String> {
+        let sending = self.stream.send(Message::text(said));
+        self.runtime.block_on(limited(sending))?.map_err(text)
+    }
+
+    /// The next text; that there is none any more is an error.
+    pub fn receive(&mut self) -> Result<String, String> {
+        self.runtime.block_on(limited(async {
+            loop {
+                match self.stream.next().await {
+                    Some(Ok(Message::Text(said))) => return Ok(said.to_string()),
+                    Some(Ok(Message::Close(_)) | Err(_)) | None => {
+                        return Err("the socket is closed".to_owned());
+                    }
+                    Some(Ok(_)) => {}
+                }
+            }
+        }))?
+    }
+
+    /// Says a text and hears the answer.
+    pub fn ask(&mut self, said: &str) -> Result<String, String> {
+        self.send(said)?;
+        self.receive()
+    }
+
+    /// Waits until the other side has closed or cut the socket: when that was.
+    pub fn wait_until_closed(&mut self) -> Result<Instant, String> {
+        let ending = async {
+            while let Some(Ok(message)) = self.stream.next().await {
+                if message.is_close() {
+                    break;
+                }
+            }
+        };
+        self.runtime.block_on(limited(ending))?;
+        Ok(Instant::now())
+    }
+
+    /// Ends it as a client that is done does.
+    pub fn close(mut self) -> Result<(), String> {
+        let closing = async {
+            let _ = self.stream.close(None).await;
+            while let Some(Ok(_)) = self.stream.next().await {}
+        };
+        self.runtime.block_on(limited(closing))
     }
 }
 

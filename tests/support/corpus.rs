@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ pub struct File {
     /// The policy's text: the file byte for byte when nothing was merged over it.
     pub policy: String,
     pub env: BTreeMap<String, String>,
+    /// The client's address; where sockets are real it is this machine's.
+    pub peer: Option<IpAddr>,
     pub cases: Vec<Case>,
     pub vars: Vars,
 }
@@ -45,6 +48,8 @@ struct RawFile {
     overlay: Value,
     #[serde(default)]
     env: BTreeMap<String, String>,
+    #[serde(default)]
+    peer: Option<IpAddr>,
     #[serde(default)]
     keys: BTreeMap<String, String>,
     #[serde(default)]
@@ -85,8 +90,7 @@ pub struct Keep {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RequestSpec {
-    #[serde(default = "post")]
-    method: String,
+    method: Option<String>,
     path: String,
     #[serde(default)]
     headers: Vec<(String, Text)>,
@@ -133,7 +137,17 @@ pub enum Framing {
     H2,
     /// HTTP/2 with trailers and no `content-length`.
     H2Trailers,
+    /// The handshake of a WebSocket: HTTP/1.1, no body, and no end either.
+    Websocket,
 }
+
+/// What a handshake says.
+const HANDSHAKE: [(&str, &str); 4] = [
+    ("connection", "Upgrade"),
+    ("upgrade", "websocket"),
+    ("sec-websocket-version", "13"),
+    ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+];
 
 impl Framing {
     pub fn has_trailers(self) -> bool {
@@ -146,7 +160,7 @@ impl Framing {
 
     /// Whether the length is announced.
     pub fn has_length(self) -> bool {
-        matches!(self, Self::Length | Self::H2)
+        matches!(self, Self::Length | Self::H2 | Self::Websocket)
     }
 
     /// The pause between two pieces.
@@ -184,16 +198,28 @@ impl Request {
         self.header("authorization", &format!("Bearer {credential}"))
     }
 
+    /// A WebSocket's handshake.
+    pub fn websocket(path: &str) -> Self {
+        let mut request = Self { framing: Framing::Websocket, ..Self::new("GET", path) };
+        add_handshake(&mut request.headers);
+        request
+    }
+
     pub fn json(mut self, value: &Value) -> Self {
         self.body = Some(value.to_string().into_bytes());
         self.header("content-type", "application/json")
+    }
+
+    /// Whether the headers end the request. Those of a handshake do not: the socket's frames follow.
+    pub fn ends_with_headers(&self) -> bool {
+        self.body.is_none() && self.framing != Framing::Websocket
     }
 
     /// The body in the pieces its framing sends.
     pub fn pieces(&self) -> Vec<&[u8]> {
         let Some(body) = &self.body else { return Vec::new() };
         let size = match self.framing {
-            Framing::Length | Framing::H2 => 64 * 1024,
+            Framing::Length | Framing::H2 | Framing::Websocket => 64 * 1024,
             _ => body.len().div_ceil(4).max(1),
         };
         body.chunks(size).collect()
@@ -244,8 +270,14 @@ impl Case {
         if spec.framing.has_trailers() && trailers.is_empty() {
             trailers.push(("x-checksum".to_owned(), b"none".to_vec()));
         }
+        let is_handshake = spec.framing == Framing::Websocket;
+        if is_handshake {
+            add_handshake(&mut headers);
+        }
+        let default = if is_handshake { "GET" } else { "POST" };
+        let method = spec.method.clone().unwrap_or_else(|| default.to_owned());
         let path = vars.expand(&spec.path, now)?;
-        Ok(Request { method: spec.method.clone(), path, headers, body, framing: spec.framing, trailers })
+        Ok(Request { method, path, headers, body, framing: spec.framing, trailers })
     }
 }
 
@@ -312,7 +344,7 @@ pub fn load(path: &Path) -> Result<File, String> {
     let (policy, parsed) = policy_text(&raw, path.parent().unwrap_or(Path::new(".")))?;
     let mint = Mint { recipes: raw.tokens, policy: parsed, env: raw.env.clone() };
     let vars = Vars { keys: raw.keys, kept: BTreeMap::new(), mint };
-    Ok(File { name, policy, env: raw.env, cases: raw.cases, vars })
+    Ok(File { name, policy, env: raw.env, peer: raw.peer, cases: raw.cases, vars })
 }
 
 fn policy_text(raw: &RawFile, folder: &Path) -> Result<(String, Value), String> {
@@ -330,8 +362,13 @@ fn policy_text(raw: &RawFile, folder: &Path) -> Result<(String, Value), String> 
     Ok((parsed.to_string(), parsed))
 }
 
-fn post() -> String {
-    "POST".to_owned()
+/// Adds what a handshake says; what the request says itself stays.
+fn add_handshake(headers: &mut Headers) {
+    for (name, value) in HANDSHAKE {
+        if !headers.iter().any(|(other, _)| other.eq_ignore_ascii_case(name)) {
+            headers.push((name.to_owned(), value.as_bytes().to_vec()));
+        }
+    }
 }
 
 /// A member that is there, be it `null`.

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::corpus::{Headers, Level, Request};
+use super::corpus::{Framing, Headers, Level, Request};
 
 /// The expectation of a case: released (`upstream`), or answered by the gateway (`status`).
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -36,7 +37,7 @@ struct ExpectUpstream {
     headers: BTreeMap<String, Wanted>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     absent: Vec<String>,
-    /// Where it is another than the one sent (Envoy normalises).
+    /// Where it is another than the one sent (Envoy normalises, callbound takes credentials out).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     path: Option<String>,
 }
@@ -70,6 +71,25 @@ pub struct Seen {
     pub body: Vec<u8>,
     pub trailers: Headers,
     pub complete: bool,
+    /// What became of it if it was a WebSocket's handshake and the upstream took it.
+    pub session: Option<Session>,
+}
+
+/// A WebSocket as the upstream saw it.
+#[derive(Clone, Debug)]
+pub struct Session {
+    pub begun: Instant,
+    /// What the client said.
+    pub texts: Vec<String>,
+    /// When it ended, and how: `closed 1000` by the client's word, else `lost: …`.
+    pub ended: Option<(Instant, String)>,
+}
+
+impl Session {
+    /// How long it lasted, once it is over.
+    pub fn lasted(&self) -> Option<Duration> {
+        self.ended.as_ref().map(|(ended, _)| ended.duration_since(self.begun))
+    }
 }
 
 /// An HTTP answer.
@@ -200,7 +220,8 @@ fn check_upstream(wanted: &ExpectUpstream, sent: &Request, seen: &Seen, wrong: &
             seen.body.len()
         ));
     }
-    if !seen.complete {
+    // What follows a handshake is the socket's.
+    if !seen.complete && sent.framing != Framing::Websocket {
         wrong.push("the upstream's request has no end".to_owned());
     }
     let path = wanted.path.as_ref().unwrap_or(&sent.path);

@@ -2,6 +2,7 @@
 //! remembers. Nothing here uses the crate's own token code.
 #![allow(dead_code, reason = "each suite uses its part")]
 
+pub mod browser;
 pub mod client;
 pub mod corpus;
 pub mod expect;

@@ -75,8 +75,8 @@ impl Mint {
         let recipe = self.resolve(name, 0)?;
         let family_name = recipe.family.as_deref().ok_or("no `family`")?;
         let family = &self.policy["tokens"][family_name];
-        let prefix = family["prefix"].as_str().ok_or("the policy has no such family")?;
-        let prefix = recipe.prefix.as_deref().unwrap_or(prefix);
+        let prefix = recipe.prefix.as_deref().or(family["prefix"].as_str());
+        let prefix = prefix.ok_or("the policy has no such family, or it has no prefix: give a `prefix`")?;
         let kid = recipe.kid.clone().or_else(|| self.signing_kid(family_name)).ok_or("no `kid`")?;
         let alg = recipe.alg.clone().or_else(|| self.alg_of(&kid)).ok_or("no such `kid` in the policy")?;
 

@@ -1,21 +1,26 @@
-//! The upstream of the tests: remembers every request from the moment its headers are here, byte for byte.
+//! The upstream of the tests: remembers every request from the moment its headers are here, byte for byte, takes every
+//! WebSocket, and remembers when it began and ended.
+
+#[path = "../../src/bin/upstream/websocket.rs"]
+mod websocket;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
 use super::corpus::Headers;
-use super::expect::Seen;
+use super::expect::{Seen, Session};
 
 /// A listening upstream; it ends when dropped.
 pub struct Recorder {
@@ -87,15 +92,16 @@ async fn accept(listener: TcpListener, state: Arc<Mutex<State>>) {
         tokio::spawn(async move {
             let service = service_fn(|request| {
                 let state = state.clone();
-                async move { Ok::<_, Infallible>(record(request, &state).await) }
+                async move { Ok::<_, Infallible>(record(request, state).await) }
             });
-            let _ =
-                http1::Builder::new().max_headers(200).serve_connection(TokioIo::new(stream), service).await;
+            let connection =
+                http1::Builder::new().max_headers(200).serve_connection(TokioIo::new(stream), service);
+            let _ = connection.with_upgrades().await;
         });
     }
 }
 
-async fn record(request: Request<Incoming>, state: &Mutex<State>) -> Response<Full<Bytes>> {
+async fn record(mut request: Request<Incoming>, shared: Arc<Mutex<State>>) -> Response<Full<Bytes>> {
     let seen = Seen {
         method: request.method().to_string(),
         path: request.uri().to_string(),
@@ -103,18 +109,36 @@ async fn record(request: Request<Incoming>, state: &Mutex<State>) -> Response<Fu
         ..Seen::default()
     };
     let index = {
-        let mut state = lock(state);
+        let mut state = lock(&shared);
         state.seen.push(seen);
         state.seen.len() - 1
     };
-    let complete = receive(request.into_body(), index, state).await;
-    let mut state = lock(state);
+    let (switching, upgrade) = (websocket::accept(&request), hyper::upgrade::on(&mut request));
+    let complete = receive(request.into_body(), index, &shared).await;
+    let mut state = lock(&shared);
+    let is_good = state.status < 300;
     if let Some(seen) = state.seen.get_mut(index) {
         seen.complete = complete;
+        if let Some(switching) = switching.filter(|_| is_good) {
+            seen.session = Some(Session { begun: Instant::now(), texts: Vec::new(), ended: None });
+            tokio::spawn(session(upgrade, index, shared.clone()));
+            return switching;
+        }
     }
     let mut response = Response::new(Full::new(Bytes::from_static(br#"{"upstream":true}"#)));
     *response.status_mut() = hyper::StatusCode::from_u16(state.status).unwrap_or_default();
     response
+}
+
+async fn session(upgrade: OnUpgrade, index: usize, shared: Arc<Mutex<State>>) {
+    let change = |apply: &mut dyn FnMut(&mut Session)| {
+        let mut state = lock(&shared);
+        state.seen.get_mut(index).and_then(|seen| seen.session.as_mut()).map(apply);
+    };
+    let heard = |text: &str| change(&mut |session| session.texts.push(text.to_owned()));
+    let end = websocket::serve(upgrade, heard).await;
+    let now = Instant::now();
+    change(&mut |session| session.ended = Some((now, end.clone())));
 }
 
 async fn receive(mut body: Incoming, index: usize, state: &Mutex<State>) -> bool {

@@ -17,6 +17,8 @@ pub enum Piece {
     Chromium,
     /// A Docker engine that answers.
     Docker,
+    /// The folder with the published clients.
+    Clients,
 }
 
 /// A piece that is not here, and how to get it.
@@ -36,6 +38,10 @@ pub fn require(piece: Piece) -> Result<PathBuf, Skip> {
             "no Chromium: scripts/setup.sh --chromium",
         ),
         Piece::Docker => (docker(), "no Docker engine answers: scripts/setup.sh --docker"),
+        Piece::Clients => (
+            existing(".tools/clients/ready".into()).and_then(|ready| Some(ready.parent()?.to_owned())),
+            "no published clients: scripts/setup.sh --clients",
+        ),
     };
     found.ok_or_else(|| Skip(missing.to_owned()))
 }

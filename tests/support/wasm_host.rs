@@ -116,6 +116,8 @@ pub struct Request {
     /// One body callback each. None and no trailers: the headers end the stream.
     pub chunks: Vec<Vec<u8>>,
     pub trailers: Option<Pairs>,
+    /// The headers do not end the stream, and nothing follows: a handshake, whose frames are not shown here.
+    pub unfinished: bool,
     /// `allow_on_headers_stop_iteration`. False: Pause from the headers callback stops everything.
     pub stop_iteration_flag: bool,
     pub answer: Reply,
@@ -130,6 +132,7 @@ impl Request {
             headers: pairs(headers),
             chunks: Vec::new(),
             trailers: None,
+            unfinished: false,
             stop_iteration_flag: true,
             answer,
         }
@@ -531,7 +534,8 @@ impl Vm {
     /// The whole life of one stream. An upstream that got it all answers `request.answer`.
     pub fn exchange(&mut self, request: &Request) -> Outcome {
         let frames = request.chunks.len() + usize::from(request.trailers.is_some());
-        let stream = self.open_with(&request.headers, frames == 0, request.stop_iteration_flag);
+        let ends = frames == 0 && !request.unfinished;
+        let stream = self.open_with(&request.headers, ends, request.stop_iteration_flag);
         for (index, chunk) in request.chunks.iter().enumerate() {
             self.body(stream, chunk, index + 1 == frames);
         }
@@ -670,7 +674,10 @@ impl Vm {
         for root in retired {
             self.call::<_, u32>(root, "proxy_on_done", root);
             self.call::<_, ()>(root, "proxy_on_delete", root);
-            self.store.data_mut().roots.remove(&root);
+            let host = self.store.data_mut();
+            host.roots.remove(&root);
+            // Envoy cancels the calls of a context that goes.
+            host.http_calls.retain(|_, call| call.root != root);
         }
     }
 

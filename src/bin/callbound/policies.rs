@@ -134,8 +134,8 @@ pub fn print_secrets(files: &Files) -> Result<(), String> {
 
 fn secret_names(text: &str) -> Result<Vec<String>, String> {
     let json: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    let keyring = json.get("keyring").and_then(Value::as_array).cloned().unwrap_or_default();
-    let names = keyring.iter().filter_map(|key| {
+    let keys = ["keyring", "upstream_keys"].into_iter().filter_map(|section| json.get(section)?.as_array());
+    let names = keys.flatten().filter_map(|key| {
         let secret = key.get("secret")?;
         let from = secret.get("derive").unwrap_or(secret);
         from.get("env")?.as_str().map(str::to_owned)

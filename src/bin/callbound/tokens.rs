@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use callbound::credential::peek;
-use callbound::decision::{Demands, MintRequest, Moment, Rights, mint as mint_token, no_host};
+use callbound::decision::{Demands, MintRequest, Moment, Rights, mint as mint_token, no_host, no_peer};
 use callbound::json::Json;
 use callbound::policy::{MintRule, Policy, Route};
 use clap::Args;
@@ -32,10 +32,11 @@ pub fn mint(arguments: &Mint) -> Result<(), String> {
     let policy = arguments.files.compile()?;
     let (route, rule) = mint_route(&policy, arguments.route.as_deref())?;
     let key =
-        policy.key_by_id(&arguments.key).ok_or_else(|| format!("there is no key `{}`", arguments.key))?;
+        policy.keys.with_id(&arguments.key).ok_or_else(|| format!("there is no key `{}`", arguments.key))?;
     let body = request_body(&arguments.members)?;
     let body = Json::parse(body.as_bytes()).map_err(|error| format!("--set: {error}"))?;
-    let moment = Moment { now: now()?, random: &|bytes| keys::fill(bytes).is_ok(), host_verify: &no_host };
+    let random = |bytes: &mut [u8]| keys::fill(bytes).is_ok();
+    let moment = Moment { now: now()?, random: &random, host_verify: &no_host, peer: &no_peer };
     let minted = Rights::of_key(&policy, key, moment.now)
         .and_then(|rights| rights.meets(&Demands::of(route)).map(|()| rights))
         .and_then(|rights| mint_token(&policy, rule, &rights, &MintRequest::read(rule, &body)?, &moment))
@@ -49,7 +50,7 @@ pub fn mint(arguments: &Mint) -> Result<(), String> {
 
 fn mint_route<'p>(policy: &'p Policy, id: Option<&str>) -> Result<(&'p Route, &'p MintRule), String> {
     let named = policy.routes.iter().filter(|route| id.is_none_or(|id| route.id == id));
-    let mut routes = named.filter_map(|route| Some((route, route.mint.as_ref()?)));
+    let mut routes = named.filter_map(|route| Some((route, route.mint()?)));
     match (routes.next(), routes.next()) {
         (Some(found), None) => Ok(found),
         (None, _) => Err("the policy has no such mint route".into()),
@@ -96,7 +97,7 @@ pub fn inspect(arguments: &Inspect) -> Result<(), String> {
     let policy = Files { policies: arguments.policy.clone() }.compile()?;
     let (_, family) = policy.family_of(token).ok_or("no token family of this policy has that prefix")?;
     let verified = family.verify(token, now()?, &no_host).map_err(|error| error.to_string())?;
-    let key = policy.key_by_id(&verified.key_id).ok_or("the key it was minted from is gone")?;
+    let key = policy.keys.with_id(&verified.key_id).ok_or("the key it was minted from is gone")?;
     if key.revoked {
         return Err(format!("the key it was minted from, `{}`, is revoked", key.id));
     }

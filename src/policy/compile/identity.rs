@@ -2,11 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::super::bound::TextBound;
 use super::super::config::{ApiKeyConfig, NumberConfig, Switches, TeamConfig, TeamKind, UserConfig};
 use super::super::error::Problems;
 use super::super::team::{Owner, Party, PartyId, Reach, Tree};
-use super::super::{ApiKey, Ceiling, Platform};
-use super::{Document, check_id, check_known_scopes, check_scopes, number_list, quoted};
+use super::super::{ApiKey, Ceiling, Keys, Platform};
+use super::bounds::ceiling;
+use super::{Document, check_id, check_known_scopes, check_scopes, quoted};
 use crate::credential::Digest;
 use crate::number::Number;
 
@@ -17,18 +19,27 @@ pub(super) struct Parties {
 }
 
 impl Parties {
+    pub(super) fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
     pub(super) fn take_tree(&mut self) -> Tree {
         std::mem::take(&mut self.tree)
     }
 }
 
-pub(super) fn parties(document: &Document<'_>, platform: &Platform, problems: &mut Problems) -> Parties {
+pub(super) fn parties(
+    document: &Document<'_>,
+    platform: &Platform,
+    bounds: &[TextBound],
+    problems: &mut Problems,
+) -> Parties {
     let mut numbers = HashMap::new();
     let configs = read_teams(document, problems);
     let ids: Ids<'_> =
         configs.iter().enumerate().map(|(index, (_, team))| (team.id.as_str(), PartyId(index))).collect();
     let mut parties: Vec<Party> =
-        configs.iter().map(|(path, config)| team(config, &ids, path, problems)).collect();
+        configs.iter().map(|(path, config)| team(config, &ids, bounds, path, problems)).collect();
     for (index, (path, config)) in configs.iter().enumerate() {
         check_rights(&config.features, config.scopes.as_deref(), platform, path, problems);
         own_numbers(&mut numbers, &config.numbers, PartyId(index), path, problems);
@@ -52,7 +63,13 @@ pub(super) fn parties(document: &Document<'_>, platform: &Platform, problems: &m
 
 type Ids<'a> = HashMap<&'a str, PartyId>;
 
-fn team(config: &TeamConfig, ids: &Ids<'_>, path: &str, problems: &mut Problems) -> Party {
+fn team(
+    config: &TeamConfig,
+    ids: &Ids<'_>,
+    bounds: &[TextBound],
+    path: &str,
+    problems: &mut Problems,
+) -> Party {
     Party {
         id: config.id.clone(),
         reach: match config.kind {
@@ -63,6 +80,7 @@ fn team(config: &TeamConfig, ids: &Ids<'_>, path: &str, problems: &mut Problems)
         member_of: Vec::new(),
         features: config.features.0.clone(),
         scopes: config.scopes.clone(),
+        ceiling: ceiling(&config.ceiling, bounds, &format!("{path}.ceiling"), problems),
     }
 }
 
@@ -74,6 +92,7 @@ fn user(config: UserConfig, ids: &Ids<'_>, path: &str, problems: &mut Problems) 
         member_of: memberships(&config.member_of, ids, path, problems),
         features: config.features.0,
         scopes: config.scopes,
+        ceiling: Ceiling::default(),
     }
 }
 
@@ -171,19 +190,14 @@ fn check_rights(
     check_scopes(scopes, &platform.scopes, &format!("{path}.scopes"), problems);
 }
 
-/// The keys, by digest and by id.
-pub(super) struct Keys {
-    pub(super) by_digest: HashMap<Digest, ApiKey>,
-    pub(super) by_id: HashMap<String, Digest>,
-}
-
 pub(super) fn api_keys(
     document: &Document<'_>,
     parties: &Parties,
     platform: &Platform,
+    bounds: &[TextBound],
     problems: &mut Problems,
 ) -> Keys {
-    let mut keys = Keys { by_digest: HashMap::new(), by_id: HashMap::new() };
+    let mut keys = Keys::default();
     for (path, config) in document.elements::<ApiKeyConfig>("api_keys", problems) {
         check_id(&config.id, &format!("{path}.id"), problems);
         check_known_scopes(&config.scopes, &platform.scopes, &format!("{path}.scopes"), problems);
@@ -192,21 +206,15 @@ pub(super) fn api_keys(
             problems.add(format!("{path}.expires_at"), "expected Unix seconds before the year 2100");
         }
         let owner = owner_of(&config, parties, &path, problems);
-        let digest = read_digest(&config.sha256);
-        if digest.is_none() {
+        let digest = config.sha256.as_deref().map(read_digest);
+        if digest == Some(None) || (digest.is_none() && !document.names_as_issuers_key(&config.id)) {
             problems.add(
                 format!("{path}.sha256"),
                 "expected the 64 lower-case hex digits of `callbound hash-key`, never the key itself",
             );
         }
-        let ceiling = Ceiling {
-            from: number_list(config.ceiling.from.as_ref(), &format!("{path}.ceiling.from"), problems),
-            to: number_list(config.ceiling.to.as_ref(), &format!("{path}.ceiling.to"), problems),
-        };
-        let (Some(owner), Some(digest)) = (owner, digest) else { continue };
-        if keys.by_id.insert(config.id.clone(), digest).is_some() {
-            problems.add(format!("{path}.id"), format!("`{}` stands among the keys already", config.id));
-        }
+        let ceiling = ceiling(&config.ceiling, bounds, &format!("{path}.ceiling"), problems);
+        let Some(owner) = owner else { continue };
         let key = ApiKey {
             id: config.id,
             owner,
@@ -215,8 +223,11 @@ pub(super) fn api_keys(
             expires_at: config.expires_at,
             revoked: config.revoked,
         };
-        if keys.by_digest.insert(digest, key).is_some() {
-            problems.add(format!("{path}.sha256"), "this key stands among the keys already");
+        let id = key.id.clone();
+        match keys.add(key, digest.flatten()) {
+            Ok(()) => {}
+            Err("id") => problems.add(format!("{path}.id"), format!("`{id}` stands among the keys already")),
+            Err(member) => problems.add(format!("{path}.{member}"), "this key stands among the keys already"),
         }
     }
     keys

@@ -2,11 +2,11 @@
 
 use std::rc::Rc;
 
-use super::super::config::{FamilyConfig, KeyConfig, MasterConfig, SecretConfig};
+use super::super::config::{ClockConfig, FamilyConfig, KeyConfig, MasterConfig, SecretConfig};
 use super::super::error::Problems;
 use super::platform::check_prefix;
 use super::{Document, Secrets, check_id, section};
-use crate::credential::{Clock, Family, Key, KeyError, Ttl, decode_base64url, derive_secret};
+use crate::credential::{Algorithm, Clock, Family, Key, KeyError, Ttl, decode_base64url, derive_secret};
 use crate::json::Json;
 
 /// A family with what only its mint routes need.
@@ -15,6 +15,7 @@ pub(super) struct CompiledFamily {
     pub(super) default_scopes: Vec<String>,
     pub(super) mintable_scopes: Option<Vec<String>>,
     pub(super) can_sign: bool,
+    pub(super) has_public_key: bool,
 }
 
 pub(super) fn families(
@@ -23,8 +24,7 @@ pub(super) fn families(
     problems: &mut Problems,
     warnings: &mut Vec<String>,
 ) -> Vec<CompiledFamily> {
-    let allow_inline = document.section("allow_inline_secrets", problems).unwrap_or(false);
-    let keys = keys(document, allow_inline, problems);
+    let keys = keys(document, document.allows_inline_secrets(), problems);
     if keys.iter().any(|(_, key)| is_inline(key)) {
         warnings.push(
             "keyring: a secret stands in the policy itself and shows in the gateway's config dumps".into(),
@@ -35,7 +35,8 @@ pub(super) fn families(
     if tokens.is_some_and(|tokens| tokens.members().is_none()) {
         problems.add("tokens", "expected an object of families");
     }
-    for (name, raw) in tokens.and_then(Json::members).unwrap_or_default() {
+    let own = tokens.and_then(Json::members).unwrap_or_default().iter();
+    for (name, raw) in own.filter(|(_, raw)| raw.get("external").is_none()) {
         let path = format!("tokens.{name}");
         check_id(name, &path, problems);
         if matches!(name.as_ref(), "api_key" | "public") {
@@ -111,6 +112,7 @@ fn family(
     let clock = Clock { leeway: config.clock.leeway, ahead: config.clock.ahead };
     let mut family =
         Family::new(name, &config.prefix, &typ, &config.issuer, config.audience.as_deref(), ttl, clock);
+    family.is_bare = config.bare;
     let own =
         |key: &KeyConfig| key.families.as_ref().is_none_or(|names| names.iter().any(|other| other == name));
     let mut signing = 0;
@@ -133,6 +135,7 @@ fn family(
         default_scopes: config.default_scopes,
         mintable_scopes: config.mintable_scopes,
         can_sign: signing == 1,
+        has_public_key: keys.iter().any(|(_, key)| own(key) && key.alg != Algorithm::Hs256),
     }
 }
 
@@ -142,12 +145,7 @@ fn check_family(config: &FamilyConfig, path: &str, problems: &mut Problems) {
     if ttl.min == 0 || ttl.min > ttl.default || ttl.default > ttl.max || ttl.max > 86_400 {
         problems.add(format!("{path}.ttl"), "expected 1 <= min <= default <= max <= 86400 seconds");
     }
-    if config.clock.leeway > 5 {
-        problems.add(format!("{path}.clock.leeway"), "expected at most 5 seconds");
-    }
-    if config.clock.ahead > 60 {
-        problems.add(format!("{path}.clock.ahead"), "expected at most 60 seconds");
-    }
+    check_clock(&config.clock, path, problems);
     if config.issuer.is_empty() || config.audience.as_deref() == Some("") {
         problems.add(path, "`issuer` and `audience` cannot be empty");
     }
@@ -156,6 +154,15 @@ fn check_family(config: &FamilyConfig, path: &str, problems: &mut Problems) {
             format!("{path}.mintable_scopes"),
             "an empty list allows no token; leave it out to allow any held",
         );
+    }
+}
+
+pub(super) fn check_clock(clock: &ClockConfig, path: &str, problems: &mut Problems) {
+    if clock.leeway > 5 {
+        problems.add(format!("{path}.clock.leeway"), "expected at most 5 seconds");
+    }
+    if clock.ahead > 60 {
+        problems.add(format!("{path}.clock.ahead"), "expected at most 60 seconds");
     }
 }
 
@@ -187,15 +194,21 @@ fn load(config: &KeyConfig, family: &str, secrets: &Secrets<'_>) -> Result<Optio
 }
 
 fn from_env(name: &str, secrets: &Secrets<'_>) -> Result<Option<Vec<u8>>, String> {
+    let Some(encoded) = text_from_env(name, secrets)? else { return Ok(None) };
+    let bytes = decode_base64url(&encoded).map_err(|error| format!("`{name}`: {error}"))?;
+    Ok(Some(bytes))
+}
+
+/// Looks a secret up; `None` when secrets are not to be looked at.
+pub(super) fn text_from_env(name: &str, secrets: &Secrets<'_>) -> Result<Option<String>, String> {
     // A secret that stands where its name belongs must not be printed as a name.
     let fits = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
     if name.is_empty() || name.len() > 64 || !name.bytes().all(fits) {
         return Err("expected the name of an environment variable, as in `CALLBOUND_MASTER`".into());
     }
     let Secrets::Lookup(lookup) = secrets else { return Ok(None) };
-    let encoded = lookup(name).ok_or_else(|| {
+    let text = lookup(name).ok_or_else(|| {
         format!("the environment variable `{name}` is not set; make a secret with `callbound gen-secret`")
     })?;
-    let bytes = decode_base64url(encoded.trim()).map_err(|error| format!("`{name}`: {error}"))?;
-    Ok(Some(bytes))
+    Ok(Some(text.trim().to_owned()))
 }

@@ -1,21 +1,17 @@
 //! Routes: what may be asked for and what it takes.
 
-use super::super::Platform;
-use super::super::config::{
-    BoundsConfig, DirectionConfig, EmptyConfig, ListMemberConfig, MintConfig, MintRequestConfig, RouteConfig,
-    TenantConfig, VocabularyConfig,
-};
-use super::super::error::Problems;
-use super::super::route::{
-    Accept, Bounds, Direction, Member, MintRule, Pointer, Route, Routes, SizedList, Tenant, fold,
-};
-use super::super::template::Template;
-use super::keyring::CompiledFamily;
-use super::{Document, check_id, check_known_scopes, quoted};
+use std::borrow::Cow;
 
-/// The values a mint reply may use.
-const REPLY_NAMES: &[&str] =
-    &["token", "ttl", "expires_at", "issued_at", "from", "to", "scopes", "token_id", "key_id"];
+use super::super::bound::{Bounds, Form, Member};
+use super::super::config::{OneOrMany, PlaceConfig, PresentConfig, RouteConfig, VocabularyConfig};
+use super::super::error::Problems;
+use super::super::place::Place;
+use super::super::route::{ANY_METHOD, Accept, Local, Present, Route, Routes, TokenSource, Told};
+use super::bounds::{RouteBounds, member, route_bounds};
+use super::local::{self, MAX_SESSION};
+use super::platform::{carriers, closure};
+use super::{Document, Known, check_id, check_known_scopes, quoted};
+use crate::uri::fold;
 
 /// The compiled routes and the names they taught.
 pub(super) struct CompiledRoutes {
@@ -23,12 +19,7 @@ pub(super) struct CompiledRoutes {
     pub(super) vocabulary: Vec<String>,
 }
 
-pub(super) fn routes(
-    document: &Document<'_>,
-    families: &[CompiledFamily],
-    platform: &Platform,
-    problems: &mut Problems,
-) -> CompiledRoutes {
+pub(super) fn routes(document: &Document<'_>, known: &Known<'_>, problems: &mut Problems) -> CompiledRoutes {
     let mut list = Vec::new();
     let mut ids: Vec<String> = Vec::new();
     for (path, config) in document.elements::<RouteConfig>("routes", problems) {
@@ -38,10 +29,13 @@ pub(super) fn routes(
         }
         ids.push(config.id.clone());
         let matches = read_matches(&config.matches.0, &path, problems);
-        list.push((route(config, &matches, families, platform, &path, problems), matches));
+        list.push((route(config, &matches, known, &path, problems), matches));
     }
     if list.is_empty() {
         problems.add("routes", "there are none, so nothing would be let through");
+    }
+    for (index, (route, _)) in list.iter().enumerate() {
+        check_spoken(route, &list, known, &format!("routes[{index}].bounds"), problems);
     }
     let vocabulary = vocabulary(document, &list, problems);
     let routes = Routes::build(list).unwrap_or_else(|conflicts| {
@@ -55,16 +49,52 @@ pub(super) fn routes(
 
 type Match = (String, String);
 
+/// A route that accepts tokens bound in a text must say where that text stands: left out, it would be open.
+fn check_spoken(
+    route: &Route,
+    routes: &[(Route, Vec<Match>)],
+    known: &Known<'_>,
+    path: &str,
+    problems: &mut Problems,
+) {
+    let Accept::Credentials { tokens, .. } = &route.accept else { return };
+    let is_carried = |bound: usize| {
+        tokens.iter().any(|source| match *source {
+            TokenSource::Family(family) => {
+                let rules =
+                    routes.iter().filter_map(|(route, _)| route.mint()).filter(|rule| rule.family == family);
+                rules.flat_map(|rule| &rule.texts).any(|text| text.bound == bound)
+            }
+            TokenSource::Issuer(issuer) => known.issuers.get(issuer).is_some_and(|issuer| {
+                issuer
+                    .claims
+                    .texts
+                    .iter()
+                    .any(|(name, _)| known.bounds.get(bound).is_some_and(|b| b.name == *name))
+            }),
+        })
+    };
+    for (index, bound) in known.bounds.iter().enumerate() {
+        if is_carried(index) && !route.spoken.contains(&index) {
+            let name = &bound.name;
+            problems.add(
+                path,
+                format!("missing `{name}`: tokens accepted here can be bound in it; say where it stands, or `\"{name}\": \"any\"`"),
+            );
+        }
+    }
+}
+
 fn vocabulary(
     document: &Document<'_>,
     routes: &[(Route, Vec<Match>)],
     problems: &mut Problems,
 ) -> Vec<String> {
     let config: VocabularyConfig = document.section("vocabulary", problems).unwrap_or_default();
-    let bounds = routes.iter().filter_map(|(route, _)| route.bounds.as_ref());
-    let members = bounds.flat_map(|bounds| bounds.from.members.iter().chain(&bounds.to.members));
+    let calls = routes.iter().filter_map(|(route, _)| route.bounds.as_ref()?.call.as_ref());
+    let members = calls.flat_map(|call| call.from.members.iter().chain(&call.to.members));
     let named = config.from.iter().chain(&config.to).map(|name| fold(name));
-    let mut names: Vec<String> = members.map(|member| fold(member.pointer.name())).chain(named).collect();
+    let mut names: Vec<String> = members.map(|member| fold(member.place.name())).chain(named).collect();
     names.sort_unstable();
     names.dedup();
     names
@@ -113,44 +143,135 @@ fn has_unique_params(template: &str) -> bool {
 fn route(
     config: RouteConfig,
     matches: &[Match],
-    families: &[CompiledFamily],
-    platform: &Platform,
+    known: &Known<'_>,
     path: &str,
     problems: &mut Problems,
 ) -> Route {
-    check_known_scopes(&config.scopes, &platform.scopes, &format!("{path}.scopes"), problems);
-    let accept = accept(&config.accept, families, path, problems);
-    let demands = config.feature.is_some()
-        || !config.scopes.is_empty()
-        || config.tenant.is_some()
-        || config.bounds.is_some()
-        || config.mint.is_some()
-        || config.read_parent;
-    if accept == Accept::Public && demands {
+    check_known_scopes(&config.scopes, &known.platform.scopes, &format!("{path}.scopes"), problems);
+    let accept = accept(&config.accept, known, path, problems);
+    if accept == Accept::Public && demands_something(&config) {
         problems.add(format!("{path}.accept"), "a public route verifies nobody, so it can require nothing");
+    }
+    if accept != Accept::Public && matches.iter().any(|(method, _)| method == ANY_METHOD) {
+        problems.add(format!("{path}.match"), "`ANY` is for public routes; name the methods");
     }
     if config.read_parent && matches.iter().any(|(method, _)| method != "GET" && method != "HEAD") {
         problems.add(format!("{path}.read_parent"), "only reads may see what belongs to the team above");
     }
-    let mint = config.mint.and_then(|mint| mint_rule(mint, &accept, families, platform, path, problems));
-    let mint = mint.map(|rule| MintRule { feature: config.feature.clone(), ..rule });
-    let bounds = config.bounds.map(|bounds| bounds_of(bounds, path, problems));
-    if mint.is_some() && bounds.is_some() {
+    if config.upgrade.is_some() && matches.iter().any(|(method, _)| method != "GET") {
+        problems.add(format!("{path}.upgrade"), "a WebSocket handshake is a GET (RFC 6455 section 4.1)");
+    }
+    if config
+        .session_seconds
+        .is_some_and(|seconds| seconds == 0 || seconds > MAX_SESSION || config.upgrade.is_none())
+    {
+        problems.add(
+            format!("{path}.session_seconds"),
+            format!("expected 1 to {MAX_SESSION} seconds, on a route with `upgrade`"),
+        );
+    }
+    let features = features(config.feature.as_ref(), known);
+    let spoken = config
+        .bounds
+        .clone()
+        .map(|bounds| route_bounds(bounds, known.bounds, &format!("{path}.bounds"), problems));
+    let (bounds, spoken) =
+        spoken.map_or((None, Vec::new()), |RouteBounds { bounds, spoken }| (Some(bounds), spoken));
+    let local = local(&config, &accept, &features, known, path, problems);
+    let tenant = config.tenant.as_ref().and_then(|place| tenant(place, &format!("{path}.tenant"), problems));
+    let route = Route {
+        carriers: config
+            .credential_from
+            .as_ref()
+            .map(|list| carriers(list, &format!("{path}.credential_from"), problems)),
+        is_upgrade: config.upgrade.is_some(),
+        identify: told(&config.identify, known, path, problems),
+        present: config.present.as_ref().and_then(|present| self::present(present, known, path, problems)),
+        style: style(config.refusals.as_deref(), known, path, problems),
+        session: config.session_seconds,
+        read_parent: config.read_parent,
+        scopes: config.scopes,
+        id: config.id,
+        accept,
+        features,
+        tenant,
+        bounds,
+        spoken,
+        local,
+    };
+    check_shape(&route, matches, known, path, problems);
+    route
+}
+
+fn demands_something(config: &RouteConfig) -> bool {
+    config.feature.is_some()
+        || !config.scopes.is_empty()
+        || config.tenant.is_some()
+        || config.bounds.is_some()
+        || config.mint.is_some()
+        || config.introspect.is_some()
+        || config.directory.is_some()
+        || config.read_parent
+        || config.present.is_some()
+        || config.credential_from.is_some()
+        || config.upgrade.is_some()
+        || !config.identify.is_empty()
+}
+
+/// What a route's parts must have in common.
+fn check_shape(route: &Route, matches: &[Match], known: &Known<'_>, path: &str, problems: &mut Problems) {
+    let bounds = route.bounds.as_ref();
+    let judges = |bounds: &Bounds| bounds.call.is_some() || !bounds.texts.is_empty();
+    if route.local.is_some() && bounds.is_some_and(judges) {
         problems.add(path, "a route either mints or places a call");
     }
-    Route {
-        accept,
-        feature: config.feature,
-        scopes: config.scopes,
-        tenant: config.tenant.map(|tenant| tenant_of(tenant, matches, path, problems)),
-        read_parent: config.read_parent,
-        bounds,
-        mint,
-        id: config.id,
+    if route.is_upgrade && (route.reads_body() || route.local.is_some()) {
+        problems.add(path, "a WebSocket handshake has no body, and the gateway cannot answer it itself");
+    }
+    if route.carriers.as_ref().is_some_and(Vec::is_empty) {
+        problems.add(format!("{path}.credential_from"), "name at least one place");
+    }
+    for place in bounds.into_iter().flat_map(Bounds::places) {
+        check_place(place, route, matches, known, &format!("{path}.bounds"), problems);
+    }
+    if let Some(tenant) = &route.tenant {
+        check_place(&tenant.place, route, matches, known, &format!("{path}.tenant"), problems);
     }
 }
 
-fn accept(names: &[String], families: &[CompiledFamily], path: &str, problems: &mut Problems) -> Accept {
+/// A place must be one that every `match` has, and that means nothing else.
+fn check_place(
+    place: &Place,
+    route: &Route,
+    matches: &[Match],
+    known: &Known<'_>,
+    path: &str,
+    problems: &mut Problems,
+) {
+    match place {
+        Place::Path(name) => {
+            if !matches.iter().all(|(_, template)| template.contains(&format!("{{{name}}}"))) {
+                problems.add(path, format!("every `match` needs the parameter `{{{name}}}`"));
+            }
+        }
+        Place::Query(name) => {
+            let mut carriers = route.carriers.iter().flatten();
+            if carriers.any(|carrier| carrier.parameter().is_some_and(|other| fold(other) == fold(name))) {
+                problems.add(path, format!("`query:{name}` is where the credential stands"));
+            }
+        }
+        Place::Header(name) => {
+            let is_carrier = |carrier: &crate::credential::Carrier| carrier.header() == Some(name);
+            let here = route.carriers.as_deref().unwrap_or(known.carriers);
+            if name.starts_with("x-callbound-") || here.iter().any(is_carrier) {
+                problems.add(path, format!("`header:{name}` means something else already"));
+            }
+        }
+        Place::Body(_) => {}
+    }
+}
+
+fn accept(names: &[String], known: &Known<'_>, path: &str, problems: &mut Problems) -> Accept {
     if names == ["public"] {
         return Accept::Public;
     }
@@ -158,140 +279,137 @@ fn accept(names: &[String], families: &[CompiledFamily], path: &str, problems: &
         problems
             .add(format!("{path}.accept"), "an empty list lets nobody in; for everybody say `[\"public\"]`");
     }
-    let (mut api_key, mut accepted) = (false, Vec::new());
+    let (mut api_key, mut tokens) = (false, Vec::new());
     for (index, name) in names.iter().enumerate() {
-        match families.iter().position(|family| family.family.name == *name) {
+        let family =
+            known.families.iter().position(|family| family.family.name == *name).map(TokenSource::Family);
+        let issuer = known.issuers.iter().position(|issuer| issuer.name == *name).map(TokenSource::Issuer);
+        match family.or(issuer) {
             _ if name == "api_key" => api_key = true,
-            Some(family) => accepted.push(family),
+            Some(source) => tokens.push(source),
             None => problems.add(
                 format!("{path}.accept[{index}]"),
                 format!("{} is neither `api_key`, nor one of tokens, nor `public` alone", quoted(name)),
             ),
         }
     }
-    Accept::Credentials { api_key, families: accepted }
+    Accept::Credentials { api_key, tokens }
 }
 
-fn tenant_of(config: TenantConfig, matches: &[Match], path: &str, problems: &mut Problems) -> Tenant {
-    let TenantConfig::Path(name) = config;
-    if !matches.iter().all(|(_, template)| template.contains(&format!("{{{name}}}"))) {
-        problems
-            .add(format!("{path}.tenant.path"), format!("every `match` needs the parameter `{{{name}}}`"));
-    }
-    Tenant::Path(name)
-}
-
-fn bounds_of(config: BoundsConfig, path: &str, problems: &mut Problems) -> Bounds {
-    if config.closed.is_some() && config.from.members.is_empty() && config.to.members.is_empty() {
-        problems.add(format!("{path}.bounds.closed"), "this route reads no body");
-    }
-    let strip = |text: &String| text.trim_end_matches('?').to_owned();
-    let to: Vec<String> = config.to.members.iter().map(strip).collect();
-    if config.from.members.iter().map(strip).any(|member| to.contains(&member)) {
-        problems.add(format!("{path}.bounds"), "one member cannot be caller and destination");
-    }
-    Bounds {
-        from: direction(config.from, &format!("{path}.bounds.from"), problems),
-        to: direction(config.to, &format!("{path}.bounds.to"), problems),
-        closed: config.closed,
-    }
-}
-
-fn direction(config: DirectionConfig, path: &str, problems: &mut Problems) -> Direction {
-    let mut pointer = |text: &str, path: String| {
-        let pointer = Pointer::parse(text);
-        if pointer.is_none() {
-            problems.add(path, format!("`{text}` is not a JSON pointer, as in `/from_number`"));
+/// The features a route asks for, with all that those require.
+fn features(config: Option<&OneOrMany>, known: &Known<'_>) -> Vec<String> {
+    let mut features: Vec<String> = Vec::new();
+    for name in
+        config.iter().flat_map(|list| &list.0).flat_map(|name| closure(name, &known.platform.requires))
+    {
+        if !features.contains(&name) {
+            features.push(name);
         }
-        pointer
-    };
-    let members = config.members.iter().enumerate().filter_map(|(index, text)| {
-        let (text, optional) = text.strip_suffix('?').map_or((text.as_str(), false), |text| (text, true));
-        Some(Member { pointer: pointer(text, format!("{path}.members[{index}]"))?, optional })
-    });
-    let members: Vec<_> = members.collect();
-    let chosen_by = config.chosen_by.iter().enumerate();
-    let chosen_by =
-        chosen_by.filter_map(|(index, text)| pointer(text, format!("{path}.chosen_by[{index}]"))).collect();
-    Direction { members, chosen_by, screen_only: config.screen_only }
+    }
+    features
 }
 
-fn mint_rule(
-    config: MintConfig,
-    accept: &Accept,
-    families: &[CompiledFamily],
-    platform: &Platform,
+fn tenant(config: &PlaceConfig, path: &str, problems: &mut Problems) -> Option<Member> {
+    let PlaceConfig(text) = config;
+    // A bare name was the path's parameter.
+    member(text, path, problems)
+}
+
+fn told(names: &[String], known: &Known<'_>, path: &str, problems: &mut Problems) -> Vec<Told> {
+    let told = names.iter().enumerate().filter_map(|(index, name)| {
+        if name == "metadata" {
+            return Some(Told::Metadata);
+        }
+        let bound = known.bounds.iter().position(|bound| bound.name == *name);
+        if bound.is_none() {
+            problems
+                .add(format!("{path}.identify[{index}]"), "neither `metadata` nor one of platform.bounds");
+        }
+        bound.map(Told::Bound)
+    });
+    told.collect()
+}
+
+fn present(
+    config: &PresentConfig,
+    known: &Known<'_>,
     path: &str,
     problems: &mut Problems,
-) -> Option<MintRule> {
-    let path = format!("{path}.mint");
-    if !matches!(accept, Accept::Credentials { api_key: true, families } if families.is_empty()) {
-        problems.add(&path, "only API keys may mint: `accept` must be `[\"api_key\"]`");
+) -> Option<Present> {
+    let path = format!("{path}.present");
+    if known.forwards_credential {
+        problems.add(&path, "with `credentials.forward` the upstream would get two credentials");
     }
-    let Some(index) = families.iter().position(|family| family.family.name == config.family) else {
-        problems.add(format!("{path}.family"), format!("`{}` is not one of tokens", config.family));
+    let place = Place::parse(&config.at).filter(|place| matches!(place, Place::Query(_) | Place::Header(_)));
+    if place.is_none() {
+        problems.add(format!("{path}.at"), "expected `query:name` or `header:name`");
+    }
+    if config.scheme.is_some() && !matches!(place, Some(Place::Header(_))) {
+        problems.add(format!("{path}.scheme"), "a scheme stands in a header");
+    }
+    let is_ours = |name: &String| {
+        name.starts_with("x-callbound-") || matches!(name.as_str(), "host" | "content-length")
+    };
+    if matches!(&place, Some(Place::Header(name)) if is_ours(name)) {
+        problems.add(format!("{path}.at"), "this header means something else already");
+    }
+    let Some((_, key)) = known.upstream_keys.iter().find(|(id, _)| *id == config.key) else {
+        problems.add(format!("{path}.key"), format!("{} is not one of upstream_keys", quoted(&config.key)));
         return None;
     };
-    let family = families.get(index)?;
-    check_minting_family(family, platform, &path, problems);
-    // 204 and 205 have no body to put the token into (RFC 9110 section 15.3).
-    if !(200..300).contains(&config.reply.status) || matches!(config.reply.status, 204 | 205) {
-        problems.add(format!("{path}.reply.status"), "expected a status from 200 to 299 that has a body");
-    }
-    check_distinct(&config.request, &path, problems);
-    let body = Template::compile(config.reply.body, REPLY_NAMES)
-        .map_err(|message| problems.add(format!("{path}.reply.body"), message))
-        .ok()?;
-    Some(MintRule {
-        family: index,
-        from: sized_list(config.request.from, &format!("{path}.request.from"), problems),
-        to: sized_list(config.request.to, &format!("{path}.request.to"), problems),
-        scopes: sized_list(config.request.scopes, &format!("{path}.request.scopes"), problems),
-        ttl: config.request.ttl.map(|ttl| ttl.member),
-        feature: None,
-        default_scopes: family.default_scopes.clone(),
-        mintable_scopes: family.mintable_scopes.clone(),
-        status: config.reply.status,
-        body,
-    })
+    // Without secrets a policy is checked, not used.
+    let key = key.as_deref().map_or(Cow::Borrowed(""), Cow::Borrowed);
+    let value = config.scheme.as_ref().map_or_else(|| key.to_string(), |scheme| format!("{scheme} {key}"));
+    Some(Present { place: place?, value })
 }
 
-/// One member cannot ask for two things.
-fn check_distinct(request: &MintRequestConfig, path: &str, problems: &mut Problems) {
-    let lists = [&request.from, &request.to, &request.scopes].into_iter().flatten().map(|list| &list.member);
-    let mut members: Vec<&String> = lists.chain(request.ttl.iter().map(|ttl| &ttl.member)).collect();
-    let count = members.len();
-    members.sort_unstable();
-    members.dedup();
-    if members.len() < count {
-        problems.add(format!("{path}.request"), "one member cannot ask for two things");
+fn style(name: Option<&str>, known: &Known<'_>, path: &str, problems: &mut Problems) -> usize {
+    let Some(name) = name else { return 0 };
+    let index = known.styles.iter().position(|style| style == name);
+    if index.is_none() {
+        problems.add(format!("{path}.refusals"), format!("{} is not one of refusals.groups", quoted(name)));
     }
+    index.map_or(0, |index| index + 1)
 }
 
-fn check_minting_family(family: &CompiledFamily, platform: &Platform, path: &str, problems: &mut Problems) {
-    if !family.can_sign {
-        problems.add(format!("{path}.family"), "no key of the keyring with `sign: true` is for this family");
+/// What the gateway answers itself on a route, if anything.
+fn local(
+    config: &RouteConfig,
+    accept: &Accept,
+    features: &[String],
+    known: &Known<'_>,
+    path: &str,
+    problems: &mut Problems,
+) -> Option<Local> {
+    let mut found = Vec::new();
+    if let Some(mint) = &config.mint {
+        let path = format!("{path}.mint");
+        found.push(
+            local::mint(mint.clone(), accept, features, known, &path, problems)
+                .map(Box::new)
+                .map(Local::Mint),
+        );
     }
-    let scopes = format!("tokens.{}", family.family.name);
-    check_known_scopes(
-        &family.default_scopes,
-        &platform.scopes,
-        &format!("{scopes}.default_scopes"),
-        problems,
-    );
-    let mintable = family.mintable_scopes.as_deref().unwrap_or_default();
-    check_known_scopes(mintable, &platform.scopes, &format!("{scopes}.mintable_scopes"), problems);
-}
-
-fn sized_list(config: Option<ListMemberConfig>, path: &str, problems: &mut Problems) -> Option<SizedList> {
-    let config = config?;
-    if config.max == 0 || config.max > 1_000 {
-        problems.add(format!("{path}.max"), "expected 1 to 1000 entries");
+    if let Some(introspect) = &config.introspect {
+        let path = format!("{path}.introspect");
+        found.push(local::introspect(introspect.clone(), known, &path, problems).map(Local::Introspect));
     }
-    Some(SizedList {
-        member: config.member,
-        required: config.required,
-        max: config.max,
-        empty_is_absent: config.empty == EmptyConfig::Absent,
-    })
+    if let Some(listing) = &config.directory {
+        let path = format!("{path}.directory");
+        if !known.bounds.iter().any(|bound| bound.form == Form::Endpoint) {
+            problems.add(&path, "there is no section `endpoints`");
+        }
+        found.push(local::listing(listing.clone(), &path, problems).map(Box::new).map(Local::Listing));
+    }
+    if let Some(families) = &config.jwks {
+        let path = format!("{path}.jwks");
+        if *accept != Accept::Public {
+            problems.add(&path, "public keys are for everybody: `accept` must be `[\"public\"]`");
+        }
+        found.push(Some(Local::Document(local::key_set(families, known, &path, problems))));
+    }
+    if found.len() > 1 {
+        problems.add(path, "expected at most one of `mint`, `introspect`, `directory` and `jwks`");
+    }
+    found.into_iter().next().flatten()
 }

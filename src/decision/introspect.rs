@@ -1,0 +1,126 @@
+//! Tells the state of a client token to whoever could have minted it (RFC 7662, with the members a policy names).
+//!
+//! A token of another team, a forged one and noise get one answer: nothing is learned by asking.
+
+use std::rc::Rc;
+
+use crate::credential::VerifiedToken;
+use crate::json::Json;
+use crate::policy::{Asked, IntrospectRule, Policy, TokenSource};
+use crate::reason::Reason;
+
+use super::Moment;
+use super::authenticate::Principal;
+use super::mint::{iso8601, number_texts, text, texts};
+use super::reading::look_up;
+use super::rights::Rights;
+use super::verdict::{Denial, Record};
+
+/// What can be said of a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// It is good now.
+    Active,
+    /// It was good, and its time is over.
+    Expired,
+    /// The key it was minted from is gone, revoked or somebody else's.
+    Revoked,
+    /// It is none of the asker's, if it is one at all.
+    Unknown,
+}
+
+impl State {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// Answers an introspection.
+pub(super) fn introspect(
+    policy: &Policy,
+    rule: &IntrospectRule,
+    rights: &Rights<'_>,
+    body: &Json<'_>,
+    moment: &Moment<'_>,
+    record: &mut Record,
+) -> Result<Vec<u8>, Denial> {
+    let refuse = |reason| Denial::of(reason, rule.member.dotted());
+    let credential = look_up(body, &rule.member)?.ok_or_else(|| refuse(Reason::MemberMissing))?;
+    let credential = credential.as_str().ok_or_else(|| refuse(Reason::MemberType))?;
+    let known = find(policy, rule, rights, credential, moment);
+    if let Some((family, token)) = known {
+        record.token = Some(token.jti.clone());
+        let state = state(policy, family, &token, moment.now);
+        return Ok(render(policy, rule, family, state, Some(&token)));
+    }
+    Ok(render(policy, rule, 0, State::Unknown, None))
+}
+
+/// The token, when its signature holds and it is of a team the asker reaches.
+fn find(
+    policy: &Policy,
+    rule: &IntrospectRule,
+    rights: &Rights<'_>,
+    credential: &str,
+    moment: &Moment<'_>,
+) -> Option<(usize, Rc<VerifiedToken>)> {
+    let (index, family) = policy.family_of(credential).filter(|(index, _)| rule.families.contains(index))?;
+    let token = family.read(credential, moment.host_verify).ok()?;
+    let is_own = match (&token.team, &token.user) {
+        (Some(team), None) => rights.reaches_team(team),
+        (None, Some(user)) => rights.party_claims().1 == Some(user),
+        _ => false,
+    };
+    is_own.then(|| (index, Rc::new(token)))
+}
+
+fn state(policy: &Policy, family: usize, token: &Rc<VerifiedToken>, now: u64) -> State {
+    let principal = Principal::Token { source: TokenSource::Family(family), token: Rc::clone(token) };
+    match Rights::of(policy, &principal, now) {
+        Ok(_) => State::Active,
+        Err(Denial { reason: Reason::TokenExpired, .. }) if token.exp <= now => State::Expired,
+        Err(Denial { reason: Reason::TokenExpired, .. }) => State::Unknown,
+        Err(_) => State::Revoked,
+    }
+}
+
+fn render(
+    policy: &Policy,
+    rule: &IntrospectRule,
+    family: usize,
+    state: State,
+    token: Option<&VerifiedToken>,
+) -> Vec<u8> {
+    rule.body.render(&|name| match (name, token) {
+        ("active", _) => Some(Json::Bool(state == State::Active)),
+        ("state", _) => Some(Json::from(state.name())),
+        (_, None) => None,
+        ("token_id", Some(token)) => Some(text(&token.jti)),
+        ("key_id", Some(token)) => Some(text(&token.key_id)),
+        ("issued_at", Some(token)) => Some(Json::from(token.iat)),
+        ("issued_at_iso", Some(token)) => iso8601(token.iat),
+        ("expires_at", Some(token)) => Some(Json::from(token.exp)),
+        ("expires_at_iso", Some(token)) => iso8601(token.exp),
+        ("scopes", Some(token)) => Some(texts(&token.scopes)),
+        ("session", Some(token)) => token.session.map(Json::from),
+        ("from", Some(token)) => token.from.as_deref().map(number_texts),
+        ("to", Some(token)) => token.to.as_deref().map(number_texts),
+        (name, Some(token)) => token.bound(name).map(|values| match values {
+            [one] if is_single(policy, family, name) => text(one),
+            values => texts(values),
+        }),
+    })
+}
+
+/// Whether tokens of a family are minted with one value of a bound, not a list.
+fn is_single(policy: &Policy, family: usize, name: &str) -> bool {
+    let bound = policy.bound(name).map(|(index, _)| index);
+    let rules = policy.routes.iter().filter_map(|route| route.mint()).filter(|rule| rule.family == family);
+    let mut fields = rules.flat_map(|rule| &rule.texts).filter(|text| Some(text.bound) == bound);
+    fields.all(|text| matches!(text.asked, Asked::Generated | Asked::Member { max: None, .. }))
+}

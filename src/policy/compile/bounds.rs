@@ -1,0 +1,278 @@
+//! Bounds: the text bounds a platform has, the ceilings of keys and teams, and what a route reads.
+
+use super::super::bound::{Bounds, Call, Direction, ENDPOINT, Form, Member, TextBound, TextRule};
+use super::super::config::{
+    CeilingConfig, DirectionConfig, EndpointConfig, FormConfig, Members, Raw, TextBoundConfig,
+};
+use super::super::error::Problems;
+use super::super::key::Ceiling;
+use super::super::place::Place;
+use super::{Document, check_id, number_list, quoted, section};
+use crate::json::Json;
+
+/// Names that mean something else where bounds are named.
+const RESERVED: &[&str] =
+    &["from", "to", "session", "ttl", "scopes", "metadata", "body", "closed", "closed_query", ENDPOINT];
+
+/// The text bounds there are; with a directory, `endpoint` is one of them.
+pub(super) fn text_bounds(
+    document: &Document<'_>,
+    declared: Members<TextBoundConfig>,
+    problems: &mut Problems,
+) -> Vec<TextBound> {
+    let mut bounds = Vec::new();
+    for (name, config) in declared.0 {
+        let path = format!("platform.bounds.{name}");
+        check_id(&name, &path, problems);
+        let is_header = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+        if RESERVED.contains(&name.as_str()) || !is_header {
+            problems.add(
+                &path,
+                "this name cannot be a bound's: letters, digits, `-` and `_`, and none of the language's own",
+            );
+        }
+        bounds.push(text_bound(name, config, &path, problems));
+    }
+    if document.0.get("endpoints").is_some() {
+        bounds.push(TextBound {
+            name: ENDPOINT.to_owned(),
+            form: Form::Endpoint,
+            values: Some(endpoint_ids(document)),
+            aliases: Vec::new(),
+        });
+    }
+    bounds
+}
+
+/// The ids as they stand in the document; what is wrong with an endpoint is said when it is compiled.
+fn endpoint_ids(document: &Document<'_>) -> Vec<String> {
+    let endpoints = document.elements::<EndpointConfig>("endpoints", &mut Problems::default());
+    let mut ids: Vec<String> = endpoints.into_iter().map(|(_, endpoint)| endpoint.id).collect();
+    ids.sort_unstable();
+    ids
+}
+
+fn text_bound(name: String, config: TextBoundConfig, path: &str, problems: &mut Problems) -> TextBound {
+    let form = match config.form {
+        FormConfig::Text => Form::Text,
+        FormConfig::Origin => Form::Origin,
+    };
+    let mut bound = TextBound { name, form, values: None, aliases: config.aliases.0 };
+    if config.values.as_ref().is_some_and(Vec::is_empty) {
+        problems.add(format!("{path}.values"), "an empty list allows nothing; leave it out to allow any");
+    }
+    for (index, value) in config.values.iter().flatten().enumerate() {
+        if !bound.fits(value) || bound.canonical(value) != value {
+            problems.add(format!("{path}.values[{index}]"), "this cannot be a value of the bound");
+        }
+    }
+    bound.values = config.values.map(|mut values| {
+        values.sort_unstable();
+        values
+    });
+    for (alias, value) in &bound.aliases {
+        let path = format!("{path}.aliases.{alias}");
+        if !bound.fits(alias) || bound.canonical(value) != value || !bound.fits(value) || !bound.has(value) {
+            problems.add(path, "an alias stands for one of the bound's values, and not for another alias");
+        }
+    }
+    bound
+}
+
+/// Reads a ceiling.
+pub(super) fn ceiling(
+    config: &CeilingConfig,
+    bounds: &[TextBound],
+    path: &str,
+    problems: &mut Problems,
+) -> Ceiling {
+    let mut ceiling = Ceiling::default();
+    for (name, Raw(raw)) in &config.0 {
+        let path = format!("{path}.{name}");
+        match name.as_str() {
+            "from" => ceiling.from = numbers(raw, &path, problems),
+            "to" => ceiling.to = numbers(raw, &path, problems),
+            "session" => ceiling.session = section(raw, &path, problems),
+            _ => match bounds.iter().position(|bound| bound.name == *name) {
+                Some(index) => ceiling.texts.extend(texts(raw, index, bounds, &path, problems)),
+                None => {
+                    problems.add(path, "neither `from`, `to` nor `session`, and not one of platform.bounds")
+                }
+            },
+        }
+    }
+    if ceiling.session == Some(0) {
+        problems.add(format!("{path}.session"), "expected at least 1 second");
+    }
+    ceiling
+}
+
+fn numbers(raw: &Json<'_>, path: &str, problems: &mut Problems) -> Option<Vec<crate::number::Number>> {
+    let list: Option<Vec<String>> = section(raw, path, problems);
+    number_list(list.as_ref(), path, problems)
+}
+
+fn texts(
+    raw: &Json<'_>,
+    index: usize,
+    bounds: &[TextBound],
+    path: &str,
+    problems: &mut Problems,
+) -> Option<(usize, Vec<String>)> {
+    let list: Vec<String> = section(raw, path, problems)?;
+    let bound = bounds.get(index)?;
+    Some((index, allowed_values(&list, bound, path, problems)))
+}
+
+/// Reads a list of a bound's values into canonical, sorted order.
+pub(super) fn allowed_values(
+    list: &[String],
+    bound: &TextBound,
+    path: &str,
+    problems: &mut Problems,
+) -> Vec<String> {
+    if list.is_empty() {
+        problems.add(
+            path,
+            "an empty list allows nothing; leave it out to allow whatever the next wider level does",
+        );
+    }
+    for (index, value) in list.iter().enumerate() {
+        if !bound.fits(value) || !bound.has(bound.canonical(value)) {
+            problems
+                .add(format!("{path}[{index}]"), format!("{} is not one of `{}`", quoted(value), bound.name));
+        }
+    }
+    let mut values: Vec<String> = list.iter().map(|value| bound.canonical(value).to_owned()).collect();
+    values.sort_unstable();
+    values.dedup();
+    values
+}
+
+/// What a route says of bounds: what it judges, and of which text bounds it has spoken at all.
+#[derive(Default)]
+pub(super) struct RouteBounds {
+    pub(super) bounds: Bounds,
+    pub(super) spoken: Vec<usize>,
+}
+
+/// Reads `routes[].bounds`.
+pub(super) fn route_bounds(
+    config: Members<Raw>,
+    texts: &[TextBound],
+    path: &str,
+    problems: &mut Problems,
+) -> RouteBounds {
+    let mut read = RouteBounds::default();
+    let (mut from, mut to) = (None, None);
+    for (name, Raw(raw)) in config.0 {
+        let path = format!("{path}.{name}");
+        match name.as_str() {
+            "from" => from = number_direction(&raw, &path, problems),
+            "to" => to = number_direction(&raw, &path, problems),
+            "closed" => read.bounds.closed = section(&raw, &path, problems),
+            "closed_query" => read.bounds.closed_query = section(&raw, &path, problems),
+            _ => match texts.iter().position(|bound| bound.name == name) {
+                Some(index) => {
+                    read.spoken.push(index);
+                    read.bounds.texts.extend(text_rule(&raw, index, texts, &path, problems));
+                }
+                None => problems.add(path, "neither `from` nor `to`, and not one of platform.bounds"),
+            },
+        }
+    }
+    read.bounds.call = match (from, to) {
+        (Some(from), Some(to)) => Some(Call { from, to }),
+        (None, None) => None,
+        (Some(_), None) => {
+            problems.add(path, "missing `to`: a call has a caller and a destination (`\"members\": []` where it cannot be read)");
+            None
+        }
+        (None, Some(_)) => {
+            problems.add(path, "missing `from`: a call has a caller and a destination (`\"members\": []` where it cannot be read)");
+            None
+        }
+    };
+    check_places(&read.bounds, path, problems);
+    if read.bounds.closed.is_some() && !read.bounds.reads_body() {
+        problems.add(format!("{path}.closed"), "this route reads no body");
+    }
+    read
+}
+
+/// One place cannot say two things.
+fn check_places(bounds: &Bounds, path: &str, problems: &mut Problems) {
+    let places: Vec<&Place> = bounds.places().collect();
+    if places.iter().enumerate().any(|(index, place)| places.iter().take(index).any(|other| other == place)) {
+        problems.add(path, "one place of the request cannot say two things, or one thing twice");
+    }
+}
+
+fn number_direction(raw: &Json<'_>, path: &str, problems: &mut Problems) -> Option<Direction> {
+    let config: DirectionConfig = section(raw, path, problems)?;
+    if config.implied || config.capable.is_some() {
+        problems.add(path, "`implied` and `capable` are for text bounds");
+    }
+    Some(direction(&config, path, problems))
+}
+
+/// Reads what a route says of one text bound; `"any"` is said and judges nothing.
+fn text_rule(
+    raw: &Json<'_>,
+    bound: usize,
+    texts: &[TextBound],
+    path: &str,
+    problems: &mut Problems,
+) -> Option<TextRule> {
+    if raw.as_str() == Some("any") {
+        return None;
+    }
+    let config: DirectionConfig = section(raw, path, problems)?;
+    let is_endpoint = texts.get(bound).is_some_and(|bound| bound.form == Form::Endpoint);
+    if config.capable.is_some() && !is_endpoint {
+        problems.add(format!("{path}.capable"), "only endpoints are capable of something");
+    }
+    if config.implied && config.members.iter().any(|member| !member.ends_with('?')) {
+        problems
+            .add(format!("{path}.implied"), "what must be said is not implied: close each member with `?`");
+    }
+    let direction = direction(&config, path, problems);
+    Some(TextRule { bound, direction, implied: config.implied, capable: config.capable })
+}
+
+fn direction(config: &DirectionConfig, path: &str, problems: &mut Problems) -> Direction {
+    let members = config.members.iter().enumerate();
+    let members = members
+        .filter_map(|(index, text)| member(text, &format!("{path}.members[{index}]"), problems))
+        .collect();
+    let chosen_by = config.chosen_by.iter().enumerate();
+    let chosen_by = chosen_by
+        .filter_map(|(index, text)| place(text, &format!("{path}.chosen_by[{index}]"), problems))
+        .collect();
+    let direction = Direction { members, chosen_by, screen_only: config.screen_only };
+    let places = direction.members.iter().map(|member| &member.place).chain(&direction.chosen_by);
+    let in_body = places.clone().filter(|place| place.is_in_body()).count();
+    if in_body > 0 && in_body < places.count() {
+        problems.add(path, "the members of one bound stand all in the body or all outside it");
+    }
+    direction
+}
+
+/// Reads a place; `?` behind it says that it may be absent.
+pub(super) fn member(text: &str, path: &str, problems: &mut Problems) -> Option<Member> {
+    let (text, optional) = text.strip_suffix('?').map_or((text, false), |text| (text, true));
+    Some(Member { place: place(text, path, problems)?, optional })
+}
+
+fn place(text: &str, path: &str, problems: &mut Problems) -> Option<Place> {
+    let place = Place::parse(text);
+    if place.is_none() && (text.starts_with('/') || !text.contains(':')) {
+        problems.add(path, format!("`{text}` is not a JSON pointer, as in `/from_number`"));
+    } else if place.is_none() {
+        problems.add(
+            path,
+            format!("`{text}` is no place, as in `/member`, `query:name`, `header:name` or `path:name`"),
+        );
+    }
+    place
+}

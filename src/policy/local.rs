@@ -1,0 +1,152 @@
+//! Routes the gateway answers itself: what is read from the request and what the answer looks like, as data.
+
+use super::bound::Member;
+use super::place::Pointer;
+use super::template::Template;
+
+/// How a route mints.
+pub struct MintRule {
+    /// The family of the new token.
+    pub family: usize,
+    /// The member that asks for caller IDs.
+    pub from: Option<SizedList>,
+    /// The member that asks for destinations.
+    pub to: Option<SizedList>,
+    /// The member that asks for scopes.
+    pub scopes: Option<SizedList>,
+    /// The member that asks for a lifetime in seconds.
+    pub ttl: Option<Field>,
+    /// The member that asks for the longest session.
+    pub session: Option<SessionField>,
+    /// The member that holds what the token carries along.
+    pub metadata: Option<MetadataField>,
+    /// The members that ask for text bounds.
+    pub texts: Vec<TextField>,
+    /// Whether there may be no body, or `null` for one.
+    pub body_optional: bool,
+    /// The features that must be on for the owner of every caller ID and endpoint, as for the route itself.
+    pub features: Vec<String>,
+    /// What is given when no scopes are asked for.
+    pub default_scopes: Vec<String>,
+    /// The only scopes a token may carry; `None` = any its key holds, except those that mint.
+    pub mintable_scopes: Option<Vec<String>>,
+    /// The status of the answer.
+    pub status: u16,
+    /// The body of the answer.
+    pub body: Template,
+}
+
+impl MintRule {
+    /// Every member the request may have.
+    pub fn fields(&self) -> impl Iterator<Item = &Field> {
+        let lists = [&self.from, &self.to, &self.scopes].into_iter().flatten().map(|list| &list.field);
+        let texts = self.texts.iter().filter_map(|text| match &text.asked {
+            Asked::Member { field, .. } => Some(field),
+            Asked::Generated => None,
+        });
+        lists
+            .chain(&self.ttl)
+            .chain(self.session.iter().map(|session| &session.field))
+            .chain(self.metadata.iter().map(|metadata| &metadata.field))
+            .chain(texts)
+    }
+}
+
+/// A member of a mint request.
+#[derive(Debug)]
+pub struct Field {
+    /// Where it stands.
+    pub pointer: Pointer,
+    /// Whether it must be there.
+    pub required: bool,
+    /// Whether `null` is the same as leaving it out.
+    pub nullable: bool,
+}
+
+/// A member that holds a list.
+#[derive(Debug)]
+pub struct SizedList {
+    /// The member.
+    pub field: Field,
+    /// The most entries it may have.
+    pub max: usize,
+    /// Whether an empty list is the same as no list; refused otherwise.
+    pub empty_is_absent: bool,
+}
+
+/// The member that asks for the longest session, in seconds.
+#[derive(Debug)]
+pub struct SessionField {
+    /// The member.
+    pub field: Field,
+    /// The shortest that may be asked for.
+    pub min: u64,
+    /// The longest that may be asked for.
+    pub max: u64,
+}
+
+/// The member whose object a token carries along.
+#[derive(Debug)]
+pub struct MetadataField {
+    /// The member.
+    pub field: Field,
+    /// The most bytes it may take as JSON.
+    pub max_bytes: usize,
+}
+
+/// How a token comes to a text bound.
+#[derive(Debug)]
+pub struct TextField {
+    /// The bound's place in the policy.
+    pub bound: usize,
+    /// Who says the value.
+    pub asked: Asked,
+    /// The feature an endpoint must be capable of.
+    pub capable: Option<String>,
+}
+
+/// Who says the value of a token's bound.
+#[derive(Debug)]
+pub enum Asked {
+    /// The request.
+    Member {
+        /// Its member.
+        field: Field,
+        /// The most entries of a list; `None` = one string.
+        max: Option<usize>,
+        /// Whether an empty list is the same as no list; refused otherwise.
+        empty_is_absent: bool,
+    },
+    /// The gateway: a random UUID (RFC 9562 section 5.4).
+    Generated,
+}
+
+/// How a route tells the state of a token.
+pub struct IntrospectRule {
+    /// The families whose tokens it knows.
+    pub families: Vec<usize>,
+    /// The member of the body that holds the token.
+    pub member: Pointer,
+    /// The body of the answer.
+    pub body: Template,
+}
+
+/// How a route lists what the directory holds.
+pub struct ListingRule {
+    /// Whether endpoints stand below their applications.
+    pub by_app: bool,
+    /// Where the number of the page stands, from 1.
+    pub page: Option<Member>,
+    /// Where the size of a page stands.
+    pub limit: Option<Member>,
+    /// The size of a page when none is asked for.
+    pub default_limit: u64,
+    /// The largest page.
+    pub max_limit: u64,
+    /// One endpoint.
+    pub endpoint: Template,
+    /// One application.
+    pub app: Template,
+    /// The body of the answer.
+    pub body: Template,
+}

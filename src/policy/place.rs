@@ -1,0 +1,112 @@
+//! Places in a request where a value stands: a member of the body, a query parameter, a header, a path parameter.
+//!
+//! Knows how a policy writes a place. Refuses to know requests: reading a place is [`crate::decision`]'s.
+
+use crate::uri::fold;
+
+/// One place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A member of the body.
+    Body(Pointer),
+    /// A query parameter.
+    Query(String),
+    /// A header, its name in lower case.
+    Header(String),
+    /// A parameter of the path template.
+    Path(String),
+}
+
+impl Place {
+    /// Reads a place as a policy writes it: `/pointer`, `query:name`, `header:name` or `path:name`.
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.starts_with('/') {
+            return Pointer::parse(text).map(Self::Body);
+        }
+        let (kind, name) = text.split_once(':')?;
+        let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic());
+        match kind {
+            _ if !is_name => None,
+            "query" if fold(name).is_empty() => None,
+            "query" => Some(Self::Query(name.to_owned())),
+            "header" => (name == name.to_ascii_lowercase()).then(|| Self::Header(name.to_owned())),
+            "path" => Some(Self::Path(name.to_owned())),
+            _ => None,
+        }
+    }
+
+    /// Whether the place is in the body.
+    pub fn is_in_body(&self) -> bool {
+        matches!(self, Self::Body(_))
+    }
+
+    /// The part of the request it is in, as answers name it.
+    pub fn part(&self) -> &'static str {
+        match self {
+            Self::Body(_) => "body",
+            Self::Query(_) => "query",
+            Self::Header(_) => "header",
+            Self::Path(_) => "path",
+        }
+    }
+
+    /// The name of what stands there.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Body(pointer) => pointer.name(),
+            Self::Query(name) | Self::Header(name) | Self::Path(name) => name,
+        }
+    }
+}
+
+/// A JSON pointer (RFC 6901) to a member of nested objects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pointer(Vec<String>);
+
+impl Pointer {
+    /// Reads a pointer to a member; `None` unless it begins with `/` and names a member.
+    pub fn parse(text: &str) -> Option<Self> {
+        let rest = text.strip_prefix('/')?;
+        let tokens: Vec<String> =
+            rest.split('/').map(|token| token.replace("~1", "/").replace("~0", "~")).collect();
+        let has_bad_escape = rest.split('~').skip(1).any(|after| !after.starts_with(['0', '1']));
+        // An index would point into an array, and arrays are never read.
+        let has_index = tokens.iter().any(|token| token.bytes().all(|byte| byte.is_ascii_digit()));
+        (!has_bad_escape && !has_index && tokens.iter().all(|token| !token.is_empty()))
+            .then_some(Self(tokens))
+    }
+
+    /// Reads a member's name, or a pointer when it begins with `/`.
+    pub fn of_member(text: &str) -> Option<Self> {
+        match text {
+            "" => None,
+            text if text.starts_with('/') => Self::parse(text),
+            name => Some(Self(vec![name.to_owned()])),
+        }
+    }
+
+    /// All names on the way, the member's own last.
+    pub fn names(&self) -> &[String] {
+        &self.0
+    }
+
+    /// The names of the objects on the way.
+    pub fn parents(&self) -> &[String] {
+        self.0.split_last().map_or(&[], |(_, parents)| parents)
+    }
+
+    /// The name of the member itself.
+    pub fn name(&self) -> &str {
+        self.0.last().map_or("", String::as_str)
+    }
+
+    /// Whether `name` in the object at `at` is this member or an object on the way to it.
+    pub fn leads_through(&self, at: &[String], name: &str) -> bool {
+        self.0.strip_prefix(at).and_then(<[String]>::first).is_some_and(|next| next == name)
+    }
+
+    /// The names joined by dots, as answers and logs show them.
+    pub fn dotted(&self) -> String {
+        self.0.join(".")
+    }
+}

@@ -1,0 +1,220 @@
+//! Paths and queries as text: escapes, parameters, and names that a forgiving reader takes for one another.
+//!
+//! Nothing is repaired on the way to the upstream: a query is taken apart only to be read, and what is written back is
+//! the client's own bytes, less or more whole parameters. Refuses to know routes and credentials.
+
+use std::borrow::Cow;
+
+/// Decodes percent-escapes (RFC 3986 section 2.1), leaving what is none as it is.
+pub fn decode_escapes(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('%') {
+        bytes.extend_from_slice(before.as_bytes());
+        let byte = escaped_byte(after);
+        bytes.push(byte.unwrap_or(b'%'));
+        rest = byte.and_then(|_| after.get(2..)).unwrap_or(after);
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    bytes
+}
+
+/// Reads the two hex digits behind a `%`.
+pub fn escaped_byte(after: &str) -> Option<u8> {
+    let hex = after.get(..2).filter(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
+    u8::from_str_radix(hex, 16).ok()
+}
+
+/// Folds a name the way a forgiving reader might: without case, and without anything but ASCII letters and digits
+/// (`To_Number`, `to-number`, `toNumber` and `to[]number` are one name). Case folding maps two characters from outside
+/// ASCII into it (Unicode CaseFolding: long s and the Kelvin sign).
+pub fn fold(name: &str) -> String {
+    name.chars()
+        .filter_map(|c| match c {
+            'ſ' => Some('s'),
+            '\u{212a}' => Some('k'),
+            _ => c.is_ascii_alphanumeric().then_some(c.to_ascii_lowercase()),
+        })
+        .collect()
+}
+
+/// A query's parameters, in their order.
+#[derive(Debug, Clone)]
+pub struct Query<'a> {
+    parameters: Vec<Cow<'a, str>>,
+    is_changed: bool,
+}
+
+/// Why a parameter cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueryError {
+    /// It stands twice, or beside a name that another reader would take for it.
+    Ambiguous,
+    /// Its escapes are broken, it is not UTF-8, or the query holds a separator that some readers obey.
+    Malformed,
+}
+
+impl<'a> Query<'a> {
+    /// Takes a query apart; the text without its `?`.
+    pub fn new(text: Option<&'a str>) -> Self {
+        let parameters = text.map(|text| text.split('&').map(Cow::Borrowed).collect()).unwrap_or_default();
+        Self { parameters, is_changed: false }
+    }
+
+    /// Reads the one value of a parameter; a parameter without `=` has an empty one.
+    ///
+    /// # Errors
+    ///
+    /// [`QueryError`].
+    pub fn value(&self, name: &str) -> Result<Option<String>, QueryError> {
+        let folded = fold(name);
+        let mut found = None;
+        for parameter in &self.parameters {
+            // Some readers take `;` for `&`: what would be two parameters to them is none here.
+            if parameter.contains(';') {
+                return Err(QueryError::Malformed);
+            }
+            let (said, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+            let said = decode(said).ok_or(QueryError::Malformed)?;
+            if fold(&said) != folded {
+                continue;
+            }
+            if said != name || found.is_some() {
+                return Err(QueryError::Ambiguous);
+            }
+            found = Some(decode(value).ok_or(QueryError::Malformed)?);
+        }
+        Ok(found)
+    }
+
+    /// The parameters as they were written.
+    pub fn parameters(&self) -> impl Iterator<Item = &str> {
+        self.parameters.iter().map(AsRef::as_ref)
+    }
+
+    /// The decoded names; what cannot be decoded stands as it is.
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        // Some readers take `;` for `&`.
+        let parts =
+            self.parameters().flat_map(|parameter| parameter.split(';')).filter(|part| !part.is_empty());
+        parts.map(|part| {
+            let name = part.split_once('=').map_or(part, |(name, _)| name);
+            String::from_utf8_lossy(&decode_escapes(name)).into_owned()
+        })
+    }
+
+    /// Whether some reader would take a parameter as written for one called `name`.
+    pub fn is_called(parameter: &str, name: &str) -> bool {
+        is_called(parameter, &fold(name))
+    }
+
+    /// Removes every parameter that some reader would take for one called `name`.
+    pub fn remove(&mut self, name: &str) {
+        let folded = fold(name);
+        let before = self.parameters.len();
+        self.parameters.retain(|parameter| !is_called(parameter, &folded));
+        self.is_changed = self.is_changed || self.parameters.len() < before;
+    }
+
+    /// Sets a parameter where it stands, or adds it.
+    pub fn set(&mut self, name: &str, value: &str) {
+        let text = Cow::Owned(format!("{}={}", encode(name), encode(value)));
+        let folded = fold(name);
+        match self.parameters.iter_mut().find(|parameter| is_called(parameter, &folded)) {
+            Some(parameter) => *parameter = text,
+            None => self.parameters.push(text),
+        }
+        self.is_changed = true;
+    }
+
+    /// Whether it is no longer what the client wrote.
+    pub fn is_changed(&self) -> bool {
+        self.is_changed
+    }
+
+    /// Writes a path with this query.
+    pub fn write(&self, path: &str) -> String {
+        let mut text = path.to_owned();
+        for (index, parameter) in self.parameters.iter().enumerate() {
+            text.push(if index == 0 { '?' } else { '&' });
+            text.push_str(parameter);
+        }
+        text
+    }
+}
+
+fn is_called(parameter: &str, folded: &str) -> bool {
+    let name = parameter.split_once('=').map_or(parameter, |(name, _)| name);
+    fold(&String::from_utf8_lossy(&decode_escapes(name))) == folded
+}
+
+/// Decodes a name or value as forms write them (`+` is a blank); `None` for a broken escape and for what is not UTF-8.
+fn decode(text: &str) -> Option<String> {
+    if text.split('%').skip(1).any(|after| escaped_byte(after).is_none()) {
+        return None;
+    }
+    String::from_utf8(decode_escapes(&text.replace('+', " "))).ok()
+}
+
+fn encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_one_value_decoded() {
+        let query = Query::new(Some("model=lucy%2D2.1&to=%2B1555&note=a+b&flag"));
+        assert_eq!(query.value("model"), Ok(Some("lucy-2.1".into())));
+        assert_eq!(query.value("to"), Ok(Some("+1555".into())));
+        assert_eq!(query.value("note"), Ok(Some("a b".into())));
+        assert_eq!(query.value("flag"), Ok(Some(String::new())));
+        assert_eq!(query.value("absent"), Ok(None));
+    }
+
+    #[test]
+    fn a_name_that_some_reader_takes_for_the_same_is_ambiguous() {
+        for text in
+            ["model=a&model=a", "model=a&Model=b", "model=a&model[]=b", "m%6Fdel=a&model=b", "MODEL=a"]
+        {
+            assert_eq!(Query::new(Some(text)).value("model"), Err(QueryError::Ambiguous), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_readers_decode_differently_is_malformed() {
+        for text in ["model=%zz", "model=%ff", "model=a;model=b", "x=1;y&model=a", "%f=1&model=a"] {
+            assert_eq!(Query::new(Some(text)).value("model"), Err(QueryError::Malformed), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_are_decoded_and_a_semicolon_separates_too() {
+        let query = Query::new(Some("to=1&t%6F_number=2;%zz&x"));
+        assert_eq!(query.names().collect::<Vec<_>>(), ["to", "to_number", "%zz", "x"]);
+    }
+
+    #[test]
+    fn writes_back_what_it_was_given_less_what_was_removed() {
+        let mut query = Query::new(Some("a=%7e&api_key=x&&b=+&apiKey=y"));
+        query.remove("other");
+        assert!(!query.is_changed());
+        query.remove("api_key");
+        assert_eq!(query.write("/p"), "/p?a=%7e&&b=+");
+        assert!(query.is_changed());
+        query.set("a", "é/");
+        query.set("c", "1");
+        assert_eq!(query.write("/p"), "/p?a=%C3%A9%2F&&b=+&c=1");
+        assert_eq!(Query::new(None).write("/p"), "/p");
+    }
+}
