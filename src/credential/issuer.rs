@@ -47,6 +47,16 @@ pub enum KeySource {
     Remote(Remote),
 }
 
+impl KeySource {
+    /// Where the keys are fetched from, when they are.
+    pub fn remote(&self) -> Option<&Remote> {
+        match self {
+            Self::Inline(_) => None,
+            Self::Remote(remote) => Some(remote),
+        }
+    }
+}
+
 /// A claim, by the names on the way to it.
 #[derive(Debug, Clone)]
 pub struct ClaimPath {

@@ -143,6 +143,11 @@ impl RemoteKeys {
         }
     }
 
+    /// Whether these are the keys of a place, asked on the same terms.
+    pub fn is_of(&self, remote: &Remote) -> bool {
+        self.remote == *remote
+    }
+
     /// Says whom to ask now, if anybody, and notes that it was asked.
     pub fn ask(&self, now: u64) -> Option<&Remote> {
         let since = |at: &Cell<Option<u64>>| at.get().map(|at| now.saturating_sub(at));

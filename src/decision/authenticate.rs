@@ -4,8 +4,8 @@ use core::net::IpAddr;
 use std::rc::Rc;
 
 use crate::credential::{
-    Carriers, CredentialError, Issuer, KeySource, RemoteKeys, TokenError, VerificationCache, VerifiedToken,
-    digest, extract,
+    Carriers, CredentialError, Issuer, KeySource, Remote, RemoteKeys, TokenError, VerificationCache,
+    VerifiedToken, digest, extract,
 };
 use crate::policy::{Accept, Policy, Route, TokenSource};
 use crate::reason::Reason;
@@ -45,15 +45,17 @@ impl Principal {
 pub(super) struct Learned {
     pub(super) cache: VerificationCache,
     /// For every issuer of the policy; `None` when its keys stand there.
-    pub(super) remote: Vec<Option<RemoteKeys>>,
+    pub(super) remote: Vec<Option<Rc<RemoteKeys>>>,
 }
 
 impl Learned {
-    pub(super) fn new(policy: &Policy, cache_bytes: usize) -> Self {
-        let remote = policy.issuers.iter().map(|issuer| match &issuer.keys {
-            KeySource::Inline(_) => None,
-            KeySource::Remote(remote) => Some(RemoteKeys::new(remote.clone())),
-        });
+    /// Begins with nothing but the key sets that were fetched from the same places under an earlier policy.
+    pub(super) fn new(policy: &Policy, cache_bytes: usize, fetched: &[Rc<RemoteKeys>]) -> Self {
+        let keys_of = |remote: &Remote| {
+            let known = fetched.iter().find(|keys| keys.is_of(remote)).cloned();
+            known.unwrap_or_else(|| Rc::new(RemoteKeys::new(remote.clone())))
+        };
+        let remote = policy.issuers.iter().map(|issuer| issuer.keys.remote().map(keys_of));
         Self { cache: VerificationCache::new(cache_bytes), remote: remote.collect() }
     }
 
@@ -91,7 +93,7 @@ impl Learned {
         if let KeySource::Inline(keys) = &issuer.keys {
             return issuer.verify(credential, keys, moment.now, moment.host_verify);
         }
-        let remote = self.remote.get(index).and_then(Option::as_ref).ok_or(TokenError::KeysUnavailable)?;
+        let remote = self.remote.get(index).and_then(Option::as_deref).ok_or(TokenError::KeysUnavailable)?;
         let keys = remote.current(moment.now)?;
         let verified = issuer.verify(credential, &keys, moment.now, moment.host_verify);
         if matches!(verified, Err(TokenError::UnknownKid)) {

@@ -16,8 +16,9 @@ mod rights;
 mod verdict;
 
 use core::net::IpAddr;
+use std::rc::Rc;
 
-use crate::credential::{Algorithm, Carrier, HostVerify, Remote, holds_credential};
+use crate::credential::{Algorithm, Carrier, HostVerify, Remote, RemoteKeys, holds_credential};
 use crate::json::Arrays;
 use crate::policy::{Accept, Local, Place, Policy, Present, Route, RouteMatch, Unmatched};
 use crate::reason::Reason;
@@ -94,8 +95,18 @@ enum Judgement {
 impl Engine {
     /// Makes an engine of a policy.
     pub fn new(policy: Policy) -> Self {
-        let learned = Learned::new(&policy, CACHE_BYTES);
+        Self::with_key_sets(policy, &[])
+    }
+
+    /// Makes an engine of a policy that takes the place of another: key sets fetched under that one still count.
+    pub fn with_key_sets(policy: Policy, fetched: &[Rc<RemoteKeys>]) -> Self {
+        let learned = Learned::new(&policy, CACHE_BYTES, fetched);
         Self { policy, learned }
+    }
+
+    /// The key sets of issuers elsewhere, for the engine that takes this one's place.
+    pub fn key_sets(&self) -> Vec<Rc<RemoteKeys>> {
+        self.learned.remote.iter().flatten().cloned().collect()
     }
 
     /// The policy it decides by.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::ContextType;
 
-use crate::credential::{Family, Issuer};
+use crate::credential::{Family, Issuer, RemoteKeys};
 use crate::decision::{Denial, Effect, Engine, Record};
 use crate::policy::{Secrets, compile};
 use crate::reason::Reason;
@@ -23,6 +23,11 @@ const TICK_MILLISECONDS: u32 = 1_000;
 
 /// How long a key set may take to come.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+
+thread_local! {
+    /// The key sets this VM has fetched: a new policy must not refuse everybody until they have come once more.
+    static FETCHED: RefCell<Vec<Rc<RemoteKeys>>> = const { RefCell::new(Vec::new()) };
+}
 
 /// What all requests of one configuration share. A new configuration is a new root with a new one; requests under way
 /// keep theirs.
@@ -171,8 +176,13 @@ fn configure(size: usize) -> Result<Shared, String> {
         Level::Info,
         &format!("policy loaded: routes={} api_keys={}", policy.routes.iter().count(), policy.keys.len()),
     );
+    let engine = FETCHED.with_borrow_mut(|fetched| {
+        let engine = Engine::with_key_sets(policy, fetched);
+        *fetched = engine.key_sets();
+        engine
+    });
     Ok(Shared {
-        engine: Engine::new(policy),
+        engine,
         telemetry: Telemetry::default(),
         held: RefCell::default(),
         can_hold: Cell::new(false),

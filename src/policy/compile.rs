@@ -14,11 +14,12 @@ mod routes;
 use serde::Deserialize;
 
 use keyring::CompiledFamily;
+use platform::Credentials;
 
 use super::bound::TextBound;
 use super::config::{Host, Members, Raw, SECTIONS, UnmatchedConfig};
 use super::error::{ConfigError, Problem, Problems};
-use super::{Platform, Policy, Unmatched};
+use super::{Directory, Keys, Platform, Policy, Refusals, Tree, Unmatched};
 use crate::credential::{Carrier, Issuer};
 use crate::json::Json;
 use crate::number::Number;
@@ -39,86 +40,108 @@ pub enum Secrets<'a> {
 pub fn compile(text: &[u8], secrets: &Secrets<'_>) -> Result<Policy, ConfigError> {
     let document = Document::parse(text)?;
     let mut problems = Problems::default();
-    document.check_sections(&mut problems);
-    let _: Option<bool> = document.section("allow_inline_secrets", &mut problems);
     let mut warnings = Vec::new();
-    let _: Option<Host> = document.required("host", "name the gateway: `envoy`", &mut problems);
-    let (platform, bounds) = platform::platform(&document, &mut problems, &mut warnings);
-    let credentials = platform::credentials(&document, &mut problems);
-    let families = keyring::families(&document, secrets, &mut problems, &mut warnings);
-    let mut parties = identity::parties(&document, &platform, &bounds, &mut problems);
-    let keys = identity::api_keys(&document, &parties, &platform, &bounds, &mut problems);
-    let issuers = issuers::issuers(&document, &bounds, &platform, &keys, &mut problems);
-    let directory = directory::directory(&document, parties.tree(), &platform, &mut problems);
-    let upstream_keys =
-        directory::upstream_keys(&document, document.allows_inline_secrets(), secrets, &mut problems);
-    let constants: Members<Raw> = document.section("constants", &mut problems).unwrap_or_default();
-    let (refusals, styles) = platform::refusals(&document, &mut problems).unzip();
-    let routes = routes::routes(
-        &document,
-        &Known {
-            platform: &platform,
-            bounds: &bounds,
-            families: &families,
-            issuers: &issuers,
-            upstream_keys: &upstream_keys,
-            constants: &constants.0,
-            styles: styles.as_deref().unwrap_or_default(),
-            carriers: credentials.as_ref().map_or(&[], |credentials| &credentials.carriers),
-            forwards_credential: credentials.as_ref().is_some_and(|credentials| credentials.forward),
-        },
-        &mut problems,
-    );
-    let prefixes = platform::prefixes(&credentials, &families, &mut problems);
+    document.check_sections(&mut problems);
+    let known = Known::read(&document, secrets, &mut problems, &mut warnings);
+    let routes = routes::routes(&document, &known, &mut problems);
+    let prefixes = platform::prefixes(&known.credentials, &known.families, &mut problems);
     let hold_seconds = platform::hold_seconds(&document, &mut problems);
     let unmatched = document.section("unmatched", &mut problems);
-    if keys.is_empty() {
-        warnings.push("api_keys: there are none, so every protected route refuses everybody".into());
-    }
-    let tree = parties.take_tree();
-    let bytes = tree.longest_reachable();
-    if bytes > 4_096 {
-        warnings.push(format!("teams: one key reaches so many that `x-callbound-teams` takes {bytes} bytes"));
-    }
     problems.into_result()?;
     let missing =
         || ConfigError { problems: vec![Problem { path: String::new(), message: "incomplete".into() }] };
-    let (credentials, refusals) = (credentials.ok_or_else(missing)?, refusals.ok_or_else(missing)?);
+    let credentials = known.credentials.ok_or_else(missing)?;
     Ok(Policy {
         carriers: credentials.carriers,
         prefixes,
         key_shapes: credentials.shapes,
         forward_credential: credentials.forward,
-        families: families.into_iter().map(|family| family.family).collect(),
-        issuers,
-        keys,
-        bounds,
-        directory,
-        tree,
-        platform,
+        families: known.families.into_iter().map(|family| family.family).collect(),
+        issuers: known.issuers,
+        keys: known.keys,
+        bounds: known.bounds,
+        directory: known.directory,
+        tree: known.tree,
+        platform: known.platform,
         vocabulary: routes.vocabulary,
         routes: routes.routes,
         unmatched: match unmatched {
             Some(UnmatchedConfig::Pass) => Unmatched::Pass,
             Some(UnmatchedConfig::Deny) | None => Unmatched::Deny,
         },
-        refusals,
+        refusals: known.refusals.ok_or_else(missing)?,
         hold_seconds,
         warnings,
     })
 }
 
-/// What routes refer to by name.
-struct Known<'a> {
-    platform: &'a Platform,
-    bounds: &'a [TextBound],
-    families: &'a [CompiledFamily],
-    issuers: &'a [Issuer],
-    upstream_keys: &'a [(String, Option<String>)],
-    constants: &'a [(String, Raw)],
-    styles: &'a [String],
-    carriers: &'a [Carrier],
-    forwards_credential: bool,
+/// Everything that routes refer to by name.
+struct Known {
+    platform: Platform,
+    bounds: Vec<TextBound>,
+    credentials: Option<Credentials>,
+    families: Vec<CompiledFamily>,
+    tree: Tree,
+    keys: Keys,
+    issuers: Vec<Issuer>,
+    directory: Directory,
+    upstream_keys: Vec<(String, Option<String>)>,
+    constants: Vec<(String, Raw)>,
+    refusals: Option<Refusals>,
+    styles: Vec<String>,
+}
+
+impl Known {
+    /// Reads the sections before the routes, each with those it refers to.
+    fn read(
+        document: &Document<'_>,
+        secrets: &Secrets<'_>,
+        problems: &mut Problems,
+        warnings: &mut Vec<String>,
+    ) -> Self {
+        let (platform, bounds) = platform::platform(document, problems, warnings);
+        let credentials = platform::credentials(document, problems);
+        let families = keyring::families(document, secrets, problems, warnings);
+        let parties = identity::parties(document, &platform, &bounds, problems);
+        let keys = identity::api_keys(document, &parties, &platform, &bounds, problems);
+        let issuers = issuers::issuers(document, &bounds, &platform, &keys, problems);
+        let tree = parties.into_tree();
+        let directory = directory::directory(document, &tree, &platform, problems);
+        let upstream_keys = directory::upstream_keys(document, secrets, problems);
+        let constants: Members<Raw> = document.section("constants", problems).unwrap_or_default();
+        let (refusals, styles) = platform::refusals(document, problems).unzip();
+        if keys.is_empty() {
+            warnings.push("api_keys: there are none, so every protected route refuses everybody".into());
+        }
+        let bytes = tree.longest_reachable();
+        if bytes > 4_096 {
+            warnings
+                .push(format!("teams: one key reaches so many that `x-callbound-teams` takes {bytes} bytes"));
+        }
+        Self {
+            platform,
+            bounds,
+            credentials,
+            families,
+            tree,
+            keys,
+            issuers,
+            directory,
+            upstream_keys,
+            constants: constants.0,
+            refusals,
+            styles: styles.unwrap_or_default(),
+        }
+    }
+
+    /// Where credentials stand on a route that says nothing else.
+    fn carriers(&self) -> &[Carrier] {
+        self.credentials.as_ref().map_or(&[], |credentials| &credentials.carriers)
+    }
+
+    fn forwards_credential(&self) -> bool {
+        self.credentials.as_ref().is_some_and(|credentials| credentials.forward)
+    }
 }
 
 /// The document as JSON, its sections still to be read.
@@ -144,6 +167,8 @@ impl<'a> Document<'a> {
         if self.section::<u64>("version", problems) != Some(1) {
             problems.add("version", "expected 1");
         }
+        let _: Option<Host> = self.required("host", "name the gateway: `envoy`", problems);
+        let _: Option<bool> = self.section("allow_inline_secrets", problems);
     }
 
     /// The features that routes need; whether they are text is noted when the routes are read.

@@ -4,6 +4,7 @@ mod browser;
 mod clients;
 mod containers;
 mod failing;
+mod issuers;
 mod leaving;
 mod reading;
 mod realtime;
@@ -35,6 +36,11 @@ pub const ALL: &[(&str, Story)] = &[
     ("a_policy_whose_secret_is_not_set_serves_nothing", reload::missing_secret_serves_nothing),
     ("an_upstream_that_answers_503_sees_one_request", failing::one_request_on_503),
     ("without_the_flag_a_held_request_is_answered_and_the_setting_named", watchdog::names_the_setting),
+    ("a_new_key_of_an_issuer_counts_soon_and_strangers_cannot_hurry_it", issuers::new_key_counts_soon),
+    (
+        "keys_of_an_issuer_that_are_too_old_refuse_until_they_can_be_fetched",
+        issuers::old_keys_count_no_longer,
+    ),
     ("a_client_that_leaves_in_the_middle_reaches_nobody", leaving::mid_body),
     ("the_access_log_says_the_decision_and_no_secret", reading::access_log),
     ("the_log_has_one_line_per_refusal_and_no_credential", reading::refusal_lines),

@@ -7,6 +7,7 @@ mod tests;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use callbound::credential::Remote;
 use sha2::{Digest, Sha256};
 
 pub use check::check;
@@ -17,6 +18,27 @@ const BOOTSTRAP: &str = include_str!("../../../envoy/bootstrap.yaml");
 const FILTER: &str = include_str!("../../../envoy/filter.yaml");
 /// How a route to the upstream without any CORS policy is written.
 const NO_CORS_ROUTE: &str = "              - {match: {{MATCH}}, route: {cluster: upstream, timeout: 30s}}";
+
+/// How a cluster that serves the key set of an issuer is written; the module asks it, no client reaches it.
+const KEY_SET_CLUSTER: &str = r#"  - name: "{{NAME}}"
+    type: STRICT_DNS
+    dns_lookup_family: V4_PREFERRED
+    connect_timeout: 2s
+    load_assignment:
+      cluster_name: "{{NAME}}"
+      endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: "{{HOST}}", port_value: {{PORT}}}}}}]}]
+"#;
+/// Keys are believed because of where they came from: the certificate is checked, and its name.
+const TLS: &str = r#"    transport_socket:
+      name: envoy.transport_sockets.tls
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+        sni: "{{HOST}}"
+        common_tls_context:
+          validation_context:
+            trusted_ca: {filename: /etc/ssl/certs/ca-certificates.crt}
+            match_typed_subject_alt_names: [{san_type: DNS, matcher: {exact: "{{HOST}}"}}]
+"#;
 
 /// One Envoy in front of one upstream, with one policy.
 pub struct Gateway<'a> {
@@ -38,6 +60,8 @@ pub struct Gateway<'a> {
     pub no_cors_paths: &'a [String],
     /// Origins whose pages may call with a client token.
     pub cors_origins: &'a [String],
+    /// Where the key sets of issuers are fetched from.
+    pub key_sets: &'a [&'a Remote],
 }
 
 /// Envoy's bootstrap for `gateway`.
@@ -58,6 +82,7 @@ pub fn bootstrap(gateway: &Gateway) -> String {
             ("FILTER_DIR", inner(&folder.to_string_lossy())),
             ("NO_CORS_ROUTES", no_cors_routes(gateway.no_cors_paths)),
             ("CORS_ORIGINS", cors_origins(gateway.cors_origins)),
+            ("KEY_SET_CLUSTERS", key_set_clusters(gateway.key_sets)),
         ],
     )
 }
@@ -136,6 +161,26 @@ fn no_cors_routes(paths: &[String]) -> String {
     let lines: Vec<String> =
         paths.iter().map(|path| fill(NO_CORS_ROUTE, &[("MATCH", path_match(path))])).collect();
     lines.join("\n")
+}
+
+/// A cluster for every place that serves a key set, each once.
+fn key_set_clusters(remotes: &[&Remote]) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    let mut text = String::new();
+    for remote in remotes {
+        if names.contains(&remote.cluster.as_str()) {
+            continue;
+        }
+        names.push(&remote.cluster);
+        let default = if remote.scheme == "https" { 443 } else { 80 };
+        let (host, port) = split_upstream(&remote.authority).unwrap_or((&remote.authority, default));
+        let values = [("NAME", inner(&remote.cluster)), ("HOST", inner(host)), ("PORT", port.to_string())];
+        text.push_str(&fill(KEY_SET_CLUSTER, &values));
+        if remote.scheme == "https" {
+            text.push_str(&fill(TLS, &values));
+        }
+    }
+    text
 }
 
 /// Envoy's matcher for a path template: the path itself, or a regular expression (Envoy matches it whole).

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use callbound::credential::Remote;
 use callbound::policy::{ConfigError, Policy, Secrets, compile, merge};
 use callbound::reason::Reason;
 use clap::Args;
@@ -202,6 +203,7 @@ pub fn envoy(arguments: &Envoy) -> Result<(), String> {
     fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let seen = arguments.seen_as.as_ref().unwrap_or(&arguments.out);
     let env = secret_names(&policy)?;
+    let key_sets: Vec<&Remote> = compiled.issuers.iter().filter_map(|issuer| issuer.keys.remote()).collect();
     let files = gateway::Gateway {
         listen: arguments.listen,
         admin: arguments.admin,
@@ -212,6 +214,7 @@ pub fn envoy(arguments: &Envoy) -> Result<(), String> {
         env: &env,
         no_cors_paths: &mint_paths,
         cors_origins: &arguments.cors,
+        key_sets: &key_sets,
     };
     replace(&arguments.out.join("bootstrap.yaml"), &gateway::bootstrap(&files))?;
     replace(&folder.join("filter.yaml"), &gateway::filter(&files))

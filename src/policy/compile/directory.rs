@@ -83,10 +83,10 @@ fn endpoint(
 /// The credentials for the upstream by id; `None` where secrets are not to be looked at.
 pub(super) fn upstream_keys(
     document: &Document<'_>,
-    allow_inline: bool,
     secrets: &Secrets<'_>,
     problems: &mut Problems,
 ) -> Vec<(String, Option<String>)> {
+    let allow_inline = document.allows_inline_secrets();
     let mut keys: Vec<(String, Option<String>)> = Vec::new();
     for (path, config) in document.elements::<UpstreamKeyConfig>("upstream_keys", problems) {
         check_id(&config.id, &format!("{path}.id"), problems);

@@ -19,12 +19,8 @@ pub(super) struct Parties {
 }
 
 impl Parties {
-    pub(super) fn tree(&self) -> &Tree {
-        &self.tree
-    }
-
-    pub(super) fn take_tree(&mut self) -> Tree {
-        std::mem::take(&mut self.tree)
+    pub(super) fn into_tree(self) -> Tree {
+        self.tree
     }
 }
 

@@ -91,7 +91,7 @@ pub(super) fn mint(
     config: MintConfig,
     accept: &Accept,
     features: &[String],
-    known: &Known<'_>,
+    known: &Known,
     path: &str,
     problems: &mut Problems,
 ) -> Option<MintRule> {
@@ -111,8 +111,8 @@ pub(super) fn mint(
     if !(200..300).contains(&config.reply.status) || matches!(config.reply.status, 204 | 205) {
         problems.add(format!("{path}.reply.status"), "expected a status from 200 to 299 that has a body");
     }
-    let names = names_with_bounds(MINT_NAMES, known.bounds);
-    let body = Raw(with_constants(config.reply.body.0, known.constants));
+    let names = names_with_bounds(MINT_NAMES, &known.bounds);
+    let body = Raw(with_constants(config.reply.body.0, &known.constants));
     let body = template(body, &names, &format!("{path}.reply.body"), problems)?;
     let rule = MintRule {
         family: index,
@@ -139,7 +139,7 @@ pub(super) fn mint(
 fn read_request(
     mut rule: MintRule,
     request: Members<Raw>,
-    known: &Known<'_>,
+    known: &Known,
     path: &str,
     problems: &mut Problems,
 ) -> MintRule {
@@ -158,7 +158,7 @@ fn read_request(
             "ttl" => rule.ttl = asked.field(&[]),
             "session" => rule.session = asked.session(),
             "metadata" => rule.metadata = asked.metadata(),
-            _ => rule.texts.extend(asked.text(&name, known.bounds)),
+            _ => rule.texts.extend(asked.text(&name, &known.bounds)),
         }
     }
     rule
@@ -272,7 +272,7 @@ fn check_distinct(rule: &MintRule, path: &str, problems: &mut Problems) {
     }
 }
 
-fn check_minting_family(family: &CompiledFamily, known: &Known<'_>, path: &str, problems: &mut Problems) {
+fn check_minting_family(family: &CompiledFamily, known: &Known, path: &str, problems: &mut Problems) {
     if !family.can_sign {
         problems.add(format!("{path}.family"), "no key of the keyring with `sign: true` is for this family");
     }
@@ -285,7 +285,7 @@ fn check_minting_family(family: &CompiledFamily, known: &Known<'_>, path: &str, 
 
 pub(super) fn introspect(
     config: IntrospectConfig,
-    known: &Known<'_>,
+    known: &Known,
     path: &str,
     problems: &mut Problems,
 ) -> Option<IntrospectRule> {
@@ -294,12 +294,12 @@ pub(super) fn introspect(
     if member.is_none() {
         problems.add(format!("{path}.member"), "name the member of the body, or its JSON pointer");
     }
-    let names = names_with_bounds(STATE_NAMES, known.bounds);
+    let names = names_with_bounds(STATE_NAMES, &known.bounds);
     let body = template(config.reply, &names, &format!("{path}.reply"), problems);
     Some(IntrospectRule { families, member: member?, body: body? })
 }
 
-fn family_indices(names: &[String], known: &Known<'_>, path: &str, problems: &mut Problems) -> Vec<usize> {
+fn family_indices(names: &[String], known: &Known, path: &str, problems: &mut Problems) -> Vec<usize> {
     if names.is_empty() {
         problems.add(path, "name at least one family of tokens minted here");
     }
@@ -349,7 +349,7 @@ pub(super) fn listing(config: ListingConfig, path: &str, problems: &mut Problems
 }
 
 /// Writes the public keys of families as a JWK set; a secret is never in it.
-pub(super) fn key_set(names: &[String], known: &Known<'_>, path: &str, problems: &mut Problems) -> Vec<u8> {
+pub(super) fn key_set(names: &[String], known: &Known, path: &str, problems: &mut Problems) -> Vec<u8> {
     let mut keys: Vec<Json<'static>> = Vec::new();
     for index in family_indices(names, known, path, problems) {
         let Some(family) = known.families.get(index) else { continue };

@@ -19,7 +19,7 @@ pub(super) struct CompiledRoutes {
     pub(super) vocabulary: Vec<String>,
 }
 
-pub(super) fn routes(document: &Document<'_>, known: &Known<'_>, problems: &mut Problems) -> CompiledRoutes {
+pub(super) fn routes(document: &Document<'_>, known: &Known, problems: &mut Problems) -> CompiledRoutes {
     let mut list = Vec::new();
     let mut ids: Vec<String> = Vec::new();
     for (path, config) in document.elements::<RouteConfig>("routes", problems) {
@@ -53,7 +53,7 @@ type Match = (String, String);
 fn check_spoken(
     route: &Route,
     routes: &[(Route, Vec<Match>)],
-    known: &Known<'_>,
+    known: &Known,
     path: &str,
     problems: &mut Problems,
 ) {
@@ -143,7 +143,7 @@ fn has_unique_params(template: &str) -> bool {
 fn route(
     config: RouteConfig,
     matches: &[Match],
-    known: &Known<'_>,
+    known: &Known,
     path: &str,
     problems: &mut Problems,
 ) -> Route {
@@ -174,7 +174,7 @@ fn route(
     let spoken = config
         .bounds
         .clone()
-        .map(|bounds| route_bounds(bounds, known.bounds, &format!("{path}.bounds"), problems));
+        .map(|bounds| route_bounds(bounds, &known.bounds, &format!("{path}.bounds"), problems));
     let (bounds, spoken) =
         spoken.map_or((None, Vec::new()), |RouteBounds { bounds, spoken }| (Some(bounds), spoken));
     let local = local(&config, &accept, &features, known, path, problems);
@@ -219,7 +219,7 @@ fn demands_something(config: &RouteConfig) -> bool {
 }
 
 /// What a route's parts must have in common.
-fn check_shape(route: &Route, matches: &[Match], known: &Known<'_>, path: &str, problems: &mut Problems) {
+fn check_shape(route: &Route, matches: &[Match], known: &Known, path: &str, problems: &mut Problems) {
     let bounds = route.bounds.as_ref();
     let judges = |bounds: &Bounds| bounds.call.is_some() || !bounds.texts.is_empty();
     if route.local.is_some() && bounds.is_some_and(judges) {
@@ -244,7 +244,7 @@ fn check_place(
     place: &Place,
     route: &Route,
     matches: &[Match],
-    known: &Known<'_>,
+    known: &Known,
     path: &str,
     problems: &mut Problems,
 ) {
@@ -262,7 +262,7 @@ fn check_place(
         }
         Place::Header(name) => {
             let is_carrier = |carrier: &crate::credential::Carrier| carrier.header() == Some(name);
-            let here = route.carriers.as_deref().unwrap_or(known.carriers);
+            let here = route.carriers.as_deref().unwrap_or(known.carriers());
             if name.starts_with("x-callbound-") || here.iter().any(is_carrier) {
                 problems.add(path, format!("`header:{name}` means something else already"));
             }
@@ -271,7 +271,7 @@ fn check_place(
     }
 }
 
-fn accept(names: &[String], known: &Known<'_>, path: &str, problems: &mut Problems) -> Accept {
+fn accept(names: &[String], known: &Known, path: &str, problems: &mut Problems) -> Accept {
     if names == ["public"] {
         return Accept::Public;
     }
@@ -297,7 +297,7 @@ fn accept(names: &[String], known: &Known<'_>, path: &str, problems: &mut Proble
 }
 
 /// The features a route asks for, with all that those require.
-fn features(config: Option<&OneOrMany>, known: &Known<'_>) -> Vec<String> {
+fn features(config: Option<&OneOrMany>, known: &Known) -> Vec<String> {
     let mut features: Vec<String> = Vec::new();
     for name in
         config.iter().flat_map(|list| &list.0).flat_map(|name| closure(name, &known.platform.requires))
@@ -315,7 +315,7 @@ fn tenant(config: &PlaceConfig, path: &str, problems: &mut Problems) -> Option<M
     member(text, path, problems)
 }
 
-fn told(names: &[String], known: &Known<'_>, path: &str, problems: &mut Problems) -> Vec<Told> {
+fn told(names: &[String], known: &Known, path: &str, problems: &mut Problems) -> Vec<Told> {
     let told = names.iter().enumerate().filter_map(|(index, name)| {
         if name == "metadata" {
             return Some(Told::Metadata);
@@ -330,14 +330,9 @@ fn told(names: &[String], known: &Known<'_>, path: &str, problems: &mut Problems
     told.collect()
 }
 
-fn present(
-    config: &PresentConfig,
-    known: &Known<'_>,
-    path: &str,
-    problems: &mut Problems,
-) -> Option<Present> {
+fn present(config: &PresentConfig, known: &Known, path: &str, problems: &mut Problems) -> Option<Present> {
     let path = format!("{path}.present");
-    if known.forwards_credential {
+    if known.forwards_credential() {
         problems.add(&path, "with `credentials.forward` the upstream would get two credentials");
     }
     let place = Place::parse(&config.at).filter(|place| matches!(place, Place::Query(_) | Place::Header(_)));
@@ -363,7 +358,7 @@ fn present(
     Some(Present { place: place?, value })
 }
 
-fn style(name: Option<&str>, known: &Known<'_>, path: &str, problems: &mut Problems) -> usize {
+fn style(name: Option<&str>, known: &Known, path: &str, problems: &mut Problems) -> usize {
     let Some(name) = name else { return 0 };
     let index = known.styles.iter().position(|style| style == name);
     if index.is_none() {
@@ -377,7 +372,7 @@ fn local(
     config: &RouteConfig,
     accept: &Accept,
     features: &[String],
-    known: &Known<'_>,
+    known: &Known,
     path: &str,
     problems: &mut Problems,
 ) -> Option<Local> {

@@ -18,6 +18,7 @@ fn gateway() -> Gateway<'static> {
         env: &[],
         no_cors_paths: &[],
         cors_origins: &[],
+        key_sets: &[],
     }
 }
 
