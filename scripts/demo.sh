@@ -125,8 +125,11 @@ make_policy() {
   west_key=$("$tool" gen-key revdesk_ 2>/dev/null)
   CALLBOUND_MASTER=$("$tool" gen-secret)
   export CALLBOUND_MASTER
-  policy=(policies/revdesk.json policies/examples/revdesk-tenants.json "$run/keys.json")
+  studio_key=$("$tool" gen-key dct_ 2>/dev/null)
+  agency_key=$("$tool" gen-key dct_ 2>/dev/null)
   write_keys
+  write_other_teams
+  be_platform policies/revdesk.json policies/examples/revdesk-tenants.json "$run/keys.json"
   (umask 077 && printf '%s\n' "KEY=$key" "CUSTOMER_KEY=$customer_key" "WEST_KEY=$west_key" >"$run/credentials")
 }
 
@@ -142,6 +145,25 @@ write_keys() {
 ]}
 JSON
 }
+
+# A team each for the two other platforms.
+write_other_teams() {
+  cat >"$run/studio.json" <<JSON
+{"teams": [{"id": "studio", "kind": "organization"}],
+ "api_keys": [{"id": "backend", "team": "studio", "sha256": "$("$tool" hash-key <<<"$studio_key")", "scopes": []}]}
+JSON
+  cat >"$run/agency.json" <<JSON
+{"teams": [{"id": "agency", "kind": "organization"}, {"id": "rival", "kind": "organization"}],
+ "endpoints": [
+   {"id": "front-desk", "team": "agency", "features": {"webrtc": true}},
+   {"id": "back-office", "team": "rival", "features": {"webrtc": true}}],
+ "api_keys": [{"id": "site", "team": "agency", "sha256": "$("$tool" hash-key <<<"$agency_key")",
+               "scopes": ["CREATE_CALL_TOKEN"]}]}
+JSON
+}
+
+# be_platform POLICY...: the files that are rendered from now on.
+be_platform() { policy=("$@"); }
 
 # Envoy's two files. Written again while Envoy runs, the second one is a new policy at once.
 render() {
@@ -197,7 +219,10 @@ title() {
 }
 
 # Credentials are shown by their first characters.
-shorten() { sed -E 's/(rdc_[A-Za-z0-9_-]{10})[A-Za-z0-9_.-]+/\1.../g; s/(revdesk_[0-9a-f]{4})[0-9a-f]{28}/\1.../g'; }
+shorten() {
+  sed -E 's/((rdc|ek|call)_[A-Za-z0-9_-]{10}|eyJ[A-Za-z0-9_-]{10})[A-Za-z0-9_.-]+/\1.../g
+          s/((revdesk|dct)_[0-9a-f]{4})[0-9a-f]{28}/\1.../g'
+}
 
 off() {
   wrong=$((wrong + 1))
@@ -207,39 +232,60 @@ off() {
 # expect WHAT WANTED GOT
 expect() { [ "$2" = "$3" ] || off "$1: expected '$2', got '$3'"; }
 
+# What a platform's clients write before their credential.
+carrier="authorization: Bearer "
+
 # post PATH CREDENTIAL BODY STATUS DECISION: plays a request, shows it from all sides, and checks the outcome: the
 # status, the beginning of our log line (`allow` has none), and that the upstream saw what it should.
 post() {
   local path=$1 credential=$2 body=$3 wanted=$4 decision=$5
   show_command "$path" "$credential" "$body"
   curl --silent --request DELETE --output /dev/null "$upstream/__records"
-  printf 'authorization: Bearer %s' "$credential" >"$run/header"
+  printf '%s%s' "$carrier" "$credential" >"$run/header"
   status=$(curl --silent --max-time 10 --output "$run/answer" --dump-header "$run/head" --write-out '%{http_code}' \
     "$gateway$path" --header @"$run/header" --header 'content-type: application/json' --data "$body") || true
   reply=$(cat "$run/answer" 2>/dev/null) || true
   show_answer "$wanted"
-  show_upstream "$path" "$body" "$decision"
+  show_upstream "POST $path $body" "$decision"
+  [ "$decision" = allow ] || show_log "$decision"
+}
+
+# socket PATH CREDENTIAL-PARAMETER STATUS DECISION: a WebSocket handshake as a browser makes it, with the credential in the
+# query; what the upstream sees is the path without it.
+socket() {
+  local path=$1 credential=$2 wanted=$3 decision=$4
+  printf "%s\$ wscat --connect 'ws://%s%s&%s'%s\n" "$dim" "${gateway#http://}" "$path" "$credential" "$plain" | shorten
+  curl --silent --request DELETE --output /dev/null "$upstream/__records"
+  printf 'url = "%s%s&%s"\n' "$gateway" "$path" "$credential" >"$run/header"
+  rm -f "$run/answer"
+  # An accepted socket stays open until curl is tired of it.
+  status=$(curl --silent --http1.1 --max-time 1 --output "$run/answer" --dump-header "$run/head" --write-out '%{http_code}' \
+    --header 'connection: Upgrade' --header 'upgrade: websocket' --header 'sec-websocket-version: 13' \
+    --header 'sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==' --config "$run/header") || true
+  reply=$(tr -d '\0-\037\200-\377' <"$run/answer" 2>/dev/null) || true
+  show_answer "$wanted"
+  show_upstream "GET $path " "$decision"
   [ "$decision" = allow ] || show_log "$decision"
 }
 
 show_command() {
   {
     printf "%s\$ curl %s%s \\\\\n" "$dim" "$gateway" "$1"
-    printf "    -H 'authorization: Bearer %s' -H 'content-type: application/json' \\\\\n" "$2"
+    printf "    -H '$carrier%s' -H 'content-type: application/json' \\\\\n" "$2"
     printf "    -d '%s'%s\n" "$3" "$plain"
   } | shorten
 }
 
 show_answer() {
   local colour=$green
-  [ "$status" = 200 ] || colour=$red
+  [ "$status" -lt 400 ] || colour=$red
   printf '%s%s%s %s\n' "$colour" "$status" "$plain" "$reply" | shorten
   expect "the status" "$1" "$status"
 }
 
 # What the upstream recorded: nothing, or the request line with the headers that only the gateway can set.
 show_upstream() {
-  local path=$1 body=$2 decision=$3 seen
+  local line=$1 decision=$2 seen
   seen=$(curl --silent --max-time 5 "$upstream/__records" | python3 -c '
 import json, sys
 for request in json.load(sys.stdin):
@@ -253,7 +299,7 @@ for request in json.load(sys.stdin):
 ') || true
   printf '  upstream saw   %s\n' "${seen:-nothing}"
   if [ "$decision" = allow ]; then
-    expect "what the upstream saw" "POST $path $body" "${seen%%$'\n'*}"
+    expect "what the upstream saw" "$line" "${seen%%$'\n'*}"
     grep -q 'x-callbound-key: ' <<<"$seen" || off "the upstream was not told who calls"
     ! grep -q 'authorization: ' <<<"$seen" || off "the upstream was handed the credential"
   else
@@ -274,7 +320,8 @@ show_log() {
   [[ $line == "decision=$1 "* ]] || off "the log line: expected it to begin with 'decision=$1'"
 }
 
-token_in_reply() { sed -n 's/.*"token":"\([^"]*\)".*/\1/p' <<<"$reply"; }
+# member_of_reply NAME: a string of the last answer.
+member_of_reply() { sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p" <<<"$reply"; }
 
 # --- The scenes ---
 
@@ -285,7 +332,7 @@ scene_mint() {
   post /v1/client-tokens "$key" \
     "{\"from_numbers\":[\"$owned\"],\"to_numbers\":[\"$allowed\"],\"scopes\":[\"calls:write\"],\"ttl_seconds\":300}" \
     200 mint
-  token=$(token_in_reply)
+  token=$(member_of_reply token)
   printf 'TOKEN=%s\n' "$token" >>"$run/credentials"
 }
 
@@ -328,7 +375,7 @@ scene_premium() {
   local open_token
   title "A token without a destination list may call anyone ..."
   post /v1/client-tokens "$key" "{\"from_numbers\":[\"$owned\"],\"scopes\":[\"calls:write\"]}" 200 mint
-  open_token=$(token_in_reply)
+  open_token=$(member_of_reply token)
   title "... but no premium-rate number that nobody named"
   post /v1/calls/dial "$open_token" "{\"from_number\":\"$owned\",\"to_number\":\"+19002345678\"}" \
     403 "deny reason=to_premium"
@@ -372,9 +419,52 @@ scene_revoked() {
   post /v1/calls/dial "$token" "{\"from_number\":\"$owned\",\"to_number\":\"$allowed\"}" 401 "deny reason=key_revoked"
 }
 
+# Another platform is another policy file; Envoy, the module and the upstream stay as they are.
+become() {
+  local name=$1
+  shift
+  title "The running gateway becomes another platform: $name, by its policy file alone"
+  be_platform "$@"
+  printf "%s\$ callbound envoy %s \\\\\n    %s%s\n" "$dim" "${policy[*]}" "${where[*]}" "$plain"
+  render
+  wait_for "the new policy" policy_is_live
+}
+
+scene_realtime_video() {
+  local minted
+  become Decart policies/decart.json "$run/studio.json"
+  carrier="x-api-key: "
+  title "A backend mints a token for one model, at most ten seconds a session"
+  post /v1/client/tokens "$studio_key" \
+    '{"allowedModels":["lucy-2.5"],"constraints":{"realtime":{"maxSessionDuration":10}}}' 200 mint
+  minted=$(member_of_reply apiKey)
+  title "A browser opens that model; the upstream gets no credential, and Envoy the deadline"
+  socket "/v1/stream?model=lucy-2.5" "api_key=$minted" 101 allow
+  title "The same token, another model"
+  socket "/v1/stream?model=lucy-restyle-2" "api_key=$minted" 403 "deny reason=bound_denied"
+}
+
+scene_call_tokens() {
+  local minted
+  become TelAPI policies/telapi.json "$run/agency.json"
+  carrier="x-api-key: "
+  title "A backend mints a call token for one endpoint and one session"
+  post /api/v1/sessions/token "$agency_key" '{"endpointId":"front-desk","mode":"text"}' 200 mint
+  minted=$(member_of_reply wsToken)
+  local session
+  session=$(member_of_reply sessionId)
+  title "The client opens its session; the upstream is told the endpoint"
+  socket "/ws/session?sessionId=$session" "token=$minted" 101 allow
+  title "The same token, somebody else's session"
+  socket "/ws/session?sessionId=0b0f6a52-6a0b-4f1e-9d3c-0f6d1a2b3c4d" "token=$minted" 403 "deny reason=bound_denied"
+  title "Another team's endpoint does not exist"
+  post /v1/call-tokens "$agency_key" '{"endpointId":"back-office"}' 400 "deny reason=endpoint_unknown"
+}
+
 # --- After the story ---
 
 stay() {
+  be_platform policies/revdesk.json policies/examples/revdesk-tenants.json "$run/keys.json"
   set_revoked true false
   cat <<TEXT
 
@@ -416,6 +506,8 @@ scene_premium
 scene_sibling
 scene_forged
 scene_revoked
+scene_realtime_video
+scene_call_tokens
 echo
 [ "$wrong" = 0 ] || fail "$wrong things were not as expected; the logs follow"
 say "$scene scenes, all as expected"
