@@ -257,7 +257,7 @@ socket() {
   printf "%s\$ wscat --connect 'ws://%s%s&%s'%s\n" "$dim" "${gateway#http://}" "$path" "$credential" "$plain" | shorten
   curl --silent --request DELETE --output /dev/null "$upstream/__records"
   printf 'url = "%s%s&%s"\n' "$gateway" "$path" "$credential" >"$run/header"
-  rm -f "$run/answer"
+  : >"$run/answer"
   # An accepted socket stays open until curl is tired of it.
   status=$(curl --silent --http1.1 --max-time 1 --output "$run/answer" --dump-header "$run/head" --write-out '%{http_code}' \
     --header 'connection: Upgrade' --header 'upgrade: websocket' --header 'sec-websocket-version: 13' \

@@ -18,6 +18,7 @@ use super::{rsa, spki};
 
 /// The signature algorithms a key may have; the key fixes it, never the token (RFC 8725 section 3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 pub enum Algorithm {
     /// HMAC with SHA-256; the key is a secret of at least 32 bytes.
     #[serde(rename = "HS256")]
@@ -88,19 +89,29 @@ impl std::error::Error for KeyError {}
 
 /// A public key as RFC 7517 writes it; only the members a signature key may have.
 #[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the members are RFC 7517's and RFC 7518's own")]
 pub struct Jwk {
+    /// The kind of key: `OKP`, `EC` or `RSA`.
     pub kty: String,
+    /// The curve: `Ed25519` or `P-256`.
     pub crv: Option<String>,
+    /// The point, or its x coordinate, in base64url.
     pub x: Option<String>,
+    /// The point's y coordinate, in base64url.
     pub y: Option<String>,
+    /// The RSA modulus, in base64url.
     pub n: Option<String>,
+    /// The RSA exponent, in base64url.
     pub e: Option<String>,
+    /// The key's id.
     pub kid: Option<String>,
+    /// The algorithm the key is for.
     pub alg: Option<String>,
+    /// What the key is for: `sig`.
     #[serde(rename = "use")]
     pub usage: Option<String>,
+    /// What may be done with the key: `verify`.
     pub key_ops: Option<Vec<String>>,
 }
 

@@ -15,6 +15,8 @@ mod merge;
 mod place;
 mod refusal;
 mod route;
+#[cfg(feature = "cli")]
+mod schema;
 mod team;
 mod template;
 
@@ -32,6 +34,8 @@ pub use merge::merge;
 pub use place::{Place, Pointer};
 pub use refusal::{Refusals, Style};
 pub use route::{Accept, Local, Present, Route, RouteMatch, Routes, TokenSource, Told};
+#[cfg(feature = "cli")]
+pub use schema::schema;
 pub use team::{Owner, Party, PartyId, Reach, Tree};
 pub use template::Template;
 

@@ -39,6 +39,9 @@ enum Command {
     Check(policies::Check),
     /// Print policies merged into one: a platform's file, then a deployment's (JSON merge patch, RFC 7396)
     Merge(policies::Files),
+    /// Print the JSON Schema of a policy, for editors
+    #[command(after_help = policies::SCHEMA_HELP)]
+    Schema,
     /// Print the environment variables a policy takes secrets from, one per line
     Secrets(policies::Files),
     /// Print the reasons a request can be refused for, with their statuses
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Command::Init => policies::init(),
         Command::Check(arguments) => return policies::check(&arguments),
         Command::Merge(files) => policies::print_merged(&files),
+        Command::Schema => policies::print_schema(),
         Command::Secrets(files) => policies::print_secrets(&files),
         Command::Reasons => {
             policies::print_reasons();

@@ -127,6 +127,30 @@ pub fn print_merged(files: &Files) -> Result<(), String> {
     Ok(())
 }
 
+/// What `schema --help` adds.
+pub const SCHEMA_HELP: &str = "\
+The schema (draft 2020-12) knows every member with its type, words and meaning. An editor that has it completes and
+explains them, and marks what is misspelt. Whether names are defined and limits kept is for `callbound check`.
+
+Map it to your files in the editor's settings. A `$schema` member in the policy would be refused: it is no section.
+
+  callbound schema > policy.schema.json
+
+VS Code, .vscode/settings.json:
+  {\"json.schemas\": [{\"fileMatch\": [\"policy*.json\"], \"url\": \"./policy.schema.json\"}]}
+JetBrains: Settings, Languages & Frameworks, Schemas and DTDs, JSON Schema Mappings: the file, and the pattern
+policy*.json.
+
+A file that is only to be merged over another lacks sections of its own, and may hold `null` where it removes a
+member; check those merged: `callbound merge A.json B.json`.";
+
+/// `schema`.
+pub fn print_schema() -> Result<(), String> {
+    let schema = callbound::policy::schema();
+    println!("{}", serde_json::to_string_pretty(&schema).map_err(|error| error.to_string())?);
+    Ok(())
+}
+
 /// `secrets`.
 pub fn print_secrets(files: &Files) -> Result<(), String> {
     secret_names(&files.text()?)?.iter().for_each(|name| println!("{name}"));
