@@ -27,6 +27,9 @@ const OWNED: &[&str] = &["+15551230001", "+15551230002"];
 const NUMBERS: &[&str] =
     &["+15551230001", "+15551230002", "+15550001111", "+15550002222", "+442079460123", "+19005551234"];
 
+/// Values of a text bound; one of them has an alias beside its name.
+const MODELS: &[&str] = &["m-1", "m-2", "m-3"];
+
 /// A key, perhaps a token of it, and a call.
 #[derive(Clone, Debug)]
 struct Scene {
@@ -43,6 +46,10 @@ struct Scene {
     from: String,
     to: String,
     path: &'static str,
+    key_model: Option<Vec<String>>,
+    team_model: Option<Vec<String>>,
+    token_model: Option<Vec<String>>,
+    model: &'static str,
 }
 
 /// One way of giving a credential less.
@@ -55,6 +62,9 @@ enum Narrowing {
     ShrinkKeyTo,
     ShrinkTokenFrom,
     ShrinkTokenTo,
+    ShrinkKeyModel,
+    ShrinkTeamModel,
+    ShrinkTokenModel,
     Revoke,
     FeatureOff,
 }
@@ -67,6 +77,9 @@ const NARROWINGS: &[Narrowing] = &[
     Narrowing::ShrinkKeyTo,
     Narrowing::ShrinkTokenFrom,
     Narrowing::ShrinkTokenTo,
+    Narrowing::ShrinkKeyModel,
+    Narrowing::ShrinkTeamModel,
+    Narrowing::ShrinkTokenModel,
     Narrowing::Revoke,
     Narrowing::FeatureOff,
 ];
@@ -80,10 +93,13 @@ impl Scene {
                 drop_one(scene.team_scopes.get_or_insert_with(|| strings(SCOPES)), at);
             }
             Narrowing::DropTokenScope => drop_one(&mut scene.token_scopes, at),
-            Narrowing::ShrinkKeyFrom => shrink(&mut scene.key_from, at),
-            Narrowing::ShrinkKeyTo => shrink(&mut scene.key_to, at),
-            Narrowing::ShrinkTokenFrom => shrink(&mut scene.token_from, at),
-            Narrowing::ShrinkTokenTo => shrink(&mut scene.token_to, at),
+            Narrowing::ShrinkKeyFrom => shrink(&mut scene.key_from, NUMBERS, at),
+            Narrowing::ShrinkKeyTo => shrink(&mut scene.key_to, NUMBERS, at),
+            Narrowing::ShrinkTokenFrom => shrink(&mut scene.token_from, NUMBERS, at),
+            Narrowing::ShrinkTokenTo => shrink(&mut scene.token_to, NUMBERS, at),
+            Narrowing::ShrinkKeyModel => shrink(&mut scene.key_model, MODELS, at),
+            Narrowing::ShrinkTeamModel => shrink(&mut scene.team_model, MODELS, at),
+            Narrowing::ShrinkTokenModel => shrink(&mut scene.token_model, MODELS, at),
             Narrowing::Revoke => scene.revoked = true,
             Narrowing::FeatureOff => scene.feature_on = false,
         }
@@ -95,16 +111,21 @@ impl Scene {
         let mut ceiling = Map::new();
         self.key_from.iter().for_each(|list| _ = ceiling.insert("from".into(), json!(list)));
         self.key_to.iter().for_each(|list| _ = ceiling.insert("to".into(), json!(list)));
+        self.key_model.iter().for_each(|list| _ = ceiling.insert("model".into(), json!(list)));
         let mut team = json!({"id": "acme", "kind": "organization", "numbers": OWNED});
+        self.team_model.iter().for_each(|list| team["ceiling"] = json!({"model": list}));
         if let Some(scopes) = &self.team_scopes {
             // An empty list is refused in a policy: one scope that no route asks for stands for none.
             team["scopes"] = if scopes.is_empty() { json!(["unused"]) } else { json!(scopes) };
         }
         let platform_scopes = [SCOPES, &["unused"]].concat();
-        let bounds = json!({"from": {"members": ["/from?"]}, "to": {"members": ["/to"]}});
+        let bounds = json!({
+            "from": {"members": ["/from?"]}, "to": {"members": ["/to"]}, "model": {"members": ["query:model?"]}
+        });
+        let models = json!({"model": {"values": MODELS, "aliases": {"latest": "m-2"}}});
         json!({
             "version": 1, "host": "envoy",
-            "platform": {"features": {"webrtc": self.feature_on}, "scopes": platform_scopes},
+            "platform": {"features": {"webrtc": self.feature_on}, "scopes": platform_scopes, "bounds": models},
             "credentials": {
                 "api_keys": [{"prefix": "demo_", "alphabet": "hex", "length": {"min": 32, "max": 32}}],
                 "from": [{"header": "authorization", "scheme": "Bearer"}]
@@ -137,6 +158,7 @@ impl Scene {
         let mut claims = json!({"sub": "backend", "team": "acme", "scopes": self.token_scopes});
         self.token_from.iter().for_each(|list| claims["from"] = json!(list));
         self.token_to.iter().for_each(|list| claims["to"] = json!(list));
+        self.token_model.iter().for_each(|list| claims["models"] = json!(list));
         token(&self.policy(), &claims)
     }
 
@@ -144,7 +166,12 @@ impl Scene {
         let authorization = format!("Bearer {}", self.credential());
         let headers = [("authorization", authorization.as_str()), ("content-type", "application/json")];
         let body = json!({"from": self.from, "to": self.to}).to_string();
-        judge(&self.engine(), &request(self.path, &headers), body.as_bytes())
+        let path = if self.model.is_empty() {
+            self.path.to_owned()
+        } else {
+            format!("{}?{}", self.path, self.model)
+        };
+        judge(&self.engine(), &request(&path, &headers), body.as_bytes())
     }
 
     fn is_released(&self) -> bool {
@@ -159,9 +186,9 @@ fn drop_one(list: &mut Vec<String>, at: &Index) {
 }
 
 /// Makes a bound of nothing, or takes one entry out of one; an empty list is no bound and cannot be written.
-fn shrink(list: &mut Option<Vec<String>>, at: &Index) {
+fn shrink(list: &mut Option<Vec<String>>, all: &[&str], at: &Index) {
     match list {
-        None => *list = Some(vec![NUMBERS[at.index(5)].to_owned()]),
+        None => *list = Some(vec![all[at.index(all.len() - 1)].to_owned()]),
         Some(list) if list.len() > 1 => drop_one(list, at),
         Some(_) => {}
     }
@@ -209,6 +236,11 @@ fn numbers() -> impl Strategy<Value = Option<Vec<String>>> {
     prop_oneof![2 => Just(None), 3 => some]
 }
 
+fn models() -> impl Strategy<Value = Option<Vec<String>>> {
+    let some = subsequence(MODELS.to_vec(), 1..=3).prop_map(|list| Some(strings(&list)));
+    prop_oneof![3 => Just(None), 2 => some]
+}
+
 fn scopes() -> impl Strategy<Value = Vec<String>> {
     subsequence(SCOPES.to_vec(), 0..=SCOPES.len()).prop_map(|list| strings(&list))
 }
@@ -228,10 +260,12 @@ prop_compose! {
         from in prop_oneof![4 => select(OWNED).prop_map(str::to_owned), 1 => number()],
         to in number(),
         path in select(&["/calls", "/rooms/1"][..]),
+        (key_model, team_model, token_model) in (models(), models(), models()),
+        model in select(&["", "model=m-1", "model=m-2", "model=latest", "model=m%2D3", "model=m-4"][..]),
     ) -> Scene {
         Scene {
             key_scopes, key_from, key_to, revoked, team_scopes, feature_on, with_token, token_scopes, token_from,
-            token_to, from, to, path,
+            token_to, from, to, path, key_model, team_model, token_model, model,
         }
     }
 }
@@ -272,6 +306,10 @@ fn header_value() -> impl Strategy<Value = Vec<u8>> {
         "/calls",
         "/rooms/1",
         "/calls?token=ct_a.b.c",
+        "/calls?model=m-1",
+        "/calls?model=m-1&Model=%6d",
+        "/calls?model=%",
+        "/calls?&&=&model",
         "application/json",
         "identity",
         "x-callbound-key",
@@ -320,6 +358,10 @@ fn open_scene() -> Scene {
         from: OWNED[0].to_owned(),
         to: "+15550001111".to_owned(),
         path: "/calls",
+        key_model: None,
+        team_model: None,
+        token_model: None,
+        model: "",
     }
 }
 
@@ -423,6 +465,10 @@ fn the_open_scene_is_open() {
     assert!(open_scene().is_released());
     assert!(Scene { with_token: true, ..open_scene() }.is_released());
     assert!(Scene { path: "/rooms/1", ..open_scene() }.is_released());
+    let bound = Scene { with_token: true, token_model: Some(strings(&["m-2"])), ..open_scene() };
+    assert!(Scene { model: "model=latest", ..bound.clone() }.is_released());
+    assert!(!Scene { model: "model=m-1", ..bound.clone() }.is_released());
+    assert!(!bound.is_released(), "a bounded token says which");
 }
 
 #[test]

@@ -69,6 +69,12 @@ fn owned_json<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Json<
     Ok(Some(Json::deserialize(deserializer)?.into_owned()))
 }
 
+/// Whether a text can be a bound's value: 1 to 256 visible ASCII characters without a comma, so that lists of them can
+/// stand in a header.
+pub fn is_bound_text(text: &str) -> bool {
+    (1..=256).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',')
+}
+
 /// Text bounds by name, each with the values it allows.
 pub type TextBounds = Vec<(String, Vec<String>)>;
 
@@ -101,7 +107,7 @@ impl<'a> Claims<'a> {
         });
         let bounds: TextBounds = bounds.collect();
         let is_stated = |name: &str| bounds.iter().filter(|(other, _)| other == name).count() == 1;
-        let is_said = |values: &[String]| !values.is_empty() && values.iter().all(|value| !value.is_empty());
+        let is_said = |values: &[String]| !values.is_empty() && values.iter().all(|value| is_bound_text(value));
         bounds.iter().all(|(name, values)| is_said(values) && is_stated(name)).then_some(bounds)
     }
 }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use crate::json::Json;
 
 use super::api_key::{digest, hex};
-use super::claims::{TextBounds, VerifiedToken, numbers};
+use super::claims::{TextBounds, VerifiedToken, is_bound_text, numbers};
 use super::family::{Clock, Parts, TokenError};
 use super::keyring::{Algorithm, HostVerify, decode_base64url};
 use super::remote::{KeySet, Remote};
@@ -188,7 +188,7 @@ impl Issuer {
         let rules = &self.claims;
         let bounds = rules.texts.iter().filter_map(|(name, path)| match texts(path, claims) {
             Some(None) => None,
-            Some(Some(values)) => Some(Some((name.clone(), values))),
+            Some(Some(values)) => Some(values.iter().all(|value| is_bound_text(value)).then(|| (name.clone(), values))),
             None => Some(None),
         });
         let bounds: TextBounds = bounds.collect::<Option<_>>()?;

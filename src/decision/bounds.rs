@@ -6,6 +6,7 @@
 use core::net::IpAddr;
 use std::borrow::Cow;
 
+use crate::credential::is_bound_text;
 use crate::json::Json;
 use crate::number::{Dialled, Number};
 use crate::policy::{Bounds, Call, Direction, Form, Place, Pointer, Policy, Route, TextBound, TextRule};
@@ -141,7 +142,7 @@ impl Judge<'_> {
     fn check_value(&self, rule: &TextRule, bound: &TextBound, canonical: &str) -> Result<(), Reason> {
         if bound.form == Form::Endpoint {
             self.rights.check_endpoint(canonical, rule.capable.as_deref(), &Demands::of(self.route))?;
-        } else if !bound.has(canonical) {
+        } else if !is_bound_text(canonical) || !bound.has(canonical) {
             return Err(Reason::BoundUnknown);
         }
         self.rights.check_text(rule.bound, canonical)

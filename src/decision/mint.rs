@@ -256,6 +256,11 @@ pub fn mint(
     check_numbers(rule.from.as_ref(), asked.from.as_deref(), |number| rights.check_from(number, &demands))?;
     check_numbers(rule.to.as_ref(), asked.to.as_deref(), |number| rights.check_to(number))?;
     let bounds = granted_bounds(policy, rule, rights, asked, moment)?;
+    if let (Some(rule), Some(asked)) = (&rule.session, asked.session)
+        && rights.session_ceiling().is_some_and(|ceiling| asked > ceiling)
+    {
+        return Err(rule.field.denial(Reason::BoundCeiling));
+    }
     let ttl = asked.ttl.unwrap_or(family.ttl.default);
     if !(family.ttl.min..=family.ttl.max).contains(&ttl) {
         return Err(rule.ttl.as_ref().map_or(Reason::MintTtl.into(), |field| field.denial(Reason::MintTtl)));

@@ -218,7 +218,7 @@ impl Engine {
         moment: &Moment<'_>,
     ) -> Result<Judgement, Denial> {
         let route = found.route;
-        let mut query = head.query();
+        let query = head.query();
         head.check_method_override(&query)?;
         let principal =
             authenticate::authenticate(&self.policy, &self.learned, route, head, &query, moment, record)?;
@@ -244,9 +244,27 @@ impl Engine {
         if route.reads_body() {
             head.check_body_is_json(route.mint().is_some_and(|rule| rule.body_optional))?;
         }
-        rights.identify(route, &mut obligations);
-        self.replace_credential(route, head, &mut query, &mut obligations);
-        say_canonical(&judged, &mut query, &mut obligations);
+        self.oblige(route, &rights, head, query, &judged, &mut obligations);
+        if route.reads_body() {
+            return Ok(Judgement::NeedsBody { route: found.index, principal, judged, obligations });
+        }
+        rights.tell(route, &judged, &mut obligations);
+        Ok(Judgement::Release(obligations))
+    }
+
+    /// What must be done to a request whose head was judged before it may go on.
+    fn oblige(
+        &self,
+        route: &Route,
+        rights: &Rights<'_>,
+        head: &Head<'_>,
+        mut query: Query<'_>,
+        judged: &[Judged],
+        obligations: &mut Obligations,
+    ) {
+        rights.identify(route, obligations);
+        self.replace_credential(route, head, &mut query, obligations);
+        say_canonical(judged, &mut query, obligations);
         if query.is_changed() {
             obligations.set(":path", Some(query.write(head.path)));
         }
@@ -254,11 +272,6 @@ impl Engine {
             let milliseconds = seconds.saturating_mul(1_000).to_string();
             obligations.set("x-envoy-upstream-stream-duration-ms", Some(milliseconds));
         }
-        if route.reads_body() {
-            return Ok(Judgement::NeedsBody { route: found.index, principal, judged, obligations });
-        }
-        rights.tell(route, &judged, &mut obligations);
-        Ok(Judgement::Release(obligations))
     }
 
     fn judge<'r>(

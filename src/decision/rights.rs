@@ -275,8 +275,13 @@ impl<'a> Rights<'a> {
 
     /// The longest session that may be opened, in seconds; `None` when nothing says.
     pub(super) fn session(&self, route: &Route) -> Option<u64> {
-        let ceilings = self.ceilings().filter_map(|ceiling| ceiling.session);
-        ceilings.chain(self.token.and_then(|token| token.session)).chain(route.session).min()
+        let token = self.token.and_then(|token| token.session);
+        self.session_ceiling().into_iter().chain(token).chain(route.session).min()
+    }
+
+    /// The longest session that a token of this key may open, in seconds.
+    pub(super) fn session_ceiling(&self) -> Option<u64> {
+        self.ceilings().filter_map(|ceiling| ceiling.session).min()
     }
 
     /// Judges a caller ID; what is demanded must also be open to the party that owns the number.

@@ -4,6 +4,8 @@
 //! a [`TextBound`]. All are judged by the same rule: a value that cannot be read is one a bounded credential may not
 //! choose. Refuses to know credentials: who is bounded is [`crate::decision`]'s.
 
+use crate::credential::is_bound_text;
+
 use super::place::{Place, Pointer};
 
 /// The name of the bound whose values are the directory's endpoints.
@@ -25,7 +27,7 @@ pub struct TextBound {
 /// What a value looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// 1 to 256 visible ASCII characters.
+    /// 1 to 256 visible ASCII characters without a comma.
     Text,
     /// A web origin (RFC 6454 section 6.2) as browsers write it; see [`is_origin`].
     Origin,
@@ -43,9 +45,7 @@ impl TextBound {
     pub fn fits(&self, text: &str) -> bool {
         match self.form {
             Form::Origin => is_origin(text),
-            Form::Text | Form::Endpoint => {
-                (1..=256).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
-            }
+            Form::Text | Form::Endpoint => is_bound_text(text),
         }
     }
 

@@ -256,27 +256,28 @@ pub struct KeyConfig {
     pub families: Option<Vec<String>>,
 }
 
-/// Where a secret comes from. Deliberately without `Debug`: one variant is the secret.
+// Deliberately without `Debug`: one variant is the secret.
+/// Where a secret comes from, in unpadded base64url.
 #[derive(Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum SecretConfig {
-    /// The environment variable that holds it, in unpadded base64url.
+    /// The environment variable that holds it.
     Env(String),
-    /// Derived from a master by HKDF with family and kid.
+    /// Derived from a master by HKDF-SHA256 with family and kid.
     Derive(MasterConfig),
-    /// The secret itself, in unpadded base64url; only with `allow_inline_secrets`.
+    /// The secret itself; only with `allow_inline_secrets`.
     Inline(String),
 }
 
-/// The master of a derived secret.
+/// Where a master comes from, in unpadded base64url, or an upstream's credential, as it is.
 #[derive(Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum MasterConfig {
-    /// The environment variable that holds it, in unpadded base64url.
+    /// The environment variable that holds it.
     Env(String),
-    /// The master itself; only with `allow_inline_secrets`.
+    /// The text itself; only with `allow_inline_secrets`.
     Inline(String),
 }
 
@@ -545,7 +546,8 @@ pub enum StateConfig {
     Archived,
 }
 
-/// A credential for the upstream. Deliberately without `Debug`: it may hold the secret.
+// Deliberately without `Debug`: it may hold the secret.
+/// A credential for the upstream.
 #[derive(Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
