@@ -720,3 +720,343 @@ fn every_shipped_policy_compiles_and_holds_no_credential() {
     }
     assert!(shipped > 0, "there are none");
 }
+
+/// A policy with what only some platforms have: text bounds, endpoints, sockets, issuers, answers of the gateway's own.
+fn rich() -> Value {
+    let mut policy = good();
+    let more = json!({
+        "platform": {
+            "features": {"webrtc": true, "api": true}, "requires": {"webrtc": ["api"]},
+            "scopes": ["tokens:mint", "calls:write", "calls:read", "admin"], "implies": {"admin": ["calls:read"]},
+            "bounds": {
+                "model": {"values": ["m-1", "m-2"], "aliases": {"latest": "m-2"}},
+                "origin": {"form": "origin"}, "session_id": {}
+            }
+        },
+        "keyring": [{"kid": "1", "alg": "EdDSA", "secret": {"derive": {"env": "MASTER"}}, "sign": true}],
+        "tokens": {"partner": {
+            "issuer": "https://idp.example", "audience": "calls", "ttl": {"max": 3600},
+            "external": {
+                "key": "partner", "algorithms": ["ES256"], "jwks": {"url": "https://idp.example/keys", "cluster": "idp"},
+                "claims": {"scopes": "/scope", "model": "/models?"}, "scopes": {"call": ["calls:write"]}
+            }
+        }},
+        "endpoints": [{"id": "ep-1", "team": "acme", "features": {"webrtc": true}}],
+        "upstream_keys": [{"id": "vendor", "secret": {"env": "MASTER"}}],
+        "constants": {"domain": "example.com"},
+        "api_keys": [
+            {"id": "backend", "sha256": DIGEST, "team": "acme", "scopes": ["tokens:mint"], "ceiling": {"model": ["latest"], "session": 60}},
+            {"id": "partner", "team": "acme", "scopes": ["calls:write"]}
+        ],
+        "routes": [
+            {"id": "mint", "match": "POST /tokens", "accept": ["api_key"], "mint": {
+                "family": "ct",
+                "request": {
+                    "model": {"member": "models", "max": 2}, "endpoint": {"member": "/call/endpoint", "capable": "webrtc"},
+                    "session_id": {"generate": "uuid"}, "session": {"member": "seconds", "min": 10, "max": 60},
+                    "metadata": {"member": "metadata"}
+                },
+                "reply": {"status": 200, "body": {"token": "$token", "model": "$model", "domain": "$constants.domain"}}
+            }},
+            {"id": "socket", "match": "GET /socket", "accept": ["api_key", "ct", "partner"], "upgrade": "websocket",
+             "credential_from": [{"query": "key"}], "session_seconds": 600, "identify": ["endpoint"], "refusals": "socket",
+             "present": {"key": "vendor", "at": "query:api_key"},
+             "bounds": {
+                "model": {"members": ["query:model"]}, "session_id": "any",
+                "endpoint": {"members": ["query:ep?"], "implied": true, "capable": "webrtc"}
+             }},
+            {"id": "keys", "match": "GET /keys", "accept": ["public"], "jwks": ["ct"]},
+            {"id": "state", "match": "POST /state", "accept": ["api_key"],
+             "introspect": {"families": ["ct"], "member": "token", "reply": {"active": "$active"}}},
+            {"id": "list", "match": "GET /endpoints", "accept": ["api_key"], "directory": {
+                "of": "endpoints", "page": "query:page", "limit": {"at": "query:limit", "default": 20, "max": 100},
+                "endpoint": {"id": "$id"}, "reply": {"endpoints": "$items"}
+            }}
+        ],
+        "refusals": {"envelopes": {"422": {"detail": "$loc"}}, "groups": {"socket": {"envelope": {"error": "$message"}}}}
+    });
+    callbound::policy::merge(&mut policy, more);
+    policy
+}
+
+#[test]
+fn the_rich_policy_is_good() {
+    assert_eq!(problems_of(&rich().to_string()), Vec::<String>::new());
+}
+
+/// As [`WRONG`], for the rich policy.
+const WRONG_OF_THE_RICH: &[(&str, &str, &str)] = &[
+    (
+        "/platform/requires",
+        r#"{"webrtc": ["nope"]}"#,
+        "platform.requires.webrtc: `nope` is not one of platform.features",
+    ),
+    (
+        "/platform/implies",
+        r#"{"nope": ["admin"]}"#,
+        "platform.implies.nope: `nope` is not one of platform.scopes",
+    ),
+    (
+        "/platform/bounds/from",
+        "{}",
+        "platform.bounds.from: this name cannot be a bound's: letters, digits, `-` and `_`, and none of the language's own",
+    ),
+    (
+        "/platform/bounds/model/values",
+        "[]",
+        "platform.bounds.model.values: an empty list allows nothing; leave it out to allow any",
+    ),
+    (
+        "/platform/bounds/model/values",
+        r#"["m 1"]"#,
+        "platform.bounds.model.values[0]: this cannot be a value of the bound",
+    ),
+    (
+        "/platform/bounds/model/aliases",
+        r#"{"latest": "m-3"}"#,
+        "platform.bounds.model.aliases.latest: an alias stands for one of the bound's values, and not for another alias",
+    ),
+    (
+        "/platform/bounds/origin/form",
+        r#""url""#,
+        "platform.bounds.origin.form: expected one of `text`, `origin`",
+    ),
+    ("/api_keys/0/ceiling/model", r#"["m-9"]"#, "api_keys[0].ceiling.model[0]: `m-9` is not one of `model`"),
+    (
+        "/api_keys/0/ceiling/endpoint",
+        r#"["ep-9"]"#,
+        "api_keys[0].ceiling.endpoint[0]: `ep-9` is not one of `endpoint`",
+    ),
+    ("/api_keys/0/ceiling/session", "0", "api_keys[0].ceiling.session: expected at least 1 second"),
+    (
+        "/teams/0/ceiling",
+        r#"{"colour": ["red"]}"#,
+        "teams[0].ceiling.colour: neither `from`, `to` nor `session`, and not one of platform.bounds",
+    ),
+    ("/endpoints/0/team", r#""nope""#, "endpoints[0].team: `nope` is not one of teams"),
+    (
+        "/endpoints/0/origins",
+        r#"["https://example.com/"]"#,
+        "endpoints[0].origins[0]: expected an origin as browsers write it: `https://example.com`",
+    ),
+    (
+        "/endpoints/0/addresses",
+        r#"["203.0.113.1/24"]"#,
+        "endpoints[0].addresses[0]: expected `203.0.113.7` or `203.0.113.0/24`",
+    ),
+    (
+        "/endpoints/0/addresses",
+        "[]",
+        "endpoints[0]: an empty list of `origins` or `addresses` lets nobody in; leave it out to allow any",
+    ),
+    ("/endpoints/0/state", r#""closed""#, "endpoints[0].state: expected one of `active`, `archived`"),
+    (
+        "/tokens/partner/external/key",
+        r#""nope""#,
+        "tokens.partner.external.key: `nope` is not one of api_keys",
+    ),
+    (
+        "/tokens/partner/external/algorithms",
+        r#"["HS256"]"#,
+        "tokens.partner.external.algorithms: expected some of `EdDSA`, `ES256` and `RS256`",
+    ),
+    (
+        "/tokens/partner/external/jwks",
+        r#"{"url": "https://idp.example/keys"}"#,
+        "tokens.partner.external.jwks.cluster: missing; name the gateway's cluster that serves the URL",
+    ),
+    ("/tokens/partner/external/jwks", "{}", "tokens.partner.external.jwks: expected one of `keys` and `url`"),
+    (
+        "/tokens/partner/external/jwks/url",
+        r#""ftp://idp.example/keys""#,
+        "tokens.partner.external.jwks.url: expected a URL with a path, as in `https://idp.example/keys`",
+    ),
+    (
+        "/tokens/partner/external/jwks/stale",
+        "10",
+        "tokens.partner.external.jwks: expected 1 <= cooldown <= refresh <= stale <= 604800 seconds",
+    ),
+    (
+        "/tokens/partner/external/claims",
+        r#"{"scopes": "/scope", "colour": "/c"}"#,
+        "tokens.partner.external.claims.colour: neither `team`, `scopes`, `from` nor `to`, and not one of platform.bounds",
+    ),
+    (
+        "/tokens/partner/prefix",
+        r#""p_x""#,
+        "tokens.partner: unknown field `prefix`, expected one of `issuer`, `audience`, `ttl`, `clock`, `default_scopes`, `external`",
+    ),
+    (
+        "/upstream_keys/0/secret",
+        r#"{"inline": "abc"}"#,
+        "upstream_keys[0].secret: a secret in the policy needs `allow_inline_secrets: true`; better `{\"env\": NAME}`",
+    ),
+    (
+        "/upstream_keys/0/secret",
+        r#"{"env": "UNSET"}"#,
+        "upstream_keys[0].secret: the environment variable `UNSET` is not set; make a secret with `callbound gen-secret`",
+    ),
+    (
+        "/credentials/from",
+        r#"[{"query": "key"}]"#,
+        "credentials.from: a credential in the query is for single routes: name it in `routes[].credential_from`",
+    ),
+    ("/routes/0/mint/request/model/min", "1", "routes[0].mint.request.model.min: this means nothing here"),
+    ("/routes/0/mint/request/model/max", "0", "routes[0].mint.request.model.max: expected 1 to 1000 entries"),
+    (
+        "/routes/0/mint/request/model/capable",
+        r#""webrtc""#,
+        "routes[0].mint.request.model.capable: only endpoints are capable of something",
+    ),
+    (
+        "/routes/0/mint/request/colour",
+        r#"{"member": "colour"}"#,
+        "routes[0].mint.request.colour: not one of platform.bounds",
+    ),
+    (
+        "/routes/0/mint/request/ttl",
+        r#"{"member": "call"}"#,
+        "routes[0].mint.request: one member cannot ask for two things",
+    ),
+    (
+        "/routes/0/mint/request/session/max",
+        "5",
+        "routes[0].mint.request.session: expected 1 <= min <= max <= 604800 seconds",
+    ),
+    (
+        "/routes/0/mint/request/metadata/max_bytes",
+        "4096",
+        "routes[0].mint.request.metadata.max_bytes: expected 1 to 1024 bytes",
+    ),
+    ("/routes/1/match", r#""ANY /socket""#, "routes[1].match: `ANY` is for public routes; name the methods"),
+    (
+        "/routes/1/match",
+        r#""POST /socket""#,
+        "routes[1].upgrade: a WebSocket handshake is a GET (RFC 6455 section 4.1)",
+    ),
+    ("/routes/1/credential_from", "[]", "routes[1].credential_from: name at least one place"),
+    (
+        "/routes/1/credential_from",
+        r#"[{"query": "key", "scheme": "Bearer"}]"#,
+        "routes[1].credential_from[0]: expected `header`, perhaps with `scheme`, or `query`",
+    ),
+    (
+        "/routes/1/bounds/model/members",
+        r#"["query:Key"]"#,
+        "routes[1].bounds: `query:Key` is where the credential stands",
+    ),
+    (
+        "/routes/1/bounds/model/members",
+        r#"["path:model"]"#,
+        "routes[1].bounds: every `match` needs the parameter `{model}`",
+    ),
+    (
+        "/routes/1/bounds/model/members",
+        r#"["header:x-callbound-key"]"#,
+        "routes[1].bounds: `header:x-callbound-key` means something else already",
+    ),
+    (
+        "/routes/1/bounds/model/members",
+        r#"["query:model", "/model"]"#,
+        "routes[1].bounds.model: the members of one bound stand all in the body or all outside it",
+    ),
+    (
+        "/routes/1/bounds/model/members",
+        r#"["cookie:model"]"#,
+        "routes[1].bounds.model.members[0]: `cookie:model` is no place, as in `/member`, `query:name`, `header:name` or `path:name`",
+    ),
+    (
+        "/routes/1/bounds/model/members",
+        r#"["query:ep"]"#,
+        "routes[1].bounds: one place of the request cannot say two things, or one thing twice",
+    ),
+    (
+        "/routes/1/bounds/endpoint/members",
+        r#"["query:ep"]"#,
+        "routes[1].bounds.endpoint.implied: what must be said is not implied: close each member with `?`",
+    ),
+    (
+        "/routes/1/bounds",
+        r#"{"session_id": "any", "endpoint": "any"}"#,
+        "routes[1].bounds: missing `model`: tokens accepted here can be bound in it; say where it stands, or `\"model\": \"any\"`",
+    ),
+    (
+        "/routes/1/bounds/from",
+        r#"{"members": ["query:from"]}"#,
+        "routes[1].bounds: missing `to`: a call has a caller and a destination (`\"members\": []` where it cannot be read)",
+    ),
+    (
+        "/routes/1/session_seconds",
+        "0",
+        "routes[1].session_seconds: expected 1 to 604800 seconds, on a route with `upgrade`",
+    ),
+    (
+        "/routes/1/identify",
+        r#"["nope"]"#,
+        "routes[1].identify[0]: neither `metadata` nor one of platform.bounds",
+    ),
+    ("/routes/1/refusals", r#""nope""#, "routes[1].refusals: `nope` is not one of refusals.groups"),
+    ("/routes/1/present/key", r#""nope""#, "routes[1].present.key: `nope` is not one of upstream_keys"),
+    ("/routes/1/present/at", r#""path:key""#, "routes[1].present.at: expected `query:name` or `header:name`"),
+    ("/routes/1/present/scheme", r#""Bearer""#, "routes[1].present.scheme: a scheme stands in a header"),
+    (
+        "/credentials/forward",
+        "true",
+        "routes[1].present: with `credentials.forward` the upstream would get two credentials",
+    ),
+    (
+        "/routes/2/accept",
+        r#"["api_key"]"#,
+        r#"routes[2].jwks: public keys are for everybody: `accept` must be `["public"]`"#,
+    ),
+    (
+        "/keyring/0/alg",
+        r#""HS256""#,
+        "routes[2].jwks: `ct` has only secret keys: nobody else can verify its tokens",
+    ),
+    (
+        "/routes/3/introspect/families",
+        r#"["partner"]"#,
+        "routes[3].introspect.families[0]: `partner` is not one of the families of tokens minted here",
+    ),
+    (
+        "/routes/4/directory/page",
+        r#""/page""#,
+        "routes[4].directory: `page` and `limit.at` are query parameters, as in `query:page`",
+    ),
+    (
+        "/routes/4/directory/limit/default",
+        "200",
+        "routes[4].directory.limit: expected 1 <= default <= max <= 1000",
+    ),
+    (
+        "/routes/4/directory/of",
+        r#""apps""#,
+        "routes[4].directory.app: `app` says how an application looks, when `of` is `apps`",
+    ),
+    (
+        "/routes/4/mint",
+        r#"{"family": "ct", "request": {}, "reply": {"status": 200, "body": {}}}"#,
+        "routes[4]: expected at most one of `mint`, `introspect`, `directory` and `jwks`",
+    ),
+    ("/refusals/envelopes", r#"{"200": {}}"#, "refusals.envelopes.200: expected a status from 400 to 599"),
+    (
+        "/refusals/groups/socket/envelope",
+        r#""$nope""#,
+        "refusals.groups.socket.envelope: `$nope` is no value of this answer; there are `$code`, `$message`, `$fields`, `$field`, `$loc`, `$request_id`",
+    ),
+];
+
+#[test]
+fn one_wrong_member_of_the_rich_policy_is_named_with_its_path() {
+    let mut wrong = Vec::new();
+    for (pointer, value, expected) in WRONG_OF_THE_RICH {
+        let mut policy = rich();
+        set(&mut policy, pointer, serde_json::from_str(value).expect("JSON"));
+        let problems = problems_of(&policy.to_string());
+        if !problems.iter().any(|problem| problem == expected) {
+            wrong.push(format!("{pointer} = {value}\n  expected {expected}\n  got      {problems:#?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
