@@ -50,10 +50,9 @@ fn without_null(schema: &mut Schema) {
 /// The one member of a choice means what the choice means.
 fn described(schema: &mut Schema) {
     let Some(description) = schema.get("description").cloned() else { return };
-    if let Some(Value::Object(members)) = schema.get_mut("properties") {
-        if let [Value::Object(only)] = members.values_mut().collect::<Vec<_>>().as_mut_slice() {
-            only.entry("description").or_insert(description);
-        }
+    let Some(Value::Object(members)) = schema.get_mut("properties") else { return };
+    if let [Value::Object(only)] = members.values_mut().collect::<Vec<_>>().as_mut_slice() {
+        only.entry("description").or_insert(description);
     }
 }
 
