@@ -38,6 +38,11 @@ pub fn fold(name: &str) -> String {
         .collect()
 }
 
+/// Folds a parameter's name: some readers take `a[0]`, `a[x]` and what stands before a zero byte for `a`.
+pub fn fold_parameter(name: &str) -> String {
+    fold(name.split(['[', '\0']).next().unwrap_or_default())
+}
+
 /// A query's parameters, in their order.
 #[derive(Debug, Clone)]
 pub struct Query<'a> {
@@ -76,7 +81,7 @@ impl<'a> Query<'a> {
             }
             let (said, value) = parameter.split_once('=').unwrap_or((parameter, ""));
             let said = decode(said).ok_or(QueryError::Malformed)?;
-            if fold(&said) != folded {
+            if fold_parameter(&said) != folded {
                 continue;
             }
             if said != name || found.is_some() {
@@ -90,6 +95,15 @@ impl<'a> Query<'a> {
     /// The parameters as they were written.
     pub fn parameters(&self) -> impl Iterator<Item = &str> {
         self.parameters.iter().map(AsRef::as_ref)
+    }
+
+    /// The parameters, decoded where there is something to decode.
+    pub fn texts(&self) -> impl Iterator<Item = Cow<'_, str>> {
+        let decoded = |text: &str| String::from_utf8_lossy(&decode_escapes(text)).into_owned();
+        self.parameters().map(move |text| match text.contains('%') {
+            true => Cow::Owned(decoded(text)),
+            false => Cow::Borrowed(text),
+        })
     }
 
     /// The decoded names; what cannot be decoded stands as it is.
@@ -145,7 +159,7 @@ impl<'a> Query<'a> {
 
 fn is_called(parameter: &str, folded: &str) -> bool {
     let name = parameter.split_once('=').map_or(parameter, |(name, _)| name);
-    fold(&String::from_utf8_lossy(&decode_escapes(name))) == folded
+    fold_parameter(&String::from_utf8_lossy(&decode_escapes(name))) == folded
 }
 
 /// Decodes a name or value as forms write them (`+` is a blank); `None` for a broken escape and for what is not UTF-8.
@@ -184,9 +198,16 @@ mod tests {
 
     #[test]
     fn a_name_that_some_reader_takes_for_the_same_is_ambiguous() {
-        for text in
-            ["model=a&model=a", "model=a&Model=b", "model=a&model[]=b", "m%6Fdel=a&model=b", "MODEL=a"]
-        {
+        for text in [
+            "model=a&model[0]=b",
+            "model[x]=a",
+            "model=a&model%00x=b",
+            "model=a&model=a",
+            "model=a&Model=b",
+            "model=a&model[]=b",
+            "m%6Fdel=a&model=b",
+            "MODEL=a",
+        ] {
             assert_eq!(Query::new(Some(text)).value("model"), Err(QueryError::Ambiguous), "{text}");
         }
     }

@@ -799,7 +799,7 @@ const WRONG_OF_THE_RICH: &[(&str, &str, &str)] = &[
     (
         "/platform/bounds/from",
         "{}",
-        "platform.bounds.from: this name cannot be a bound's: letters, digits, `-` and `_`, and none of the language's own",
+        "platform.bounds.from: this name cannot be a bound's: lower-case letters, digits, `-` and `_`, none of the language's own, and no two alike",
     ),
     (
         "/platform/bounds/model/values",
@@ -827,7 +827,7 @@ const WRONG_OF_THE_RICH: &[(&str, &str, &str)] = &[
         r#"["ep-9"]"#,
         "api_keys[0].ceiling.endpoint[0]: `ep-9` is not one of `endpoint`",
     ),
-    ("/api_keys/0/ceiling/session", "0", "api_keys[0].ceiling.session: expected at least 1 second"),
+    ("/api_keys/0/ceiling/session", "0", "api_keys[0].ceiling.session: expected 1 to 604800 seconds"),
     (
         "/teams/0/ceiling",
         r#"{"colour": ["red"]}"#,
@@ -894,7 +894,7 @@ const WRONG_OF_THE_RICH: &[(&str, &str, &str)] = &[
     (
         "/upstream_keys/0/secret",
         r#"{"env": "UNSET"}"#,
-        "upstream_keys[0].secret: the environment variable `UNSET` is not set; make a secret with `callbound gen-secret`",
+        "upstream_keys[0].secret: the environment variable `UNSET` is not set",
     ),
     (
         "/credentials/from",
@@ -1044,6 +1044,65 @@ const WRONG_OF_THE_RICH: &[(&str, &str, &str)] = &[
         "/refusals/groups/socket/envelope",
         r#""$nope""#,
         "refusals.groups.socket.envelope: `$nope` is no value of this answer; there are `$code`, `$message`, `$fields`, `$field`, `$loc`, `$request_id`",
+    ),
+    (
+        "/platform/bounds/team",
+        "{}",
+        "platform.bounds.team: this name cannot be a bound's: lower-case letters, digits, `-` and `_`, none of the language's own, and no two alike",
+    ),
+    (
+        "/platform/bounds/session-id",
+        "{}",
+        "platform.bounds.session-id: this name cannot be a bound's: lower-case letters, digits, `-` and `_`, none of the language's own, and no two alike",
+    ),
+    ("/constants/domian", r#""x""#, "constants.domian: no answer uses it, as in `\"$constants.domian\"`"),
+    (
+        "/tokens/public",
+        r#"{"external": {}}"#,
+        "tokens.public: this name has a meaning of its own in `accept`",
+    ),
+    ("/routes/0/match", r#""PUT /tokens""#, "routes[0].match: `mint` is answered to POST only"),
+    ("/routes/2/match", r#""POST /keys""#, "routes[2].match: `jwks` is answered to GET only"),
+    ("/routes/3/match", r#""GET /state""#, "routes[3].match: `introspect` is answered to POST only"),
+    (
+        "/routes/0/mint/request/session_id/required",
+        "true",
+        "routes[0].mint.request.session_id: expected one of `member` and `generate`, and nothing beside `generate`",
+    ),
+    (
+        "/routes/0/mint/request/model",
+        r#"{"generate": "uuid"}"#,
+        "routes[0].mint.request.model: a generated value is none of this bound's",
+    ),
+    (
+        "/routes/0/mint/request/endpoint/capable",
+        r#""webrct""#,
+        "routes[0].mint.request.endpoint.capable: `webrct` is not one of platform.features",
+    ),
+    (
+        "/routes/1/bounds/endpoint/capable",
+        r#""webrct""#,
+        "routes[1].bounds.endpoint.capable: `webrct` is not one of platform.features",
+    ),
+    (
+        "/routes/1/bounds/endpoint",
+        r#""any""#,
+        "routes[1].identify: an endpoint that is told must be judged: say in `bounds` where it stands",
+    ),
+    (
+        "/routes/1/present/at",
+        r#""query:Model""#,
+        "routes[1].present.at: this place says something else, which was judged",
+    ),
+    (
+        "/routes/1/present/at",
+        r#""header:transfer-encoding""#,
+        "routes[1].present.at: this header cannot carry a credential",
+    ),
+    (
+        "/routes/1/present/at",
+        r#""header::path""#,
+        "routes[1].present.at: expected `query:name` or `header:name`",
     ),
 ];
 

@@ -119,7 +119,8 @@ const EVERYTHING: &str = r##"{
     {"id": "backend", "sha256": "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0", "team": "acme",
      "scopes": ["tokens:mint", "calls:write"], "expires_at": 1798761600, "revoked": false,
      "ceiling": {"from": ["+15551234567"], "to": ["+15557654321"], "session": 600, "endpoint": ["ep-1"]}},
-    {"id": "partner-app", "user": "u1", "scopes": ["calls:read"]}
+    {"id": "own", "sha256": "1f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0", "user": "u1", "scopes": ["calls:read"]},
+    {"id": "partner-app", "team": "acme", "scopes": ["calls:read"]}
   ],
   "upstream_keys": [{"id": "vendor", "secret": {"env": "VENDOR_KEY"}}, {"id": "other", "secret": {"inline": "x1"}}],
   "vocabulary": {"from": ["caller_id"], "to": ["destination"]},
@@ -142,7 +143,7 @@ const EVERYTHING: &str = r##"{
          "session_id": {"generate": "uuid"}
        },
        "reply": {"status": 200, "body": {"token": "$token", "jwt": "$jwt", "model": "$model", "at": "$constants.domain",
-                                         "fixed": [null, true, 1, 2.5]}}
+                                         "fixed": [null, true, 1, 2.5, "$constants.none", "$constants.list"]}}
      }},
     {"id": "introspect", "match": "POST /v1/tokens/state", "accept": ["api_key"],
      "introspect": {"families": ["ct"], "member": "token", "reply": {"active": "$active", "endpoint": "$endpoint"}}},
@@ -166,7 +167,7 @@ const EVERYTHING: &str = r##"{
      "credential_from": [{"query": "api_key"}], "session_seconds": 3600, "tenant": {"query": "team?"},
      "identify": ["endpoint", "session_id", "metadata"],
      "present": {"key": "vendor", "at": "header:authorization", "scheme": "Bearer"},
-     "bounds": {"model": {"members": ["query:model"]}, "endpoint": "any", "session_id": {"members": []}}},
+     "bounds": {"model": {"members": ["query:model"]}, "endpoint": {"members": ["query:ep?"]}, "session_id": {"members": []}}},
     {"id": "team", "match": "GET /v1/teams/{id}", "accept": ["api_key"], "scopes": ["calls:read"],
      "tenant": {"path": "id"}, "read_parent": true},
     {"id": "me", "match": "GET /v1/me", "accept": ["api_key", "partner", "idp"], "tenant": {"header": "x-team?"},
@@ -440,7 +441,9 @@ fn a_misfit_anywhere_is_the_same_to_both() {
     pointers(&everything(), "", &mut places);
     let (mut refused, mut taken) = (0, 0);
     let mut judge = |policy: &Value, what: &str| {
-        let (problems, objections) = (problems(policy), objections(&validator, policy));
+        let (mut problems, objections) = (problems(policy), objections(&validator, policy));
+        // What one place uses of another is beyond a schema.
+        problems.retain(|problem| !problem.contains("no answer uses it"));
         assert_eq!(problems.is_empty(), objections.is_empty(), "{what}: {problems:?}, {objections:?}");
         if problems.is_empty() { taken += 1 } else { refused += 1 }
     };

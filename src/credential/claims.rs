@@ -107,7 +107,8 @@ impl<'a> Claims<'a> {
         });
         let bounds: TextBounds = bounds.collect();
         let is_stated = |name: &str| bounds.iter().filter(|(other, _)| other == name).count() == 1;
-        let is_said = |values: &[String]| !values.is_empty() && values.iter().all(|value| is_bound_text(value));
+        let is_said =
+            |values: &[String]| !values.is_empty() && values.iter().all(|value| is_bound_text(value));
         bounds.iter().all(|(name, values)| is_said(values) && is_stated(name)).then_some(bounds)
     }
 }

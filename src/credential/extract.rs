@@ -48,14 +48,14 @@ impl Carrier {
 }
 
 /// Where credentials stand.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Carriers<'p> {
     /// Where this request's must stand.
     pub here: &'p [Carrier],
     /// Where others stand; one here is one too many.
     pub elsewhere: &'p [Carrier],
-    /// What every text begins with that is written like one of ours.
-    pub prefixes: &'p [String],
+    /// Whether a text holds one of ours.
+    pub holds_own: &'p dyn Fn(&[u8]) -> bool,
 }
 
 /// Why no credential was taken from a request.
@@ -115,7 +115,7 @@ pub fn extract<'a>(
         } else {
             stray = stray
                 || named(name, carriers.elsewhere).is_some()
-                || (*name != b":path" && holds_credential(value, carriers.prefixes));
+                || (*name != b":path" && (carriers.holds_own)(value));
         }
     }
     for parameter in carriers.here.iter().filter_map(Carrier::parameter) {
@@ -150,7 +150,8 @@ fn is_in_query(query: &Query<'_>, carriers: Carriers<'_>) -> bool {
     let is_read = |part: &str| {
         carriers.here.iter().filter_map(Carrier::parameter).any(|name| Query::is_called(part, name))
     };
-    query.parameters().any(|part| !is_read(part) && holds_credential(part.as_bytes(), carriers.prefixes))
+    let mut texts = query.texts().zip(query.parameters());
+    texts.any(|(text, written)| !is_read(written) && (carriers.holds_own)(text.as_bytes()))
 }
 
 fn read<'a>(scheme: Option<&str>, value: &'a [u8]) -> Result<&'a str, CredentialError> {
@@ -188,13 +189,17 @@ fn check(credential: &str) -> Result<(), CredentialError> {
 /// Characters behind a prefix from which on a text may be a secret.
 const SHORTEST_SECRET: usize = 16;
 
-/// The shortest prefix and the shortest secret: most headers are shorter, and need no second look.
-const SHORTEST_STRAY: usize = 3 + SHORTEST_SECRET;
+/// The parts of a header's value or a parameter that could be a credential.
+pub fn candidates(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let is_separator = |byte: &u8| b" =&,;\"':/?#".contains(byte);
+    // Most headers are shorter, and need no second look.
+    let value = if value.len() < SHORTEST_SECRET { &[] } else { value };
+    value.split(is_separator).filter(|part| part.len() >= SHORTEST_SECRET)
+}
 
-/// Tells whether a header's value or a query holds what is written like one of our credentials.
+/// Tells whether a header's value or a parameter holds what is written like one of our credentials.
 pub fn holds_credential(value: &[u8], prefixes: &[String]) -> bool {
-    let is_separator = |byte: &u8| matches!(byte, b' ' | b'=' | b'&' | b',' | b';' | b'"' | b'\'' | b':');
-    value.len() >= SHORTEST_STRAY && value.split(is_separator).any(|part| is_credential_like(part, prefixes))
+    candidates(value).any(|part| is_credential_like(part, prefixes))
 }
 
 /// A prefix of ours, and enough behind it to be a secret: short words that begin alike are not one.
@@ -226,7 +231,12 @@ mod tests {
         let path = headers.iter().find_map(|(name, value)| (*name == ":path").then_some(*value));
         let query = Query::new(path.and_then(|path| path.split_once('?')).map(|(_, query)| query));
         let pairs: Vec<(&[u8], &[u8])> = headers.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes())).collect();
-        extract(&pairs, &query, Carriers { here, elsewhere, prefixes: &["rdc_".into()] }).map(Cow::into_owned)
+        extract(
+            &pairs,
+            &query,
+            Carriers { here, elsewhere, holds_own: &|value| holds_credential(value, &["rdc_".into()]) },
+        )
+        .map(Cow::into_owned)
     }
 
     #[test]

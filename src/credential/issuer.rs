@@ -188,7 +188,9 @@ impl Issuer {
         let rules = &self.claims;
         let bounds = rules.texts.iter().filter_map(|(name, path)| match texts(path, claims) {
             Some(None) => None,
-            Some(Some(values)) => Some(values.iter().all(|value| is_bound_text(value)).then(|| (name.clone(), values))),
+            Some(Some(values)) => {
+                Some(values.iter().all(|value| is_bound_text(value)).then(|| (name.clone(), values)))
+            }
             None => Some(None),
         });
         let bounds: TextBounds = bounds.collect::<Option<_>>()?;

@@ -17,7 +17,9 @@ mod spki;
 pub use api_key::{Alphabet, Digest, KeyShape, digest, hex};
 pub use cache::VerificationCache;
 pub use claims::{Claims, TextBounds, VerifiedToken, is_bound_text};
-pub use extract::{Carrier, Carriers, CredentialError, MAX_CREDENTIAL_BYTES, extract, holds_credential};
+pub use extract::{
+    Carrier, Carriers, CredentialError, MAX_CREDENTIAL_BYTES, candidates, extract, holds_credential,
+};
 pub use family::{Clock, Family, TokenError, Ttl, UnverifiedToken, peek};
 pub use issuer::{ClaimPath, ClaimRules, Issuer, KeySource};
 pub use keyring::{Algorithm, HostVerify, Jwk, Key, KeyError, decode_base64url, derive_secret};

@@ -69,9 +69,17 @@ fn read(item: &Json<'_>) -> Option<(String, Key)> {
     if ["d", "k", "p", "q", "oth"].iter().any(|name| item.get(name).is_some()) {
         return None;
     }
+    // What says what a key is for must be readable: a key whose purpose nobody can tell is not for this.
+    let is_odd = |name: &str| item.get(name).is_some_and(|value| value.as_str().is_none());
+    if ["kty", "crv", "kid", "alg", "use"].into_iter().any(is_odd) {
+        return None;
+    }
     let key_ops = match item.get("key_ops") {
-        Some(Json::Array(ops)) => Some(ops.iter().filter_map(Json::as_str).map(str::to_owned).collect()),
-        _ => None,
+        Some(Json::Array(ops)) => {
+            Some(ops.iter().map(|op| op.as_str().map(str::to_owned)).collect::<Option<_>>()?)
+        }
+        Some(_) => return None,
+        None => None,
     };
     let jwk = Jwk {
         kty: text("kty")?,

@@ -31,6 +31,10 @@ impl Answer {
         if status == 401 || status == 403 {
             answer.headers.push(("www-authenticate", refusals.challenge(denial.reason, scopes)));
         }
+        if status == 426 {
+            // RFC 9110 section 15.5.22.
+            answer.headers.push(("upgrade", "websocket".to_owned()));
+        }
         let message = style.message(denial.reason);
         answer.body = style.envelope(status).render(&|name| match name {
             "code" => Some(Json::from(style.code(denial.reason))),

@@ -122,13 +122,12 @@ pub(super) fn authenticate(
         Some(own) => (own.as_slice(), policy.carriers.as_slice()),
         None => (policy.carriers.as_slice(), &[][..]),
     };
-    let carriers = Carriers { here, elsewhere, prefixes: &policy.prefixes };
+    let carriers = Carriers { here, elsewhere, holds_own: &|value| policy.holds_credential(value) };
     let credential = extract(head.headers, query, carriers).map_err(credential_reason)?;
     if let Some(source) = source_of(policy, &credential) {
         let token = learned.verify(policy, source, &credential, moment).map_err(token_reason)?;
         record.token = Some(token.jti.clone());
         record.key = Some(token.key_id.clone());
-        record.team = token.team.clone().or_else(|| token.user.clone());
         return Ok(Principal::Token { source, token });
     }
     if !policy.key_shapes.iter().any(|shape| shape.matches(&credential)) {
@@ -138,7 +137,6 @@ pub(super) fn authenticate(
     // stops.
     let (index, key) = policy.keys.with_digest(&digest(&credential)).ok_or(Reason::KeyUnknown)?;
     record.key = Some(key.id.clone());
-    record.team = policy.tree.party(key.owner).map(|party| party.id.clone());
     Ok(Principal::Key { index })
 }
 

@@ -11,7 +11,7 @@ use crate::json::Json;
 use crate::number::{Dialled, Number};
 use crate::policy::{Bounds, Call, Direction, Form, Place, Pointer, Policy, Route, TextBound, TextRule};
 use crate::reason::Reason;
-use crate::uri::{Query, fold};
+use crate::uri::{Query, fold, fold_parameter};
 
 use super::reading::{Part, descend, header};
 use super::request::Head;
@@ -41,11 +41,9 @@ impl Judge<'_> {
     pub(super) fn check_head(
         &self,
         head: &Head<'_>,
-        query: &Query<'_>,
         part: &Part<'_>,
         peer: &dyn Fn() -> Option<IpAddr>,
     ) -> Result<Vec<Judged>, Denial> {
-        self.check_query_names(query)?;
         if let Some(call) = &self.bounds.call {
             if self.rights.is_from_bounded() && call.from.is_unreadable() {
                 return Err(Reason::FromUnreadable.into());
@@ -65,7 +63,6 @@ impl Judge<'_> {
 
     /// Judges what the body says.
     pub(super) fn check_body(&self, body: &Json<'_>) -> Result<Vec<Judged>, Denial> {
-        check_names(self.bounds, body, &self.policy.vocabulary)?;
         self.check_part(&Part::Body(body))
     }
 
@@ -108,7 +105,7 @@ impl Judge<'_> {
         let Said { values, is_chosen } = read_values(&rule.direction, part)?;
         let is_open = is_chosen || rule.direction.is_unreadable();
         if is_open && self.rights.is_text_bounded(rule.bound) {
-            return Err(Denial::of(Reason::BoundUnreadable, bound.name.as_str()));
+            return Err(unsaid(rule, bound, Reason::BoundUnreadable));
         }
         let mut judged = Vec::new();
         for (place, value) in values {
@@ -128,14 +125,10 @@ impl Judge<'_> {
         let implied = rule.implied.then(|| self.rights.only_value(rule.bound)).flatten();
         let Some(value) = implied else {
             let is_missing = rule.implied || self.rights.is_text_bounded(rule.bound);
-            return if is_missing {
-                Err(Denial::of(Reason::BoundUnreadable, bound.name.as_str()))
-            } else {
-                Ok(None)
-            };
+            return if is_missing { Err(unsaid(rule, bound, Reason::BoundUnreadable)) } else { Ok(None) };
         };
         let value = bound.canonical(value).to_owned();
-        self.check_value(rule, bound, &value).map_err(|reason| Denial::of(reason, bound.name.as_str()))?;
+        self.check_value(rule, bound, &value).map_err(|reason| unsaid(rule, bound, reason))?;
         Ok(Some(Judged { bound: rule.bound, value, alias_at: None }))
     }
 
@@ -174,74 +167,102 @@ impl Judge<'_> {
         }
         Ok(())
     }
+}
 
-    /// Refuses parameters that some reader could take for a caller or destination, and those a closed query lacks.
-    fn check_query_names(&self, query: &Query<'_>) -> Result<(), Denial> {
-        let is_read = |name: &str| {
-            let mut places = self.bounds.places();
-            places.any(|place| matches!(place, Place::Query(read) if read == name))
-        };
-        // What is read stands once and under its own name; what the body says is not said here again.
-        let named = self.bounds.places().filter(|place| matches!(place, Place::Body(_) | Place::Query(_)));
-        let read: Vec<String> = named.map(|place| fold(place.name())).collect();
-        for name in query.names().filter(|name| !is_read(name)) {
-            let is_known = self.bounds.call.is_some() && is_known(&self.policy.vocabulary, &name);
-            if is_known || read.contains(&fold(&name)) {
-                return Err(Denial::of(Reason::MemberAmbiguous, shown(&name)).inside("query"));
+/// Refuses parameters that some reader could take for a caller or destination, or for what is read elsewhere in the
+/// request, and those that a closed query lacks.
+pub(super) fn check_query_names(
+    route: &Route,
+    query: &Query<'_>,
+    vocabulary: &[String],
+) -> Result<(), Denial> {
+    let bounds = route.bounds.as_ref();
+    let places_a_call = bounds.is_some_and(|bounds| bounds.call.is_some());
+    let closed = bounds.and_then(|bounds| bounds.closed_query.as_deref());
+    // What is read stands once and under its own name; what the body says is not said here again.
+    let named = route.places().filter(|place| matches!(place, Place::Body(_) | Place::Query(_)));
+    let read: Vec<String> = named.map(|place| fold(place.name())).collect();
+    let is_read =
+        |name: &str| route.places().any(|place| matches!(place, Place::Query(read) if read == name));
+    let is_carrier =
+        |name: &str| route.carriers.iter().flatten().any(|carrier| carrier.parameter() == Some(name));
+    for name in query.names().filter(|name| !is_read(name)) {
+        let folded = fold_parameter(&name);
+        let is_known = places_a_call && vocabulary.binary_search(&folded).is_ok();
+        if is_known || read.contains(&folded) {
+            return Err(Denial::of(Reason::MemberAmbiguous, shown(&name)).inside("query"));
+        }
+        if !is_carrier(&name) && closed.is_some_and(|closed| !closed.contains(&name)) {
+            return Err(Denial::of(Reason::MemberUnknown, shown(&name)).inside("query"));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses members that carry a caller or destination elsewhere on the platform, in any spelling, beside or instead of
+/// the ones this route reads; and other spellings of those it reads, or of the objects on the way to them.
+pub(super) fn check_names(route: &Route, body: &Json<'_>, vocabulary: &[String]) -> Result<(), Denial> {
+    let places_a_call = route.bounds.as_ref().is_some_and(|bounds| bounds.call.is_some());
+    let names = Names {
+        pointers: route.pointers().collect(),
+        vocabulary: if places_a_call { vocabulary } else { &[] },
+        closed: route.bounds.as_ref().and_then(|bounds| bounds.closed.as_deref()),
+    };
+    names.check(body, &[])?;
+    let mut seen: Vec<&[String]> = Vec::new();
+    for parents in names.pointers.iter().map(|pointer| pointer.parents()) {
+        // Each object on the way is one that another could stand beside.
+        for at in (1..=parents.len()).filter_map(|depth| parents.get(..depth)) {
+            if seen.contains(&at) {
+                continue;
             }
-            let carriers = self.route.carriers.as_deref().unwrap_or_default();
-            let is_carrier = carriers.iter().any(|carrier| carrier.parameter() == Some(&name));
-            let is_listed = |closed: &Vec<String>| closed.contains(&name);
-            if !is_carrier && self.bounds.closed_query.as_ref().is_some_and(|closed| !is_listed(closed)) {
-                return Err(Denial::of(Reason::MemberUnknown, shown(&name)).inside("query"));
+            seen.push(at);
+            if let Some(object) = descend(body, at)? {
+                names.check(object, at)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The names a body may and may not have.
+struct Names<'r> {
+    pointers: Vec<&'r Pointer>,
+    vocabulary: &'r [String],
+    closed: Option<&'r [String]>,
+}
+
+impl Names<'_> {
+    /// Checks the members of the object at a path.
+    fn check(&self, object: &Json<'_>, at: &[String]) -> Result<(), Denial> {
+        let expected: Vec<&str> = self.pointers.iter().filter_map(|pointer| pointer.next(at)).collect();
+        for (name, _) in object.members().unwrap_or_default() {
+            if expected.contains(&name.as_ref()) {
+                continue;
+            }
+            let folded = fold(name);
+            // What is read in one object may not stand in another either: an upstream might look there.
+            let is_read = |pointer: &&Pointer| fold(pointer.name()) == folded;
+            let is_twin = expected.iter().any(|expected| fold(expected) == folded);
+            if is_twin || self.pointers.iter().any(is_read) || self.vocabulary.binary_search(&folded).is_ok()
+            {
+                return Err(Denial::of(Reason::MemberAmbiguous, shown(name)));
+            }
+            let is_listed = |closed: &[String]| closed.iter().any(|other| other == name);
+            if at.is_empty() && !self.closed.is_none_or(is_listed) {
+                return Err(Denial::of(Reason::MemberUnknown, shown(name)));
             }
         }
         Ok(())
     }
 }
 
-/// Refuses members that carry a caller or destination elsewhere on the platform, in any spelling, beside or instead of
-/// the ones this route reads.
-fn check_names(bounds: &Bounds, body: &Json<'_>, vocabulary: &[String]) -> Result<(), Denial> {
-    check_object(bounds, body, &[], vocabulary)?;
-    let mut seen: Vec<&[String]> = Vec::new();
-    for parents in bounds.pointers().map(Pointer::parents).filter(|parents| !parents.is_empty()) {
-        if !seen.contains(&parents) {
-            seen.push(parents);
-            if let Some(object) = descend(body, parents)? {
-                check_object(bounds, object, parents, vocabulary)?;
-            }
-        }
+/// A refusal that concerns a text the request does not say: named by where it would stand.
+fn unsaid(rule: &TextRule, bound: &TextBound, reason: Reason) -> Denial {
+    match rule.direction.members.first() {
+        Some(member) => Denial::at(reason, &member.place),
+        None => Denial::of(reason, bound.name.as_str()),
     }
-    Ok(())
-}
-
-fn check_object(
-    bounds: &Bounds,
-    object: &Json<'_>,
-    at: &[String],
-    vocabulary: &[String],
-) -> Result<(), Denial> {
-    for (name, _) in object.members().unwrap_or_default() {
-        if bounds.pointers().any(|pointer| pointer.leads_through(at, name)) {
-            continue;
-        }
-        let is_twin =
-            bounds.pointers().any(|pointer| pointer.parents() == at && fold(pointer.name()) == fold(name));
-        if is_twin || (bounds.call.is_some() && is_known(vocabulary, name)) {
-            return Err(Denial::of(Reason::MemberAmbiguous, shown(name)));
-        }
-        let is_listed = |closed: &Vec<String>| closed.iter().any(|other| other == name);
-        if at.is_empty() && bounds.closed.as_ref().is_some_and(|closed| !is_listed(closed)) {
-            return Err(Denial::of(Reason::MemberUnknown, shown(name)));
-        }
-    }
-    Ok(())
-}
-
-fn is_known(vocabulary: &[String], name: &str) -> bool {
-    let folded = fold(name);
-    vocabulary.binary_search(&folded).is_ok()
 }
 
 /// Names come from the client: kept short and printable before they go into an answer.

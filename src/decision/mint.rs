@@ -95,7 +95,7 @@ impl Field {
 /// A misspelt bound would be an absent bound, and absence is wider: only what the rule reads may be there.
 fn check_names(rule: &MintRule, object: &Json<'_>, at: &mut Vec<String>) -> Result<(), Denial> {
     for (name, value) in object.members().unwrap_or_default() {
-        let leads = |field: &&Field| field.pointer.leads_through(at, name);
+        let leads = |field: &&Field| field.pointer.next(at) == Some(name);
         let Some(field) = rule.fields().find(leads) else {
             let path =
                 at.iter().map(String::as_str).chain([shown(name).as_str()]).collect::<Vec<_>>().join(".");

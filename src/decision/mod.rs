@@ -18,7 +18,7 @@ mod verdict;
 use core::net::IpAddr;
 use std::rc::Rc;
 
-use crate::credential::{Algorithm, Carrier, HostVerify, Remote, RemoteKeys, holds_credential};
+use crate::credential::{Algorithm, Carrier, HostVerify, Remote, RemoteKeys};
 use crate::json::Arrays;
 use crate::policy::{Accept, Local, Place, Policy, Present, Route, RouteMatch, Unmatched};
 use crate::reason::Reason;
@@ -226,16 +226,20 @@ impl Engine {
             return Err(Reason::CredentialNotAccepted.into());
         }
         let rights = Rights::of(&self.policy, &principal, moment.now)?;
+        record.team = rights.party_id().map(str::to_owned);
         rights.meets(&Demands::of(route))?;
         let part = Part::Head { head, query: &query, found };
+        bounds::check_query_names(route, &query, &self.policy.vocabulary)?;
         rights.check_tenant(route, &part)?;
         rights.check_spoken(route)?;
         let judged = match &route.bounds {
-            Some(bounds) => {
-                self.judge(route, bounds, &rights).check_head(head, &query, &part, moment.peer)?
-            }
+            Some(bounds) => self.judge(route, bounds, &rights).check_head(head, &part, moment.peer)?,
             None => Vec::new(),
         };
+        if let Some(Present { place: place @ Place::Query(_), .. }) = &route.present {
+            // What it takes the place of must be one parameter to every reader, or none.
+            part.read(place)?;
+        }
         if let Some(Local::Listing(rule)) = &route.local {
             let body = listing::list(&self.policy, rule, &rights, &part)?;
             let answer = Answer::json(body, record.request_id.as_deref());
@@ -248,7 +252,7 @@ impl Engine {
         if route.reads_body() {
             return Ok(Judgement::NeedsBody { route: found.index, principal, judged, obligations });
         }
-        rights.tell(route, &judged, &mut obligations);
+        rights.tell(route, &judged, &mut obligations)?;
         Ok(Judgement::Release(obligations))
     }
 
@@ -303,7 +307,10 @@ impl Engine {
                 query.remove(name);
                 query.set(name, value);
             }
-            Some(Present { place, value }) => obligations.set(place.name().to_owned(), Some(value.as_str())),
+            Some(Present { place, value }) => {
+                obligations.remove_twins(head.headers, place.name());
+                obligations.set(place.name().to_owned(), Some(value.as_str()));
+            }
             None => {}
         }
     }
@@ -319,10 +326,11 @@ impl Engine {
             return Err(Reason::RouteNotFound.into());
         }
         if !self.policy.forward_credential {
-            if head.query.is_some_and(|query| holds_credential(query.as_bytes(), &self.policy.prefixes)) {
+            let query = head.query();
+            if query.texts().any(|text| self.policy.holds_credential(text.as_bytes())) {
                 return Err(Reason::CredentialMisplaced.into());
             }
-            obligations.strip_own_credentials(head.headers, &self.policy.prefixes);
+            obligations.strip_own_credentials(head.headers, &self.policy);
         }
         Ok(Judgement::Release(obligations))
     }
@@ -342,6 +350,9 @@ impl Engine {
         let body = request::read_object(body, arrays, mint.is_some_and(|rule| rule.body_optional))?;
         // A body may take its time: what held at the headers must still hold now.
         let rights = Rights::of(&self.policy, principal, moment.now)?;
+        if route.local.is_none() {
+            bounds::check_names(route, &body, &self.policy.vocabulary)?;
+        }
         rights.check_tenant(route, &Part::Body(&body))?;
         if let Some(bounds) = &route.bounds {
             judged.extend(self.judge(route, bounds, &rights).check_body(&body)?);
@@ -360,7 +371,7 @@ impl Engine {
             }
             Some(Local::Listing(_) | Local::Document(_)) => Err(Reason::RouteNotFound.into()),
             None => {
-                rights.tell(route, &judged, &mut obligations);
+                rights.tell(route, &judged, &mut obligations)?;
                 Ok(Judgement::Release(obligations))
             }
         }

@@ -8,7 +8,7 @@ use crate::reason::Reason;
 use crate::uri::{Query, QueryError, decode_escapes};
 
 use super::request::Head;
-use super::verdict::Denial;
+use super::verdict::{Denial, is_like};
 
 /// The parts of a request that values are read from. The places of one bound stand all in the body or all in the head,
 /// so each is read when its part is there.
@@ -60,6 +60,9 @@ impl<'r> Part<'r> {
 /// Reads a header that holds one value. Some hosts join two headers of one name with a comma, so a comma may be two.
 pub(super) fn header<'a>(head: &Head<'a>, name: &str) -> Result<Option<&'a str>, Denial> {
     let refuse = |reason| Denial::of(reason, name).inside("header");
+    if head.headers.iter().any(|(other, _)| *other != name.as_bytes() && is_like(other, name.as_bytes())) {
+        return Err(refuse(Reason::MemberAmbiguous));
+    }
     let value = head.single(name.as_bytes()).map_err(|()| refuse(Reason::MemberAmbiguous))?;
     let text = value.map(std::str::from_utf8).transpose().map_err(|_| refuse(Reason::RequestMalformed))?;
     match text {

@@ -7,7 +7,7 @@ use base64ct::{Base64UrlUnpadded, Encoding as _};
 
 use crate::credential::VerifiedToken;
 use crate::number::Number;
-use crate::policy::{ApiKey, Ceiling, Endpoint, PartyId, Policy, Reach, Route, TokenSource, Told};
+use crate::policy::{ApiKey, Ceiling, Endpoint, PartyId, Policy, Reach, Route, TextBound, TokenSource, Told};
 use crate::reason::Reason;
 
 use super::authenticate::Principal;
@@ -346,7 +346,16 @@ impl<'a> Rights<'a> {
 
     /// Tells the upstream what the route asks for beside who is asking: the value judged in this request, else the
     /// token's.
-    pub(super) fn tell(&self, route: &Route, judged: &[Judged], obligations: &mut Obligations) {
+    ///
+    /// # Errors
+    ///
+    /// A token's value that is outside the present bounds: nothing is told that was not judged.
+    pub(super) fn tell(
+        &self,
+        route: &Route,
+        judged: &[Judged],
+        obligations: &mut Obligations,
+    ) -> Result<(), Denial> {
         for told in &route.identify {
             match told {
                 Told::Metadata => {
@@ -356,17 +365,30 @@ impl<'a> Rights<'a> {
                     obligations.set("x-callbound-metadata", text);
                 }
                 Told::Bound(bound) => {
-                    let said = judged
-                        .iter()
-                        .find(|judged| judged.bound == *bound)
-                        .map(|judged| judged.value.clone());
-                    let value = said.or_else(|| self.token_values(*bound).map(|values| values.join(",")));
-                    if let Some(rule) = self.policy.bounds.get(*bound) {
-                        obligations.set(format!("x-callbound-{}", rule.name.replace('_', "-")), value);
-                    }
+                    let Some(rule) = self.policy.bounds.get(*bound) else { continue };
+                    let value = match judged.iter().find(|judged| judged.bound == *bound) {
+                        Some(judged) => Some(judged.value.clone()),
+                        None => self.own_values(*bound, rule)?,
+                    };
+                    obligations.set(format!("x-callbound-{}", rule.name.replace('_', "-")), value);
                 }
             }
         }
+        Ok(())
+    }
+
+    /// The token's own values of a text that the request does not say, under their own names.
+    fn own_values(&self, bound: usize, rule: &TextBound) -> Result<Option<String>, Denial> {
+        let refuse = |reason| Denial::of(reason, rule.name.as_str());
+        let Some(values) = self.token_values(bound) else {
+            return if self.is_text_bounded(bound) { Err(refuse(Reason::BoundUnreadable)) } else { Ok(None) };
+        };
+        let values: Vec<&str> = values.iter().map(|value| rule.canonical(value)).collect();
+        for value in &values {
+            let known = if rule.has(value) { Ok(()) } else { Err(Reason::BoundUnknown) };
+            known.and_then(|()| self.check_text(bound, value)).map_err(refuse)?;
+        }
+        Ok(Some(values.join(",")))
     }
 
     /// The scopes held at every level, separated by blanks.
@@ -385,6 +407,11 @@ impl<'a> Rights<'a> {
             text.push_str(scope);
         }
         text
+    }
+
+    /// The id of who acts.
+    pub(super) fn party_id(&self) -> Option<&'a str> {
+        self.policy.tree.party(self.party).map(|party| party.id.as_str())
     }
 
     /// The party the key belongs to, as a token's `team` or `user` claim.

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use crate::credential::{Carrier, holds_credential};
-use crate::policy::Place;
+use crate::credential::Carrier;
+use crate::policy::{Place, Policy};
 use crate::reason::Reason;
 
 use super::answer::Answer;
@@ -95,11 +95,18 @@ impl Obligations {
 
     /// Removes every header that holds one of our credentials and leaves foreign ones alone: for routes on which nobody
     /// is asked for one.
-    pub(super) fn strip_own_credentials(&mut self, headers: &[(&[u8], &[u8])], prefixes: &[String]) {
+    pub(super) fn strip_own_credentials(&mut self, headers: &[(&[u8], &[u8])], policy: &Policy) {
         for (name, value) in headers.iter().filter(|(name, _)| !name.starts_with(b":")) {
-            if holds_credential(value, prefixes) {
+            if policy.holds_credential(value) {
                 self.remove(name);
             }
+        }
+    }
+
+    /// Removes every header that an upstream could take for one called `name`.
+    pub(super) fn remove_twins(&mut self, headers: &[(&[u8], &[u8])], name: &str) {
+        for (twin, _) in headers.iter().filter(|(other, _)| is_like(other, name.as_bytes())) {
+            self.remove(twin);
         }
     }
 
@@ -116,6 +123,12 @@ impl Obligations {
             self.remove.push(name);
         }
     }
+}
+
+/// Whether an upstream that takes `_` or `.` for `-` reads two header names as one; names are in lower case.
+pub fn is_like(one: &[u8], other: &[u8]) -> bool {
+    let folded = |byte: &u8| if matches!(byte, b'_' | b'.') { b'-' } else { byte.to_ascii_lowercase() };
+    one.len() == other.len() && one.iter().map(folded).eq(other.iter().map(folded))
 }
 
 /// Tells whether a header or trailer may only be set by us, or would make an upstream read another request than was

@@ -9,9 +9,9 @@ use std::rc::Rc;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
-use crate::credential::Carrier;
 use crate::decision::is_reserved;
 use crate::decision::{Answer, Denial, Effect, Moment, Obligations, Pending, Record, Step, Verdict};
+use crate::policy::Policy;
 use crate::reason::Reason;
 
 use super::crypto;
@@ -165,8 +165,9 @@ impl HttpContext for Http {
             let _ = self.judge_body();
             self.refuse_if_undecided();
         }
-        let carriers = self.shared.as_ref().map(|shared| shared.engine.policy().carriers.as_slice());
-        if matches!(self.state, State::Released) && strip_trailers(carriers.unwrap_or_default()).is_none() {
+        if let (State::Released, Some(shared)) = (&self.state, &self.shared)
+            && strip_trailers(shared.engine.policy()).is_none()
+        {
             return Action::Pause;
         }
         self.action()
@@ -222,14 +223,12 @@ pub(super) fn enforce_answer(answer: &Answer, record: &Record) -> HostResult<()>
     raw::send_local_response(answer.status, &format!("callbound_{cause}"), &headers, &answer.body)
 }
 
-/// Removes from the trailers what only we may say and what would be a credential: some upstreams read trailers as
-/// headers.
-fn strip_trailers(carriers: &[Carrier]) -> Option<()> {
+/// Removes from the trailers what only we may say, what would be a credential, and what is judged as a header: some
+/// upstreams read trailers as headers.
+fn strip_trailers(policy: &Policy) -> Option<()> {
     let pairs = raw::pairs(MapType::RequestTrailers).ok()?;
-    for (name, _) in pairs.list()? {
-        if is_reserved(name)
-            || carriers.iter().any(|carrier| carrier.header().is_some_and(|header| header.as_bytes() == name))
-        {
+    for (name, value) in pairs.list()? {
+        if is_reserved(name) || policy.reads_header(name) || policy.holds_credential(value) {
             raw::remove(MapType::RequestTrailers, &String::from_utf8_lossy(name)).ok()?;
         }
     }

@@ -6,7 +6,7 @@
 
 use crate::credential::is_bound_text;
 
-use super::place::{Place, Pointer};
+use super::place::Place;
 
 /// The name of the bound whose values are the directory's endpoints.
 pub const ENDPOINT: &str = "endpoint";
@@ -29,7 +29,7 @@ pub struct TextBound {
 pub enum Form {
     /// 1 to 256 visible ASCII characters without a comma.
     Text,
-    /// A web origin (RFC 6454 section 6.2) as browsers write it; see [`is_origin`].
+    /// A web origin (RFC 6454 section 6.2) as browsers write it: one spelling.
     Origin,
     /// An endpoint of the directory.
     Endpoint,
@@ -136,14 +136,6 @@ impl Bounds {
     /// All places this route reads.
     pub fn places(&self) -> impl Iterator<Item = &Place> {
         self.directions().flat_map(Direction::places)
-    }
-
-    /// All members of the body this route reads.
-    pub fn pointers(&self) -> impl Iterator<Item = &Pointer> {
-        self.places().filter_map(|place| match place {
-            Place::Body(pointer) => Some(pointer),
-            _ => None,
-        })
     }
 }
 

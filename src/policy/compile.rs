@@ -10,6 +10,7 @@ mod keyring;
 mod local;
 mod platform;
 mod routes;
+mod shape;
 
 use serde::Deserialize;
 
@@ -43,7 +44,7 @@ pub fn compile(text: &[u8], secrets: &Secrets<'_>) -> Result<Policy, ConfigError
     let mut warnings = Vec::new();
     document.check_sections(&mut problems);
     let known = Known::read(&document, secrets, &mut problems, &mut warnings);
-    let routes = routes::routes(&document, &known, &mut problems);
+    let routes = routes::routes(&document, &known, &mut problems, &mut warnings);
     let prefixes = platform::prefixes(&known.credentials, &known.families, &mut problems);
     let hold_seconds = platform::hold_seconds(&document, &mut problems);
     let unmatched = document.section("unmatched", &mut problems);
@@ -104,11 +105,12 @@ impl Known {
         let families = keyring::families(document, secrets, problems, warnings);
         let parties = identity::parties(document, &platform, &bounds, problems);
         let keys = identity::api_keys(document, &parties, &platform, &bounds, problems);
-        let issuers = issuers::issuers(document, &bounds, &platform, &keys, problems);
         let tree = parties.into_tree();
+        let issuers = issuers::issuers(document, &bounds, &platform, &tree, &keys, problems);
         let directory = directory::directory(document, &tree, &platform, problems);
-        let upstream_keys = directory::upstream_keys(document, secrets, problems);
+        let upstream_keys = directory::upstream_keys(document, secrets, problems, warnings);
         let constants: Members<Raw> = document.section("constants", problems).unwrap_or_default();
+        document.check_constants(&constants, problems);
         let (refusals, styles) = platform::refusals(document, problems).unzip();
         if keys.is_empty() {
             warnings.push("api_keys: there are none, so every protected route refuses everybody".into());
@@ -137,6 +139,12 @@ impl Known {
     /// Where credentials stand on a route that says nothing else.
     fn carriers(&self) -> &[Carrier] {
         self.credentials.as_ref().map_or(&[], |credentials| &credentials.carriers)
+    }
+
+    /// Whether a key or a team is bounded in a text.
+    fn has_ceiling_in(&self, bound: usize) -> bool {
+        let keys = self.keys.iter().map(|key| &key.ceiling);
+        keys.chain(self.tree.all_ceilings()).any(|ceiling| ceiling.text(bound).is_some())
     }
 
     fn forwards_credential(&self) -> bool {
@@ -188,6 +196,26 @@ impl<'a> Document<'a> {
         families.iter().any(|(_, family)| {
             family.get("external").and_then(|external| external.get("key")).and_then(Json::as_str) == Some(id)
         })
+    }
+
+    /// A constant no answer names is a misspelt one: the platform's own would stay in force.
+    fn check_constants(&self, constants: &Members<Raw>, problems: &mut Problems) {
+        fn names(json: &Json<'_>, wanted: &str) -> bool {
+            match json {
+                Json::String(text) => text.strip_prefix("$constants.") == Some(wanted),
+                Json::Array(items) => items.iter().any(|item| names(item, wanted)),
+                Json::Object(members) => members.iter().any(|(_, value)| names(value, wanted)),
+                _ => false,
+            }
+        }
+        for (name, _) in &constants.0 {
+            if !self.array("routes").iter().any(|route| names(route, name)) {
+                problems.add(
+                    format!("constants.{name}"),
+                    format!("no answer uses it, as in `\"$constants.{name}\"`"),
+                );
+            }
+        }
     }
 
     fn allows_inline_secrets(&self) -> bool {

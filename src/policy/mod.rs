@@ -20,7 +20,7 @@ mod schema;
 mod team;
 mod template;
 
-use crate::credential::{Carrier, Family, Issuer, KeyShape};
+use crate::credential::{Carrier, Family, Issuer, KeyShape, candidates, digest, holds_credential};
 
 pub use bound::{Bounds, Call, Direction, ENDPOINT, Form, Member, TextBound, TextRule};
 pub use compile::{Secrets, compile};
@@ -122,6 +122,31 @@ impl Policy {
     /// Finds the family whose prefix a credential has.
     pub fn family_of(&self, credential: &str) -> Option<(usize, &Family)> {
         self.families.iter().enumerate().find(|(_, family)| family.is_written_so(credential))
+    }
+
+    /// Whether a text holds one of our credentials: by what it begins with, and where keys have no mark of their own,
+    /// by being one of them.
+    pub fn holds_credential(&self, value: &[u8]) -> bool {
+        let unmarked = || self.key_shapes.iter().filter(|shape| shape.prefix.is_empty());
+        let is_key = |part: &[u8]| {
+            let text = std::str::from_utf8(part).unwrap_or_default();
+            unmarked().any(|shape| shape.matches(text)) && self.keys.with_digest(&digest(text)).is_some()
+        };
+        holds_credential(value, &self.prefixes)
+            || (unmarked().next().is_some() && candidates(value).any(is_key))
+    }
+
+    /// Whether a header is one that says something here: a credential, or what is judged. Names are in lower case.
+    pub fn reads_header(&self, name: &[u8]) -> bool {
+        let carriers =
+            self.routes.iter().flat_map(|route| route.carriers.iter().flatten()).chain(&self.carriers);
+        let presented = self.routes.iter().filter_map(|route| Some(&route.present.as_ref()?.place));
+        let places = self.routes.iter().flat_map(Route::places).chain(presented);
+        let headers = places.filter_map(|place| match place {
+            Place::Header(name) => Some(name.as_str()),
+            _ => None,
+        });
+        carriers.filter_map(Carrier::header).chain(headers).any(|header| header.as_bytes() == name)
     }
 
     /// Finds a text bound by its name.

@@ -29,7 +29,10 @@ impl Place {
             _ if !is_name => None,
             "query" if fold(name).is_empty() => None,
             "query" => Some(Self::Query(name.to_owned())),
-            "header" => (name == name.to_ascii_lowercase()).then(|| Self::Header(name.to_owned())),
+            "header" => {
+                let fits = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+                name.bytes().all(fits).then(|| Self::Header(name.to_owned()))
+            }
             "path" => Some(Self::Path(name.to_owned())),
             _ => None,
         }
@@ -48,6 +51,18 @@ impl Place {
             Self::Header(_) => "header",
             Self::Path(_) => "path",
         }
+    }
+
+    /// The part and the name as a forgiving reader takes them: two places that are one to it fold alike.
+    pub fn folded(&self) -> (&'static str, String) {
+        let folded = match self {
+            Self::Body(pointer) => {
+                pointer.names().iter().map(|name| fold(name)).collect::<Vec<_>>().join("/")
+            }
+            Self::Query(name) | Self::Header(name) => fold(name),
+            Self::Path(name) => name.clone(),
+        };
+        (self.part(), folded)
     }
 
     /// The name of what stands there.
@@ -100,9 +115,9 @@ impl Pointer {
         self.0.last().map_or("", String::as_str)
     }
 
-    /// Whether `name` in the object at `at` is this member or an object on the way to it.
-    pub fn leads_through(&self, at: &[String], name: &str) -> bool {
-        self.0.strip_prefix(at).and_then(<[String]>::first).is_some_and(|next| next == name)
+    /// The name, in the object at `at`, of this member or of the object on the way to it.
+    pub fn next(&self, at: &[String]) -> Option<&str> {
+        self.0.strip_prefix(at)?.first().map(String::as_str)
     }
 
     /// The names joined by dots, as answers and logs show them.

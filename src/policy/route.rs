@@ -11,7 +11,7 @@ use crate::uri::decode_escapes;
 
 use super::bound::{Bounds, Member};
 use super::local::{IntrospectRule, ListingRule, MintRule};
-use super::place::Place;
+use super::place::{Place, Pointer};
 
 /// The credentials a route accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +78,20 @@ impl Route {
             || self.bounds.as_ref().is_some_and(Bounds::reads_body)
     }
 
+    /// All places this route reads to judge a request.
+    pub fn places(&self) -> impl Iterator<Item = &Place> {
+        let tenant = self.tenant.iter().map(|member| &member.place);
+        self.bounds.iter().flat_map(Bounds::places).chain(tenant)
+    }
+
+    /// All members of the body among them.
+    pub fn pointers(&self) -> impl Iterator<Item = &Pointer> {
+        self.places().filter_map(|place| match place {
+            Place::Body(pointer) => Some(pointer),
+            _ => None,
+        })
+    }
+
     /// How it mints, when it does.
     pub fn mint(&self) -> Option<&MintRule> {
         match &self.local {
@@ -116,7 +130,7 @@ pub enum Local {
     Document(Vec<u8>),
 }
 
-/// How a policy writes "every method".
+/// How a policy writes "every method that has no route of its own".
 pub const ANY_METHOD: &str = "ANY";
 
 /// The methods of a template, each with the place of its route.
@@ -192,8 +206,9 @@ impl Routes {
     /// Finds the route of a method and a path without its query.
     pub fn find<'r, 'p>(&'r self, method: &str, path: &'p str) -> Option<RouteMatch<'r, 'p>> {
         let found = self.table.at(path).ok()?;
-        let serves = |known: &String| known == method || known == ANY_METHOD;
-        let index = found.value.iter().find_map(|(known, index)| serves(known).then_some(*index))?;
+        let index_of =
+            |name: &str| found.value.iter().find_map(|(known, index)| (known == name).then_some(*index));
+        let index = index_of(method).or_else(|| index_of(ANY_METHOD))?;
         Some(RouteMatch { route: self.list.get(index)?, index, params: found.params })
     }
 

@@ -164,6 +164,11 @@ impl Tree {
             .take(self.parties.len())
     }
 
+    /// The ceilings of all parties.
+    pub(super) fn all_ceilings(&self) -> impl Iterator<Item = &Ceiling> {
+        self.parties.iter().map(|party| &party.ceiling)
+    }
+
     /// The ceilings over a party: its own and those of the teams above it.
     pub fn ceilings(&self, over: PartyId) -> impl Iterator<Item = &Ceiling> {
         self.chain(over).map(|party| &party.ceiling)

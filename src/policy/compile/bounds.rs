@@ -1,5 +1,6 @@
 //! Bounds: the text bounds a platform has, the ceilings of keys and teams, and what a route reads.
 
+use super::super::Platform;
 use super::super::bound::{Bounds, Call, Direction, ENDPOINT, Form, Member, TextBound, TextRule};
 use super::super::config::{
     CeilingConfig, DirectionConfig, EndpointConfig, FormConfig, Members, Raw, TextBoundConfig,
@@ -7,12 +8,29 @@ use super::super::config::{
 use super::super::error::Problems;
 use super::super::key::Ceiling;
 use super::super::place::Place;
+use super::local::MAX_SESSION;
 use super::{Document, check_id, number_list, quoted, section};
 use crate::json::Json;
+use crate::uri::fold;
 
-/// Names that mean something else where bounds are named.
-const RESERVED: &[&str] =
-    &["from", "to", "session", "ttl", "scopes", "metadata", "body", "closed", "closed_query", ENDPOINT];
+/// Names that mean something else where bounds are named, or where the upstream is told of them.
+const RESERVED: &[&str] = &[
+    "key",
+    "team",
+    "teams",
+    "user",
+    "token",
+    "from",
+    "to",
+    "session",
+    "ttl",
+    "scopes",
+    "metadata",
+    "body",
+    "closed",
+    "closed_query",
+    ENDPOINT,
+];
 
 /// The text bounds there are; with a directory, `endpoint` is one of them.
 pub(super) fn text_bounds(
@@ -24,11 +42,16 @@ pub(super) fn text_bounds(
     for (name, config) in declared.0 {
         let path = format!("platform.bounds.{name}");
         check_id(&name, &path, problems);
-        let is_header = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
-        if RESERVED.contains(&name.as_str()) || !is_header {
+        // Each name is told to the upstream in a header of its own: two must not be one there.
+        let is_header = name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'));
+        let is_reserved = RESERVED.iter().any(|reserved| fold(reserved) == fold(&name));
+        if is_reserved
+            || !is_header
+            || bounds.iter().any(|other: &TextBound| fold(&other.name) == fold(&name))
+        {
             problems.add(
                 &path,
-                "this name cannot be a bound's: letters, digits, `-` and `_`, and none of the language's own",
+                "this name cannot be a bound's: lower-case letters, digits, `-` and `_`, none of the language's own, and no two alike",
             );
         }
         bounds.push(text_bound(name, config, &path, problems));
@@ -101,8 +124,8 @@ pub(super) fn ceiling(
             },
         }
     }
-    if ceiling.session == Some(0) {
-        problems.add(format!("{path}.session"), "expected at least 1 second");
+    if ceiling.session.is_some_and(|seconds| seconds == 0 || seconds > MAX_SESSION) {
+        problems.add(format!("{path}.session"), format!("expected 1 to {MAX_SESSION} seconds"));
     }
     ceiling
 }
@@ -160,6 +183,7 @@ pub(super) struct RouteBounds {
 pub(super) fn route_bounds(
     config: Members<Raw>,
     texts: &[TextBound],
+    platform: &Platform,
     path: &str,
     problems: &mut Problems,
 ) -> RouteBounds {
@@ -175,7 +199,7 @@ pub(super) fn route_bounds(
             _ => match texts.iter().position(|bound| bound.name == name) {
                 Some(index) => {
                     read.spoken.push(index);
-                    read.bounds.texts.extend(text_rule(&raw, index, texts, &path, problems));
+                    read.bounds.texts.extend(text_rule(&raw, index, texts, platform, &path, problems));
                 }
                 None => problems.add(path, "neither `from` nor `to`, and not one of platform.bounds"),
             },
@@ -202,7 +226,7 @@ pub(super) fn route_bounds(
 
 /// One place cannot say two things.
 fn check_places(bounds: &Bounds, path: &str, problems: &mut Problems) {
-    let places: Vec<&Place> = bounds.places().collect();
+    let places: Vec<(&str, String)> = bounds.places().map(Place::folded).collect();
     if places.iter().enumerate().any(|(index, place)| places.iter().take(index).any(|other| other == place)) {
         problems.add(path, "one place of the request cannot say two things, or one thing twice");
     }
@@ -221,6 +245,7 @@ fn text_rule(
     raw: &Json<'_>,
     bound: usize,
     texts: &[TextBound],
+    platform: &Platform,
     path: &str,
     problems: &mut Problems,
 ) -> Option<TextRule> {
@@ -229,15 +254,30 @@ fn text_rule(
     }
     let config: DirectionConfig = section(raw, path, problems)?;
     let is_endpoint = texts.get(bound).is_some_and(|bound| bound.form == Form::Endpoint);
-    if config.capable.is_some() && !is_endpoint {
-        problems.add(format!("{path}.capable"), "only endpoints are capable of something");
-    }
+    check_capable(config.capable.as_deref(), is_endpoint, platform, path, problems);
     if config.implied && config.members.iter().any(|member| !member.ends_with('?')) {
         problems
             .add(format!("{path}.implied"), "what must be said is not implied: close each member with `?`");
     }
     let direction = direction(&config, path, problems);
     Some(TextRule { bound, direction, implied: config.implied, capable: config.capable })
+}
+
+/// A misspelt feature would be one that no endpoint has.
+pub(super) fn check_capable(
+    capable: Option<&str>,
+    is_endpoint: bool,
+    platform: &Platform,
+    path: &str,
+    problems: &mut Problems,
+) {
+    let Some(feature) = capable else { return };
+    if !is_endpoint {
+        problems.add(format!("{path}.capable"), "only endpoints are capable of something");
+    } else if !platform.knows_feature(feature) {
+        problems
+            .add(format!("{path}.capable"), format!("{} is not one of platform.features", quoted(feature)));
+    }
 }
 
 fn direction(config: &DirectionConfig, path: &str, problems: &mut Problems) -> Direction {

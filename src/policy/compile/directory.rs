@@ -85,6 +85,7 @@ pub(super) fn upstream_keys(
     document: &Document<'_>,
     secrets: &Secrets<'_>,
     problems: &mut Problems,
+    warnings: &mut Vec<String>,
 ) -> Vec<(String, Option<String>)> {
     let allow_inline = document.allows_inline_secrets();
     let mut keys: Vec<(String, Option<String>)> = Vec::new();
@@ -98,7 +99,12 @@ pub(super) fn upstream_keys(
                 Err("a secret in the policy needs `allow_inline_secrets: true`; better `{\"env\": NAME}`"
                     .into())
             }
-            MasterConfig::Inline(text) => Ok(Some(text.clone())),
+            MasterConfig::Inline(text) => {
+                warnings.push(format!(
+                    "{path}: a secret stands in the policy itself and shows in the gateway's config dumps"
+                ));
+                Ok(Some(text.clone()))
+            }
             MasterConfig::Env(name) => super::keyring::text_from_env(name, secrets),
         };
         let is_sendable =

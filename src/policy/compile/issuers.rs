@@ -4,8 +4,9 @@ use super::super::bound::TextBound;
 use super::super::config::{ExternalConfig, IssuerConfig, JwksConfig};
 use super::super::error::Problems;
 use super::super::place::Pointer;
-use super::super::{Keys, Platform};
-use super::{Document, check_id, check_known_scopes, quoted, section};
+use super::super::{Keys, Platform, Reach, Tree};
+use super::keyring::check_family_name;
+use super::{Document, check_known_scopes, quoted, section};
 use crate::credential::{
     Algorithm, ClaimPath, ClaimRules, Clock, Issuer, Jwk, Key, KeySet, KeySource, Remote,
 };
@@ -15,6 +16,7 @@ pub(super) fn issuers(
     document: &Document<'_>,
     bounds: &[TextBound],
     platform: &Platform,
+    tree: &Tree,
     keys: &Keys,
     problems: &mut Problems,
 ) -> Vec<Issuer> {
@@ -22,9 +24,9 @@ pub(super) fn issuers(
     let tokens = document.0.get("tokens").and_then(Json::members).unwrap_or_default();
     for (name, raw) in tokens.iter().filter(|(_, raw)| raw.get("external").is_some()) {
         let path = format!("tokens.{name}");
-        check_id(name, &path, problems);
+        check_family_name(name, &path, problems);
         let Some(config) = section::<IssuerConfig>(raw, &path, problems) else { continue };
-        check(&config, platform, keys, &path, problems);
+        check(&config, platform, tree, keys, &path, problems);
         if issuers.iter().any(|other| other.issuer == config.issuer) {
             problems
                 .add(format!("{path}.issuer"), "another family has this issuer: a token would be two things");
@@ -48,7 +50,14 @@ pub(super) fn issuers(
     issuers
 }
 
-fn check(config: &IssuerConfig, platform: &Platform, keys: &Keys, path: &str, problems: &mut Problems) {
+fn check(
+    config: &IssuerConfig,
+    platform: &Platform,
+    tree: &Tree,
+    keys: &Keys,
+    path: &str,
+    problems: &mut Problems,
+) {
     super::keyring::check_clock(&config.clock, path, problems);
     if !(1..=86_400).contains(&config.ttl.max) {
         problems.add(format!("{path}.ttl.max"), "expected 1 to 86400 seconds");
@@ -56,9 +65,20 @@ fn check(config: &IssuerConfig, platform: &Platform, keys: &Keys, path: &str, pr
     if config.issuer.is_empty() || config.audience.is_empty() {
         problems.add(path, "`issuer` and `audience` cannot be empty");
     }
-    if keys.with_id(&config.external.key).is_none() {
-        let message = format!("{} is not one of api_keys", quoted(&config.external.key));
-        problems.add(format!("{path}.external.key"), message);
+    let maps_team = config.external.claims.0.iter().any(|(name, _)| name == "team");
+    match keys.with_id(&config.external.key) {
+        None => {
+            let message = format!("{} is not one of api_keys", quoted(&config.external.key));
+            problems.add(format!("{path}.external.key"), message);
+        }
+        // What bounds a user is written for the user: a team of theirs would know nothing of it.
+        Some(key) if maps_team && tree.party(key.owner).is_some_and(|party| party.reach == Reach::User) => {
+            problems.add(
+                format!("{path}.external.claims.team"),
+                "the key belongs to a user, who acts for nobody else",
+            );
+        }
+        Some(_) => {}
     }
     let algorithms = &config.external.algorithms;
     if algorithms.is_empty() || algorithms.contains(&Algorithm::Hs256) {

@@ -38,10 +38,7 @@ pub(super) fn families(
     let own = tokens.and_then(Json::members).unwrap_or_default().iter();
     for (name, raw) in own.filter(|(_, raw)| raw.get("external").is_none()) {
         let path = format!("tokens.{name}");
-        check_id(name, &path, problems);
-        if matches!(name.as_ref(), "api_key" | "public") {
-            problems.add(&path, "this name has a meaning of its own in `accept`");
-        }
+        check_family_name(name, &path, problems);
         let Some(config) = section::<FamilyConfig>(raw, &path, problems) else { continue };
         families.push(family(name, config, &path, &keys, secrets, problems));
     }
@@ -53,6 +50,13 @@ pub(super) fn families(
         }
     }
     families
+}
+
+pub(super) fn check_family_name(name: &str, path: &str, problems: &mut Problems) {
+    check_id(name, path, problems);
+    if matches!(name, "api_key" | "public") {
+        problems.add(path, "this name has a meaning of its own in `accept`");
+    }
 }
 
 /// `typ` keeps families apart that share a key: without it a token's prefix could be exchanged.
@@ -194,7 +198,11 @@ fn load(config: &KeyConfig, family: &str, secrets: &Secrets<'_>) -> Result<Optio
 }
 
 fn from_env(name: &str, secrets: &Secrets<'_>) -> Result<Option<Vec<u8>>, String> {
-    let Some(encoded) = text_from_env(name, secrets)? else { return Ok(None) };
+    let encoded = text_from_env(name, secrets).map_err(|message| match message.ends_with("is not set") {
+        true => format!("{message}; make a secret with `callbound gen-secret`"),
+        false => message,
+    });
+    let Some(encoded) = encoded? else { return Ok(None) };
     let bytes = decode_base64url(&encoded).map_err(|error| format!("`{name}`: {error}"))?;
     Ok(Some(bytes))
 }
@@ -207,8 +215,6 @@ pub(super) fn text_from_env(name: &str, secrets: &Secrets<'_>) -> Result<Option<
         return Err("expected the name of an environment variable, as in `CALLBOUND_MASTER`".into());
     }
     let Secrets::Lookup(lookup) = secrets else { return Ok(None) };
-    let text = lookup(name).ok_or_else(|| {
-        format!("the environment variable `{name}` is not set; make a secret with `callbound gen-secret`")
-    })?;
+    let text = lookup(name).ok_or_else(|| format!("the environment variable `{name}` is not set"))?;
     Ok(Some(text.trim().to_owned()))
 }

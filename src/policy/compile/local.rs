@@ -12,7 +12,7 @@ use super::super::local::{
 use super::super::place::{Place, Pointer};
 use super::super::route::Accept;
 use super::super::template::Template;
-use super::bounds::member;
+use super::bounds::{check_capable, member};
 use super::keyring::CompiledFamily;
 use super::{Known, check_known_scopes, quoted, section};
 use crate::json::Json;
@@ -158,7 +158,7 @@ fn read_request(
             "ttl" => rule.ttl = asked.field(&[]),
             "session" => rule.session = asked.session(),
             "metadata" => rule.metadata = asked.metadata(),
-            _ => rule.texts.extend(asked.text(&name, &known.bounds)),
+            _ => rule.texts.extend(asked.text(&name, known)),
         }
     }
     rule
@@ -233,20 +233,36 @@ impl AskedFor<'_> {
         Some(MetadataField { field: self.field(&["max_bytes"])?, max_bytes })
     }
 
-    fn text(self, name: &str, bounds: &[TextBound]) -> Option<TextField> {
+    /// A value made here is any text, and asked of nobody.
+    fn check_generated(&mut self, bound: Option<&TextBound>) {
+        let config = &self.config;
+        let is_asked = config.member.is_some()
+            || config.max.is_some()
+            || config.min.is_some()
+            || config.max_bytes.is_some()
+            || config.empty.is_some()
+            || config.required
+            || config.nullable;
+        if is_asked {
+            self.problems
+                .add(&self.path, "expected one of `member` and `generate`, and nothing beside `generate`");
+        }
+        if !bound.is_some_and(|bound| bound.form == Form::Text && bound.values.is_none()) {
+            self.problems.add(&self.path, "a generated value is none of this bound's");
+        }
+    }
+
+    fn text(mut self, name: &str, known: &Known) -> Option<TextField> {
+        let bounds = &known.bounds;
         let Some(bound) = bounds.iter().position(|bound| bound.name == name) else {
             self.problems.add(self.path, "not one of platform.bounds");
             return None;
         };
         let is_endpoint = bounds.get(bound).is_some_and(|bound| bound.form == Form::Endpoint);
         let capable = self.config.capable.clone();
-        if capable.is_some() && !is_endpoint {
-            self.problems.add(format!("{}.capable", self.path), "only endpoints are capable of something");
-        }
+        check_capable(capable.as_deref(), is_endpoint, &known.platform, &self.path, self.problems);
         if self.config.generate.is_some() {
-            if self.config.member.is_some() {
-                self.problems.add(&self.path, "expected one of `member` and `generate`");
-            }
+            self.check_generated(bounds.get(bound));
             return Some(TextField { bound, asked: Asked::Generated, capable });
         }
         let (max, empty_is_absent) = (self.size(), self.config.empty == Some(EmptyConfig::Absent));

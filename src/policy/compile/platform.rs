@@ -323,6 +323,8 @@ const UNFIT_CARRIERS: &[&str] = &[
     "connection",
     "upgrade",
     "te",
+    "keep-alive",
+    "proxy-connection",
     "trailer",
     "transfer-encoding",
     "content-type",
@@ -331,10 +333,13 @@ const UNFIT_CARRIERS: &[&str] = &[
     "x-request-id",
 ];
 
-fn check_header_name(name: &str, path: &str, problems: &mut Problems) {
+pub(super) fn check_header_name(name: &str, path: &str, problems: &mut Problems) {
     if name != name.to_ascii_lowercase() || !is_token(name) {
         problems.add(path, "expected a header name in lower case");
-    } else if name.starts_with("x-callbound-") || UNFIT_CARRIERS.contains(&name) {
+    } else if name.starts_with("x-callbound-")
+        || name.starts_with("x-envoy-")
+        || UNFIT_CARRIERS.contains(&name)
+    {
         problems.add(path, "this header cannot carry a credential");
     }
 }

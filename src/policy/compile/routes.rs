@@ -2,14 +2,15 @@
 
 use std::borrow::Cow;
 
-use super::super::bound::{Bounds, Form, Member};
+use super::super::bound::{Form, Member};
 use super::super::config::{OneOrMany, PlaceConfig, PresentConfig, RouteConfig, VocabularyConfig};
 use super::super::error::Problems;
 use super::super::place::Place;
 use super::super::route::{ANY_METHOD, Accept, Local, Present, Route, Routes, TokenSource, Told};
 use super::bounds::{RouteBounds, member, route_bounds};
 use super::local::{self, MAX_SESSION};
-use super::platform::{carriers, closure};
+use super::platform::{carriers, check_header_name, closure};
+use super::shape::{check_routes, check_shape};
 use super::{Document, Known, check_id, check_known_scopes, quoted};
 use crate::uri::fold;
 
@@ -19,7 +20,12 @@ pub(super) struct CompiledRoutes {
     pub(super) vocabulary: Vec<String>,
 }
 
-pub(super) fn routes(document: &Document<'_>, known: &Known, problems: &mut Problems) -> CompiledRoutes {
+pub(super) fn routes(
+    document: &Document<'_>,
+    known: &Known,
+    problems: &mut Problems,
+    warnings: &mut Vec<String>,
+) -> CompiledRoutes {
     let mut list = Vec::new();
     let mut ids: Vec<String> = Vec::new();
     for (path, config) in document.elements::<RouteConfig>("routes", problems) {
@@ -34,9 +40,7 @@ pub(super) fn routes(document: &Document<'_>, known: &Known, problems: &mut Prob
     if list.is_empty() {
         problems.add("routes", "there are none, so nothing would be let through");
     }
-    for (index, (route, _)) in list.iter().enumerate() {
-        check_spoken(route, &list, known, &format!("routes[{index}].bounds"), problems);
-    }
+    check_routes(&list, known, problems, warnings);
     let vocabulary = vocabulary(document, &list, problems);
     let routes = Routes::build(list).unwrap_or_else(|conflicts| {
         for (index, message) in conflicts {
@@ -47,43 +51,8 @@ pub(super) fn routes(document: &Document<'_>, known: &Known, problems: &mut Prob
     CompiledRoutes { routes, vocabulary }
 }
 
-type Match = (String, String);
-
-/// A route that accepts tokens bound in a text must say where that text stands: left out, it would be open.
-fn check_spoken(
-    route: &Route,
-    routes: &[(Route, Vec<Match>)],
-    known: &Known,
-    path: &str,
-    problems: &mut Problems,
-) {
-    let Accept::Credentials { tokens, .. } = &route.accept else { return };
-    let is_carried = |bound: usize| {
-        tokens.iter().any(|source| match *source {
-            TokenSource::Family(family) => {
-                let rules =
-                    routes.iter().filter_map(|(route, _)| route.mint()).filter(|rule| rule.family == family);
-                rules.flat_map(|rule| &rule.texts).any(|text| text.bound == bound)
-            }
-            TokenSource::Issuer(issuer) => known.issuers.get(issuer).is_some_and(|issuer| {
-                issuer
-                    .claims
-                    .texts
-                    .iter()
-                    .any(|(name, _)| known.bounds.get(bound).is_some_and(|b| b.name == *name))
-            }),
-        })
-    };
-    for (index, bound) in known.bounds.iter().enumerate() {
-        if is_carried(index) && !route.spoken.contains(&index) {
-            let name = &bound.name;
-            problems.add(
-                path,
-                format!("missing `{name}`: tokens accepted here can be bound in it; say where it stands, or `\"{name}\": \"any\"`"),
-            );
-        }
-    }
-}
+/// A method and a path template.
+pub(super) type Match = (String, String);
 
 fn vocabulary(
     document: &Document<'_>,
@@ -171,10 +140,9 @@ fn route(
         );
     }
     let features = features(config.feature.as_ref(), known);
-    let spoken = config
-        .bounds
-        .clone()
-        .map(|bounds| route_bounds(bounds, &known.bounds, &format!("{path}.bounds"), problems));
+    let spoken = config.bounds.clone().map(|bounds| {
+        route_bounds(bounds, &known.bounds, &known.platform, &format!("{path}.bounds"), problems)
+    });
     let (bounds, spoken) =
         spoken.map_or((None, Vec::new()), |RouteBounds { bounds, spoken }| (Some(bounds), spoken));
     let local = local(&config, &accept, &features, known, path, problems);
@@ -218,59 +186,6 @@ fn demands_something(config: &RouteConfig) -> bool {
         || !config.identify.is_empty()
 }
 
-/// What a route's parts must have in common.
-fn check_shape(route: &Route, matches: &[Match], known: &Known, path: &str, problems: &mut Problems) {
-    let bounds = route.bounds.as_ref();
-    let judges = |bounds: &Bounds| bounds.call.is_some() || !bounds.texts.is_empty();
-    if route.local.is_some() && bounds.is_some_and(judges) {
-        problems.add(path, "a route either mints or places a call");
-    }
-    if route.is_upgrade && (route.reads_body() || route.local.is_some()) {
-        problems.add(path, "a WebSocket handshake has no body, and the gateway cannot answer it itself");
-    }
-    if route.carriers.as_ref().is_some_and(Vec::is_empty) {
-        problems.add(format!("{path}.credential_from"), "name at least one place");
-    }
-    for place in bounds.into_iter().flat_map(Bounds::places) {
-        check_place(place, route, matches, known, &format!("{path}.bounds"), problems);
-    }
-    if let Some(tenant) = &route.tenant {
-        check_place(&tenant.place, route, matches, known, &format!("{path}.tenant"), problems);
-    }
-}
-
-/// A place must be one that every `match` has, and that means nothing else.
-fn check_place(
-    place: &Place,
-    route: &Route,
-    matches: &[Match],
-    known: &Known,
-    path: &str,
-    problems: &mut Problems,
-) {
-    match place {
-        Place::Path(name) => {
-            if !matches.iter().all(|(_, template)| template.contains(&format!("{{{name}}}"))) {
-                problems.add(path, format!("every `match` needs the parameter `{{{name}}}`"));
-            }
-        }
-        Place::Query(name) => {
-            let mut carriers = route.carriers.iter().flatten();
-            if carriers.any(|carrier| carrier.parameter().is_some_and(|other| fold(other) == fold(name))) {
-                problems.add(path, format!("`query:{name}` is where the credential stands"));
-            }
-        }
-        Place::Header(name) => {
-            let is_carrier = |carrier: &crate::credential::Carrier| carrier.header() == Some(name);
-            let here = route.carriers.as_deref().unwrap_or(known.carriers());
-            if name.starts_with("x-callbound-") || here.iter().any(is_carrier) {
-                problems.add(path, format!("`header:{name}` means something else already"));
-            }
-        }
-        Place::Body(_) => {}
-    }
-}
-
 fn accept(names: &[String], known: &Known, path: &str, problems: &mut Problems) -> Accept {
     if names == ["public"] {
         return Accept::Public;
@@ -311,7 +226,6 @@ fn features(config: Option<&OneOrMany>, known: &Known) -> Vec<String> {
 
 fn tenant(config: &PlaceConfig, path: &str, problems: &mut Problems) -> Option<Member> {
     let PlaceConfig(text) = config;
-    // A bare name was the path's parameter.
     member(text, path, problems)
 }
 
@@ -342,11 +256,8 @@ fn present(config: &PresentConfig, known: &Known, path: &str, problems: &mut Pro
     if config.scheme.is_some() && !matches!(place, Some(Place::Header(_))) {
         problems.add(format!("{path}.scheme"), "a scheme stands in a header");
     }
-    let is_ours = |name: &String| {
-        name.starts_with("x-callbound-") || matches!(name.as_str(), "host" | "content-length")
-    };
-    if matches!(&place, Some(Place::Header(name)) if is_ours(name)) {
-        problems.add(format!("{path}.at"), "this header means something else already");
+    if let Some(Place::Header(name)) = &place {
+        check_header_name(name, &format!("{path}.at"), problems);
     }
     let Some((_, key)) = known.upstream_keys.iter().find(|(id, _)| *id == config.key) else {
         problems.add(format!("{path}.key"), format!("{} is not one of upstream_keys", quoted(&config.key)));
