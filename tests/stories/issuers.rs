@@ -97,6 +97,7 @@ fn policy_with(issuer: &Issuer, stale: u64) -> Value {
 }
 
 /// The private key behind a `kid`, the same at every run.
+#[expect(clippy::expect_used, reason = "a test may fail loudly")]
 fn key(kid: &str) -> SigningKey {
     let mut scalar = [7_u8; 32];
     scalar.iter_mut().zip(kid.bytes()).for_each(|(slot, byte)| *slot = byte);

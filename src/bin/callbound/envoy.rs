@@ -17,7 +17,8 @@ const BOOTSTRAP: &str = include_str!("../../../envoy/bootstrap.yaml");
 /// `envoy/filter.yaml`: the wasm filter with its policy, as Envoy reads it by ECDS.
 const FILTER: &str = include_str!("../../../envoy/filter.yaml");
 /// How a route to the upstream without any CORS policy is written.
-const NO_CORS_ROUTE: &str = "              - {match: {{MATCH}}, route: {cluster: upstream, timeout: 30s}}";
+const NO_CORS_ROUTE: &str =
+    "              - {match: {{MATCH}}, route: {cluster: upstream, timeout: 30s{{HOST_REWRITE}}}}";
 
 /// How a cluster that serves the key set of an issuer is written; the module asks it, no client reaches it.
 const KEY_SET_CLUSTER: &str = r#"  - name: "{{NAME}}"
@@ -46,8 +47,8 @@ pub struct Gateway<'a> {
     pub listen: SocketAddr,
     /// Envoy's admin page. It can stop Envoy and shows the policy: loopback only.
     pub admin: SocketAddr,
-    /// Where judged requests go, as `host:port`.
-    pub upstream: &'a str,
+    /// Where judged requests go.
+    pub upstream: Upstream<'a>,
     /// The compiled module, where Envoy finds it.
     pub module: &'a Path,
     /// The rendered filter file, where Envoy finds it; its folder is watched.
@@ -64,9 +65,40 @@ pub struct Gateway<'a> {
     pub key_sets: &'a [&'a Remote],
 }
 
+/// Where judged requests go.
+#[derive(Clone, Copy)]
+pub struct Upstream<'a> {
+    host: &'a str,
+    port: u16,
+    is_tls: bool,
+}
+
+impl<'a> Upstream<'a> {
+    /// Reads `host:port`, or `https://host[:port]`: a platform somewhere else, asked by its own name over TLS.
+    pub fn parse(text: &'a str) -> Option<Self> {
+        match text.strip_prefix("https://") {
+            None => split_host(text).map(|(host, port)| Self { host, port, is_tls: false }),
+            Some(rest) => {
+                let (host, port) = split_host(rest).unwrap_or((rest, 443));
+                let is_name = !host.is_empty()
+                    && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte));
+                is_name.then_some(Self { host, port, is_tls: true })
+            }
+        }
+    }
+
+    fn host_rewrite(self) -> String {
+        if self.is_tls { format!(", host_rewrite_literal: {}", quoted(self.host)) } else { String::new() }
+    }
+
+    fn tls(self) -> String {
+        if self.is_tls { fill(TLS, &[("HOST", inner(self.host))]) } else { String::new() }
+    }
+}
+
 /// Envoy's bootstrap for `gateway`.
 pub fn bootstrap(gateway: &Gateway) -> String {
-    let (host, port) = split_upstream(gateway.upstream).unwrap_or((gateway.upstream, 0));
+    let upstream = gateway.upstream;
     let folder = gateway.filter_file.parent().unwrap_or(Path::new("."));
     fill(
         BOOTSTRAP,
@@ -76,11 +108,13 @@ pub fn bootstrap(gateway: &Gateway) -> String {
             ("LISTEN_PORT", gateway.listen.port().to_string()),
             ("ADMIN_ADDRESS", gateway.admin.ip().to_string()),
             ("ADMIN_PORT", gateway.admin.port().to_string()),
-            ("UPSTREAM_HOST", inner(host)),
-            ("UPSTREAM_PORT", port.to_string()),
+            ("UPSTREAM_HOST", inner(upstream.host)),
+            ("UPSTREAM_PORT", upstream.port.to_string()),
+            ("UPSTREAM_TLS", upstream.tls()),
+            ("HOST_REWRITE", upstream.host_rewrite()),
             ("FILTER_FILE", inner(&gateway.filter_file.to_string_lossy())),
             ("FILTER_DIR", inner(&folder.to_string_lossy())),
-            ("NO_CORS_ROUTES", no_cors_routes(gateway.no_cors_paths)),
+            ("NO_CORS_ROUTES", no_cors_routes(gateway.no_cors_paths, upstream)),
             ("CORS_ORIGINS", cors_origins(gateway.cors_origins)),
             ("KEY_SET_CLUSTERS", key_set_clusters(gateway.key_sets)),
         ],
@@ -106,8 +140,8 @@ pub fn filter(gateway: &Gateway) -> String {
 }
 
 /// `host:port` in two, without the brackets of an IPv6 address; `None` if it is not that.
-pub fn split_upstream(upstream: &str) -> Option<(&str, u16)> {
-    let (host, port) = upstream.rsplit_once(':')?;
+fn split_host(text: &str) -> Option<(&str, u16)> {
+    let (host, port) = text.rsplit_once(':')?;
     let bare = match host.strip_prefix('[') {
         Some(rest) => rest.strip_suffix(']')?,
         None if host.contains(':') => return None,
@@ -157,10 +191,11 @@ fn inner(text: &str) -> String {
 }
 
 /// The routes that stand before the one with the CORS policy, one line each.
-fn no_cors_routes(paths: &[String]) -> String {
-    let lines: Vec<String> =
-        paths.iter().map(|path| fill(NO_CORS_ROUTE, &[("MATCH", path_match(path))])).collect();
-    lines.join("\n")
+fn no_cors_routes(paths: &[String], upstream: Upstream<'_>) -> String {
+    let line = |path: &String| {
+        fill(NO_CORS_ROUTE, &[("MATCH", path_match(path)), ("HOST_REWRITE", upstream.host_rewrite())])
+    };
+    paths.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// A cluster for every place that serves a key set, each once.
@@ -173,7 +208,7 @@ fn key_set_clusters(remotes: &[&Remote]) -> String {
         }
         names.push(&remote.cluster);
         let default = if remote.scheme == "https" { 443 } else { 80 };
-        let (host, port) = split_upstream(&remote.authority).unwrap_or((&remote.authority, default));
+        let (host, port) = split_host(&remote.authority).unwrap_or((&remote.authority, default));
         let values = [("NAME", inner(&remote.cluster)), ("HOST", inner(host)), ("PORT", port.to_string())];
         text.push_str(&fill(KEY_SET_CLUSTER, &values));
         if remote.scheme == "https" {

@@ -198,7 +198,7 @@ pub struct Envoy {
     /// Envoy's admin page: loopback only
     #[arg(long, default_value = "127.0.0.1:9901")]
     admin: SocketAddr,
-    /// Where judged requests go
+    /// Where judged requests go; `https://HOST[:PORT]` is asked over TLS, by its own name
     #[arg(long, value_name = "HOST:PORT")]
     upstream: String,
     /// The compiled module, where Envoy finds it
@@ -217,9 +217,9 @@ pub struct Envoy {
 
 /// `envoy`: refuses a policy the module would refuse, so that a running gateway is never handed one.
 pub fn envoy(arguments: &Envoy) -> Result<(), String> {
-    if gateway::split_upstream(&arguments.upstream).is_none() {
-        return Err(format!("--upstream {}: expected HOST:PORT", arguments.upstream));
-    }
+    let upstream = gateway::Upstream::parse(&arguments.upstream).ok_or_else(|| {
+        format!("--upstream {}: expected HOST:PORT or https://HOST[:PORT]", arguments.upstream)
+    })?;
     let policy = arguments.files.text()?;
     let compiled = compile(policy.as_bytes(), &Secrets::Unchecked).map_err(|error| list(&error))?;
     let mint_paths: Vec<String> = compiled.routes.mint_templates().map(str::to_owned).collect();
@@ -231,7 +231,7 @@ pub fn envoy(arguments: &Envoy) -> Result<(), String> {
     let files = gateway::Gateway {
         listen: arguments.listen,
         admin: arguments.admin,
-        upstream: &arguments.upstream,
+        upstream,
         module: &arguments.module,
         filter_file: &seen.join("ecds/filter.yaml"),
         policy: &policy,

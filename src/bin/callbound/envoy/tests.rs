@@ -11,7 +11,7 @@ fn gateway() -> Gateway<'static> {
     Gateway {
         listen: "127.0.0.1:10000".parse().unwrap(),
         admin: "[::1]:9901".parse().unwrap(),
-        upstream: "api.example.com:8443",
+        upstream: Upstream::parse("api.example.com:8443").unwrap(),
         module: Path::new("/opt/call bound/callbound.wasm"),
         filter_file: Path::new("/run/gw/ecds/filter.yaml"),
         policy: POLICY,
@@ -107,11 +107,28 @@ fn no_placeholder_is_left() {
 }
 
 #[test]
+fn a_platform_somewhere_else_is_asked_over_tls_by_its_own_name() {
+    let upstream = Upstream::parse("https://api.example.com").unwrap();
+    let paths = ["/tokens".to_owned()];
+    let file = parsed(&bootstrap(&Gateway { upstream, no_cors_paths: &paths, ..gateway() }));
+    let cluster = at(&file, "static_resources/clusters/0");
+    let tls = at(cluster, "transport_socket/typed_config");
+    assert_eq!(at(tls, "sni").as_str(), Some("api.example.com"));
+    assert!(at(tls, "common_tls_context/validation_context/trusted_ca").is_mapping());
+    let routes = at(&file, MANAGER)["route_config"]["virtual_hosts"][0]["routes"].as_sequence().unwrap();
+    assert!(routes.iter().all(|route| route["route"]["host_rewrite_literal"] == "api.example.com"));
+    assert!(routes.len() > 1);
+    for wrong in ["https://", "https://a b", "https://u@host", "ftp://host:1", "host", "https://[::1]"] {
+        assert!(Upstream::parse(wrong).is_none(), "{wrong}");
+    }
+}
+
+#[test]
 fn upstreams_are_host_and_port() {
-    assert_eq!(split_upstream("api:80"), Some(("api", 80)));
-    assert_eq!(split_upstream("[::1]:80"), Some(("::1", 80)));
+    assert_eq!(split_host("api:80"), Some(("api", 80)));
+    assert_eq!(split_host("[::1]:80"), Some(("::1", 80)));
     for wrong in ["", "api", ":80", "api:", "api:0", "api:70000", "::1", "a:b:80", "[::1:80"] {
-        assert_eq!(split_upstream(wrong), None, "{wrong}");
+        assert_eq!(split_host(wrong), None, "{wrong}");
     }
 }
 
