@@ -22,7 +22,7 @@ demo: ## a real Envoy, a minted token, calls allowed and refused; ARGS=--once en
 test: ## everything: core, module, real Envoy, and containers and browser where they are there
 	@scripts/test.sh $(ARGS)
 
-envoy: ## Envoy in the foreground: POLICY=policies/revdesk.json PORT=10000 UPSTREAM=127.0.0.1:18080 CORS=origin,...
+envoy: ## Envoy in the foreground: POLICY=policies/revdesk.json PORT=10000 UPSTREAM=127.0.0.1:18080 (or https://HOST) CORS=origin,...
 	@envoy/run.sh
 
 policy: ## another POLICY for the Envoy that `make envoy` runs on PORT, on open connections as well
