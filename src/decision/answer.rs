@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use crate::json::Json;
+use crate::number::Number;
 use crate::policy::{Refusals, Style};
 
 use super::verdict::Denial;
@@ -93,4 +94,23 @@ fn common_headers(request_id: Option<&str>) -> Vec<(&'static str, String)> {
     ];
     headers.extend(request_id.map(|id| ("x-request-id", id.to_owned())));
     headers
+}
+
+pub(super) fn text(text: &str) -> Json<'static> {
+    Json::String(Cow::Owned(text.to_owned()))
+}
+
+pub(super) fn texts(list: &[String]) -> Json<'static> {
+    Json::Array(list.iter().map(|item| text(item)).collect())
+}
+
+pub(super) fn number_texts(list: &[Number]) -> Json<'static> {
+    Json::Array(list.iter().map(|number| text(&number.to_string())).collect())
+}
+
+/// Unix seconds as `2026-11-22T15:04:05Z` (RFC 3339).
+pub(super) fn iso8601(seconds: u64) -> Option<Json<'static>> {
+    let seconds = i64::try_from(seconds).ok()?;
+    let date = chrono::DateTime::from_timestamp(seconds, 0)?;
+    Some(Json::String(Cow::Owned(date.to_rfc3339_opts(chrono::SecondsFormat::Secs, true))))
 }

@@ -10,8 +10,8 @@ use crate::policy::{Asked, IntrospectRule, Policy, TokenSource};
 use crate::reason::Reason;
 
 use super::Moment;
+use super::answer::{iso8601, number_texts, text, texts};
 use super::authenticate::Principal;
-use super::mint::{iso8601, number_texts, text, texts};
 use super::reading::look_up;
 use super::rights::Rights;
 use super::verdict::{Denial, Record};

@@ -4,7 +4,7 @@ use crate::json::Json;
 use crate::policy::{Endpoint, ListingRule, Member, Policy};
 use crate::reason::Reason;
 
-use super::mint::{text, texts};
+use super::answer::{text, texts};
 use super::reading::Part;
 use super::rights::Rights;
 use super::verdict::Denial;

@@ -5,6 +5,7 @@
 //! log; time and randomness are arguments ([`Moment`]).
 
 mod answer;
+mod asked;
 mod authenticate;
 mod bounds;
 mod introspect;
@@ -25,10 +26,11 @@ use crate::reason::Reason;
 use crate::uri::Query;
 
 pub use answer::Answer;
+pub use asked::MintRequest;
 use authenticate::Learned;
 pub use authenticate::{Principal, no_peer};
 use bounds::{Judge, Judged};
-pub use mint::{BoundText, MintRequest, Minted, mint};
+pub use mint::{BoundText, Minted, mint};
 use reading::Part;
 use request::RequestId;
 pub use request::{Head, OWN_HEADER_PREFIX};

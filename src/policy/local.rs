@@ -4,6 +4,45 @@ use super::bound::Member;
 use super::place::Pointer;
 use super::template::Template;
 
+/// The values a mint reply may use, beside the text bounds.
+pub(super) const MINT_NAMES: &[&str] = &[
+    "token",
+    "jwt",
+    "ttl",
+    "expires_at",
+    "expires_at_iso",
+    "issued_at",
+    "issued_at_iso",
+    "from",
+    "to",
+    "scopes",
+    "session",
+    "metadata",
+    "token_id",
+    "key_id",
+];
+
+/// The values an introspection may use, beside the text bounds.
+pub(super) const STATE_NAMES: &[&str] = &[
+    "active",
+    "state",
+    "expires_at",
+    "expires_at_iso",
+    "issued_at",
+    "issued_at_iso",
+    "scopes",
+    "from",
+    "to",
+    "session",
+    "token_id",
+    "key_id",
+];
+
+/// The values of one endpoint, of one application, and of a page of either.
+pub(super) const ENDPOINT_NAMES: &[&str] = &["id", "name", "app", "team", "state", "capable"];
+pub(super) const APP_NAMES: &[&str] = &["app", "endpoints"];
+pub(super) const PAGE_NAMES: &[&str] = &["items", "total", "page", "limit", "total_pages"];
+
 /// How a route mints.
 pub struct MintRule {
     /// The family of the new token.

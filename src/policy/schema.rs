@@ -17,6 +17,7 @@ use super::config::{
     ReasonConfig, RefusalsConfig, RouteConfig, TeamConfig, UnmatchedConfig, UpstreamKeyConfig, UserConfig,
     VocabularyConfig,
 };
+use super::local::{APP_NAMES, ENDPOINT_NAMES, MINT_NAMES, PAGE_NAMES, STATE_NAMES};
 use super::refusal::ENVELOPE_NAMES;
 use crate::reason::Reason;
 
@@ -342,41 +343,6 @@ macro_rules! templates {
         }
     )+};
 }
-
-/// The values of answers, as the compiler knows them; `tests/schema.rs` holds the two together.
-const MINT_NAMES: &[&str] = &[
-    "token",
-    "jwt",
-    "token_id",
-    "key_id",
-    "ttl",
-    "issued_at",
-    "issued_at_iso",
-    "expires_at",
-    "expires_at_iso",
-    "from",
-    "to",
-    "scopes",
-    "session",
-    "metadata",
-];
-const STATE_NAMES: &[&str] = &[
-    "active",
-    "state",
-    "token_id",
-    "key_id",
-    "issued_at",
-    "issued_at_iso",
-    "expires_at",
-    "expires_at_iso",
-    "from",
-    "to",
-    "scopes",
-    "session",
-];
-const ENDPOINT_NAMES: &[&str] = &["id", "name", "app", "team", "state", "capable"];
-const APP_NAMES: &[&str] = &["app", "endpoints"];
-const PAGE_NAMES: &[&str] = &["items", "total", "page", "limit", "total_pages"];
 
 /// A value that every platform names for itself: of a text bound, or a constant.
 const BOUND: &str = "^\\$[A-Za-z0-9_-]+$";

@@ -7,7 +7,8 @@ use super::super::config::{
 };
 use super::super::error::Problems;
 use super::super::local::{
-    Asked, Field, IntrospectRule, ListingRule, MetadataField, MintRule, SessionField, SizedList, TextField,
+    APP_NAMES, Asked, ENDPOINT_NAMES, Field, IntrospectRule, ListingRule, MINT_NAMES, MetadataField,
+    MintRule, PAGE_NAMES, STATE_NAMES, SessionField, SizedList, TextField,
 };
 use super::super::place::{Place, Pointer};
 use super::super::route::Accept;
@@ -16,45 +17,6 @@ use super::bounds::{check_capable, member};
 use super::keyring::CompiledFamily;
 use super::{Known, check_known_scopes, quoted, section};
 use crate::json::Json;
-
-/// The values a mint reply may use, beside the text bounds.
-const MINT_NAMES: &[&str] = &[
-    "token",
-    "jwt",
-    "ttl",
-    "expires_at",
-    "expires_at_iso",
-    "issued_at",
-    "issued_at_iso",
-    "from",
-    "to",
-    "scopes",
-    "session",
-    "metadata",
-    "token_id",
-    "key_id",
-];
-
-/// The values an introspection may use, beside the text bounds.
-const STATE_NAMES: &[&str] = &[
-    "active",
-    "state",
-    "expires_at",
-    "expires_at_iso",
-    "issued_at",
-    "issued_at_iso",
-    "scopes",
-    "from",
-    "to",
-    "session",
-    "token_id",
-    "key_id",
-];
-
-/// The values of one endpoint, of one application, and of a page of either.
-const ENDPOINT_NAMES: &[&str] = &["id", "name", "app", "team", "state", "capable"];
-const APP_NAMES: &[&str] = &["app", "endpoints"];
-const PAGE_NAMES: &[&str] = &["items", "total", "page", "limit", "total_pages"];
 
 /// The most seconds a session may last: a week.
 pub(super) const MAX_SESSION: u64 = 604_800;

@@ -14,7 +14,7 @@ use super::{CarrierConfig, Members, Raw};
 pub struct RouteConfig {
     /// The route's name in logs and counters.
     pub id: String,
-    /// `METHOD /path`, or several: `{name}` is one segment, `{*name}` the rest; `ANY` where the route is public.
+    /// `METHOD /path`, or several: `{name}` is one segment, `{*name}` the rest; `ANY`, on public routes, is every method without a route of its own.
     #[serde(rename = "match")]
     pub matches: OneOrMany,
     /// `api_key` and families of tokens, or `public` alone, where nobody is asked.

@@ -1,0 +1,193 @@
+//! Reads what a mint request asks for: its form is checked, nothing is granted.
+//!
+//! Strict, because what is misspelt, mistyped or cut off would ask for less narrowing than was meant. Refuses to know
+//! who is asking.
+
+use crate::json::Json;
+use crate::number::Number;
+use crate::policy::{Asked, Field, MintRule, SizedList, TextField};
+use crate::reason::Reason;
+
+use super::bounds::{read_number, shown};
+use super::verdict::Denial;
+
+/// What a mint request asks for, its form checked and nothing granted.
+#[derive(Debug, Default)]
+pub struct MintRequest {
+    /// Caller IDs.
+    pub from: Option<Vec<Number>>,
+    /// Destinations.
+    pub to: Option<Vec<Number>>,
+    /// Scopes.
+    pub scopes: Option<Vec<String>>,
+    /// Lifetime in seconds.
+    pub ttl: Option<u64>,
+    /// Longest session in seconds.
+    pub session: Option<u64>,
+    /// What the token is to carry along.
+    pub metadata: Option<Json<'static>>,
+    /// The values of text bounds, by place in the rule.
+    pub texts: Vec<(usize, Vec<String>)>,
+}
+
+impl MintRequest {
+    /// Reads the body of a mint request.
+    ///
+    /// # Errors
+    ///
+    /// A [`Denial`] naming the member that is unknown, missing, mistyped or of the wrong size.
+    pub fn read(rule: &MintRule, body: &Json<'_>) -> Result<Self, Denial> {
+        check_names(rule, body, &mut Vec::new())?;
+        let session = match &rule.session {
+            None => None,
+            Some(session) => {
+                let seconds = seconds(&session.field, body, Reason::MintSession)?;
+                if seconds.is_some_and(|seconds| !(session.min..=session.max).contains(&seconds)) {
+                    return Err(session.field.denial(Reason::MintSession));
+                }
+                seconds
+            }
+        };
+        let texts = rule.texts.iter().enumerate().filter_map(|(index, text)| {
+            asked_texts(text, body).map(|values| values.map(|values| (index, values))).transpose()
+        });
+        Ok(Self {
+            from: numbers(rule.from.as_ref(), body)?,
+            to: numbers(rule.to.as_ref(), body)?,
+            scopes: rule.scopes.as_ref().map(|list| strings(list, body)).transpose()?.flatten(),
+            ttl: rule.ttl.as_ref().map(|field| seconds(field, body, Reason::MintTtl)).transpose()?.flatten(),
+            session,
+            metadata: metadata(rule, body)?,
+            texts: texts.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl Field {
+    pub(super) fn denial(&self, reason: Reason) -> Denial {
+        Denial::of(reason, self.pointer.dotted())
+    }
+
+    pub(super) fn denial_at(&self, reason: Reason, index: usize) -> Denial {
+        Denial::of(reason, format!("{}[{index}]", self.pointer.dotted()))
+    }
+
+    /// Finds the member; an object on the way that is `null` leaves out all below it, where `null` is allowed.
+    fn find<'j, 'a>(&self, body: &'j Json<'a>) -> Result<Option<&'j Json<'a>>, Denial> {
+        let mut at = Some(body);
+        for name in self.pointer.names() {
+            at = match at {
+                Some(Json::Null) if self.nullable => None,
+                Some(object) if object.members().is_some() => object.get(name),
+                Some(_) => return Err(self.denial(Reason::MemberType)),
+                None => None,
+            };
+        }
+        match at.filter(|value| !(self.nullable && **value == Json::Null)) {
+            None if self.required => Err(self.denial(Reason::MemberMissing)),
+            found => Ok(found),
+        }
+    }
+}
+
+/// A misspelt bound would be an absent bound, and absence is wider: only what the rule reads may be there.
+fn check_names(rule: &MintRule, object: &Json<'_>, at: &mut Vec<String>) -> Result<(), Denial> {
+    for (name, value) in object.members().unwrap_or_default() {
+        let leads = |field: &&Field| field.pointer.next(at) == Some(name);
+        let Some(field) = rule.fields().find(leads) else {
+            let path =
+                at.iter().map(String::as_str).chain([shown(name).as_str()]).collect::<Vec<_>>().join(".");
+            return Err(Denial::of(Reason::MemberUnknown, path));
+        };
+        if field.pointer.names().len() > at.len() + 1 {
+            at.push(name.clone().into_owned());
+            check_names(rule, value, at)?;
+            at.pop();
+        }
+    }
+    Ok(())
+}
+
+fn list<'j, 'a>(rule: &SizedList, body: &'j Json<'a>) -> Result<Option<&'j [Json<'a>]>, Denial> {
+    sized(rule.field.find(body)?, &rule.field, rule.max, rule.empty_is_absent)
+}
+
+fn sized<'j, 'a>(
+    value: Option<&'j Json<'a>>,
+    field: &Field,
+    max: usize,
+    empty_is_absent: bool,
+) -> Result<Option<&'j [Json<'a>]>, Denial> {
+    let items = match value {
+        None => return Ok(None),
+        Some(Json::Array(items)) => items,
+        Some(_) => return Err(field.denial(Reason::MemberType)),
+    };
+    if items.is_empty() && empty_is_absent {
+        return Ok(None);
+    }
+    if items.is_empty() || items.len() > max {
+        return Err(field.denial(Reason::MintListSize));
+    }
+    Ok(Some(items))
+}
+
+fn numbers(rule: Option<&SizedList>, body: &Json<'_>) -> Result<Option<Vec<Number>>, Denial> {
+    let Some(rule) = rule else { return Ok(None) };
+    let Some(items) = list(rule, body)? else { return Ok(None) };
+    let numbers = items.iter().enumerate().map(|(index, item)| {
+        let number = item.as_str().ok_or(Reason::MemberType).and_then(read_number);
+        number.map_err(|reason| rule.field.denial_at(reason, index))
+    });
+    numbers.collect::<Result<Vec<_>, _>>().map(Some)
+}
+
+fn strings(rule: &SizedList, body: &Json<'_>) -> Result<Option<Vec<String>>, Denial> {
+    list(rule, body)?.map(|items| texts_of(items, &rule.field)).transpose()
+}
+
+fn texts_of(items: &[Json<'_>], field: &Field) -> Result<Vec<String>, Denial> {
+    let texts = items.iter().enumerate().map(|(index, item)| {
+        item.as_str().map(str::to_owned).ok_or_else(|| field.denial_at(Reason::MemberType, index))
+    });
+    texts.collect()
+}
+
+/// The values asked of a text bound: a list, or the one string the request takes.
+fn asked_texts(text: &TextField, body: &Json<'_>) -> Result<Option<Vec<String>>, Denial> {
+    let Asked::Member { field, max, empty_is_absent } = &text.asked else { return Ok(None) };
+    let value = field.find(body)?;
+    match max {
+        Some(max) => {
+            sized(value, field, *max, *empty_is_absent)?.map(|items| texts_of(items, field)).transpose()
+        }
+        None => match value {
+            None => Ok(None),
+            Some(Json::String(text)) => Ok(Some(vec![text.clone().into_owned()])),
+            Some(_) => Err(field.denial(Reason::MemberType)),
+        },
+    }
+}
+
+fn seconds(field: &Field, body: &Json<'_>, out_of_range: Reason) -> Result<Option<u64>, Denial> {
+    match field.find(body)? {
+        None => Ok(None),
+        Some(Json::Unsigned(seconds)) => Ok(Some(*seconds)),
+        // Whole seconds only: 900.5 and 9e2 are two readers' numbers.
+        Some(Json::OtherNumber(_)) => Err(field.denial(out_of_range)),
+        Some(_) => Err(field.denial(Reason::MemberType)),
+    }
+}
+
+fn metadata(rule: &MintRule, body: &Json<'_>) -> Result<Option<Json<'static>>, Denial> {
+    let Some(metadata) = &rule.metadata else { return Ok(None) };
+    let Some(value) = metadata.field.find(body)? else { return Ok(None) };
+    if value.members().is_none() {
+        return Err(metadata.field.denial(Reason::MemberType));
+    }
+    let size = serde_json::to_vec(value).map_or(usize::MAX, |text| text.len());
+    if size > metadata.max_bytes {
+        return Err(metadata.field.denial(Reason::MintMetadata));
+    }
+    Ok(Some(value.clone().into_owned()))
+}
