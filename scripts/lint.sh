@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 . scripts/lib.sh
 
 cargo fmt --check
-cargo clippy --locked --quiet --all-targets -- -D warnings
+cargo clippy --locked --quiet --all-targets --all-features -- -D warnings
 # Where the wasm target came from Debian's packages there is no clippy for it; the build itself then has to do.
 if grep -q BUILD_STD .tools/wasm.env 2>/dev/null; then
   say "clippy for wasm32-wasip1: skipped, this machine's target is Debian's"

@@ -92,6 +92,11 @@ impl<'a> Query<'a> {
         Ok(found)
     }
 
+    /// Whether there are no parameters.
+    pub fn is_empty(&self) -> bool {
+        self.parameters.is_empty()
+    }
+
     /// The parameters as they were written.
     pub fn parameters(&self) -> impl Iterator<Item = &str> {
         self.parameters.iter().map(AsRef::as_ref)

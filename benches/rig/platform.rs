@@ -81,17 +81,15 @@ impl Platform {
         let token = |number| {
             let claims = Claims {
                 iss: self.issuer.as_str().into(),
-                aud: None,
                 sub: KEY_ID.into(),
                 team: Some(TEAM.into()),
-                user: None,
                 jti: format!("set-{set}-{number:016}").into(),
                 iat: now,
-                nbf: None,
                 exp: now + 3600,
                 scopes: SCOPES.map(Into::into).to_vec(),
                 from: Some(vec![FROM.into()]),
                 to: Some(vec![TO.into()]),
+                ..Claims::default()
             };
             family.sign(&claims).map_err(at("token"))
         };

@@ -11,7 +11,7 @@ use crate::json::Json;
 use crate::number::Number;
 
 /// The claims as they stand in the token (RFC 7519 names where it has them).
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(bound(deserialize = "'de: 'a"))]
 #[expect(missing_docs, reason = "the claims are RFC 7519's, and DESIGN's words for the rest")]
 pub struct Claims<'a> {

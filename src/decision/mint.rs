@@ -242,18 +242,13 @@ impl Minted {
             user: user.map(Cow::Borrowed),
             jti: self.token_id.as_str().into(),
             iat: self.issued_at,
-            nbf: None,
             exp: self.expires_at,
             scopes: self.scopes.iter().map(|scope| Cow::Borrowed(scope.as_str())).collect(),
             from: list(&self.from),
             to: list(&self.to),
-            models: None,
-            origins: None,
-            endpoint: None,
-            sid: None,
-            bounds: None,
             session: self.session,
             metadata: self.metadata.clone(),
+            ..Claims::default()
         };
         for bound in &self.bounds {
             claims.bind(&bound.name, &bound.values);

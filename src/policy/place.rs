@@ -56,9 +56,7 @@ impl Place {
     /// The part and the name as a forgiving reader takes them: two places that are one to it fold alike.
     pub fn folded(&self) -> (&'static str, String) {
         let folded = match self {
-            Self::Body(pointer) => {
-                pointer.names().iter().map(|name| fold(name)).collect::<Vec<_>>().join("/")
-            }
+            Self::Body(pointer) => pointer.folded.join("/"),
             Self::Query(name) | Self::Header(name) => fold(name),
             Self::Path(name) => name.clone(),
         };
@@ -76,19 +74,28 @@ impl Place {
 
 /// A JSON pointer (RFC 6901) to a member of nested objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pointer(Vec<String>);
+pub struct Pointer {
+    names: Vec<String>,
+    /// The same, folded: every member of every body is compared with them.
+    folded: Vec<String>,
+}
 
 impl Pointer {
+    fn new(names: Vec<String>) -> Self {
+        let folded = names.iter().map(|name| fold(name)).collect();
+        Self { names, folded }
+    }
+
     /// Reads a pointer to a member; `None` unless it begins with `/` and names a member.
     pub fn parse(text: &str) -> Option<Self> {
         let rest = text.strip_prefix('/')?;
-        let tokens: Vec<String> =
+        let names: Vec<String> =
             rest.split('/').map(|token| token.replace("~1", "/").replace("~0", "~")).collect();
         let has_bad_escape = rest.split('~').skip(1).any(|after| !after.starts_with(['0', '1']));
         // An index would point into an array, and arrays are never read.
-        let has_index = tokens.iter().any(|token| token.bytes().all(|byte| byte.is_ascii_digit()));
-        (!has_bad_escape && !has_index && tokens.iter().all(|token| !token.is_empty()))
-            .then_some(Self(tokens))
+        let has_index = names.iter().any(|token| token.bytes().all(|byte| byte.is_ascii_digit()));
+        (!has_bad_escape && !has_index && names.iter().all(|token| !token.is_empty()))
+            .then(|| Self::new(names))
     }
 
     /// Reads a member's name, or a pointer when it begins with `/`.
@@ -96,32 +103,39 @@ impl Pointer {
         match text {
             "" => None,
             text if text.starts_with('/') => Self::parse(text),
-            name => Some(Self(vec![name.to_owned()])),
+            name => Some(Self::new(vec![name.to_owned()])),
         }
     }
 
     /// All names on the way, the member's own last.
     pub fn names(&self) -> &[String] {
-        &self.0
+        &self.names
     }
 
     /// The names of the objects on the way.
     pub fn parents(&self) -> &[String] {
-        self.0.split_last().map_or(&[], |(_, parents)| parents)
+        self.names.split_last().map_or(&[], |(_, parents)| parents)
     }
 
     /// The name of the member itself.
     pub fn name(&self) -> &str {
-        self.0.last().map_or("", String::as_str)
+        self.names.last().map_or("", String::as_str)
     }
 
     /// The name, in the object at `at`, of this member or of the object on the way to it.
     pub fn next(&self, at: &[String]) -> Option<&str> {
-        self.0.strip_prefix(at)?.first().map(String::as_str)
+        self.names.strip_prefix(at)?.first().map(String::as_str)
+    }
+
+    /// Whether a reader that folds names could take one in the object at `at` for the next on the way, or, wherever it
+    /// stands, for the member itself.
+    pub fn is_like(&self, at: &[String], folded: &str) -> bool {
+        let next = || self.next(at).and_then(|_| self.folded.get(at.len()));
+        self.folded.last().is_some_and(|own| own == folded) || next().is_some_and(|next| next == folded)
     }
 
     /// The names joined by dots, as answers and logs show them.
     pub fn dotted(&self) -> String {
-        self.0.join(".")
+        self.names.join(".")
     }
 }
