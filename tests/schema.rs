@@ -239,6 +239,20 @@ fn every_member_is_described() {
     assert_eq!(nameless.collect::<Vec<_>>(), Vec::new());
 }
 
+/// What the documentation shows as JSON is JSON that the module reads: no member twice, no comment.
+#[test]
+fn examples_of_the_documentation_are_json() {
+    let text = fs::read_to_string(path("docs/policies.md")).expect("the documentation");
+    let blocks: Vec<&str> =
+        text.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(blocks.len() > 15, "{} examples", blocks.len());
+    for block in blocks {
+        if let Err(error) = callbound::json::Json::parse(block.as_bytes()) {
+            panic!("{error}:\n{block}");
+        }
+    }
+}
+
 #[test]
 fn every_member_stands_in_the_documentation() {
     let docs = fs::read_to_string(path("docs/policies.md")).expect("the documentation");
