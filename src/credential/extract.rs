@@ -97,19 +97,17 @@ impl std::error::Error for CredentialError {}
 /// # Errors
 ///
 /// [`CredentialError`]; a header or parameter that is present but empty counts as present.
-pub fn extract<'a>(
+pub fn extract<'a, 'p>(
     headers: &[(&'a [u8], &'a [u8])],
     query: &Query<'_>,
-    carriers: Carriers<'_>,
+    carriers: Carriers<'p>,
 ) -> Result<Cow<'a, str>, CredentialError> {
-    let named = |name: &[u8], list: &[Carrier]| {
-        list.iter().position(|carrier| carrier.header().is_some_and(|header| header.as_bytes() == name))
+    let named = |name: &[u8], list: &'p [Carrier]| {
+        list.iter().find(|carrier| carrier.header().is_some_and(|header| header.as_bytes() == name))
     };
     let (mut found, mut count, mut stray) = (None, 0_usize, false);
     for (name, value) in headers {
-        if let Some(Carrier::Header { scheme, .. }) =
-            named(name, carriers.here).and_then(|index| carriers.here.get(index))
-        {
+        if let Some(Carrier::Header { scheme, .. }) = named(name, carriers.here) {
             count += 1;
             found = Some(Found::Header(scheme.as_deref(), value));
         } else {

@@ -68,8 +68,11 @@ impl Learned {
         moment: &Moment<'_>,
     ) -> Result<Rc<VerifiedToken>, TokenError> {
         // What an issuer's keys are may have changed since, so its tokens are verified each time they are shown.
-        let TokenSource::Family(index) = source else {
-            return self.verify_foreign(policy, source, credential, moment).map(Rc::new);
+        let index = match source {
+            TokenSource::Family(index) => index,
+            TokenSource::Issuer(index) => {
+                return self.verify_foreign(policy, index, credential, moment).map(Rc::new);
+            }
         };
         let family = policy.families.get(index).ok_or(TokenError::Type)?;
         if let Some(token) = self.cache.get(credential) {
@@ -84,11 +87,10 @@ impl Learned {
     fn verify_foreign(
         &self,
         policy: &Policy,
-        source: TokenSource,
+        index: usize,
         credential: &str,
         moment: &Moment<'_>,
     ) -> Result<VerifiedToken, TokenError> {
-        let TokenSource::Issuer(index) = source else { return Err(TokenError::Type) };
         let issuer = policy.issuers.get(index).ok_or(TokenError::Issuer)?;
         if let KeySource::Inline(keys) = &issuer.keys {
             return issuer.verify(credential, keys, moment.now, moment.host_verify);

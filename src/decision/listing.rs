@@ -1,7 +1,9 @@
 //! Lists what the directory holds of what the asker reaches, a page at a time.
 
+use std::collections::BTreeMap;
+
 use crate::json::Json;
-use crate::policy::{Endpoint, ListingRule, Member, Policy};
+use crate::policy::{ENDPOINT, Endpoint, ListingRule, Member, Policy};
 use crate::reason::Reason;
 
 use super::answer::{text, texts};
@@ -18,15 +20,16 @@ pub(super) fn list(
 ) -> Result<Vec<u8>, Denial> {
     let page = whole_number(rule.page.as_ref(), part, 1, u64::MAX)?;
     let limit = whole_number(rule.limit.as_ref(), part, rule.default_limit, rule.max_limit)?;
-    let endpoints = policy.directory.iter().filter(|endpoint| is_visible(policy, rights, endpoint));
-    let items = match rule.by_app {
-        false => endpoints.map(|endpoint| item(policy, rule, endpoint)).collect(),
-        true => by_app(policy, rule, endpoints),
+    let bound = policy.bound(ENDPOINT).map(|(index, _)| index);
+    // What the asker reaches and is not kept from by a ceiling.
+    let is_visible = |endpoint: &&Endpoint| {
+        rights.reaches(endpoint) && bound.is_none_or(|bound| rights.check_text(bound, &endpoint.id).is_ok())
     };
-    let total = u64::try_from(items.len()).unwrap_or(u64::MAX);
-    let skip = usize::try_from((page - 1).saturating_mul(limit)).unwrap_or(usize::MAX);
-    let take = usize::try_from(limit).unwrap_or(usize::MAX);
-    let items: Vec<_> = items.into_iter().skip(skip).take(take).collect();
+    let endpoints = policy.directory.iter().filter(is_visible);
+    let (total, items) = match rule.by_app {
+        false => cut(endpoints.collect(), page, limit, |endpoint| item(policy, rule, endpoint)),
+        true => cut(by_app(endpoints), page, limit, |(name, endpoints)| app(policy, rule, name, &endpoints)),
+    };
     Ok(rule.body.render(&|name| match name {
         "items" => Some(Json::Array(items.clone())),
         "total" => Some(Json::from(total)),
@@ -37,10 +40,17 @@ pub(super) fn list(
     }))
 }
 
-/// What the asker reaches and is not kept from by a ceiling.
-fn is_visible(policy: &Policy, rights: &Rights<'_>, endpoint: &Endpoint) -> bool {
-    let bound = policy.bound(crate::policy::ENDPOINT);
-    rights.reaches(endpoint) && bound.is_none_or(|(index, _)| rights.check_text(index, &endpoint.id).is_ok())
+/// How many there are, and those of one page, written.
+fn cut<T>(
+    all: Vec<T>,
+    page: u64,
+    limit: u64,
+    write: impl FnMut(T) -> Json<'static>,
+) -> (u64, Vec<Json<'static>>) {
+    let total = u64::try_from(all.len()).unwrap_or(u64::MAX);
+    let skip = usize::try_from((page - 1).saturating_mul(limit)).unwrap_or(usize::MAX);
+    let take = usize::try_from(limit).unwrap_or(usize::MAX);
+    (total, all.into_iter().skip(skip).take(take).map(write).collect())
 }
 
 fn item(policy: &Policy, rule: &ListingRule, endpoint: &Endpoint) -> Json<'static> {
@@ -57,26 +67,25 @@ fn item(policy: &Policy, rule: &ListingRule, endpoint: &Endpoint) -> Json<'stati
 }
 
 /// Applications by name, each with its endpoints; an endpoint of none is in none.
-fn by_app<'p>(
-    policy: &Policy,
-    rule: &ListingRule,
-    endpoints: impl Iterator<Item = &'p Endpoint>,
-) -> Vec<Json<'static>> {
-    let mut apps: std::collections::BTreeMap<&str, Vec<Json<'static>>> = std::collections::BTreeMap::new();
+fn by_app<'p>(endpoints: impl Iterator<Item = &'p Endpoint>) -> Vec<(&'p str, Vec<&'p Endpoint>)> {
+    let mut apps: BTreeMap<&str, Vec<&Endpoint>> = BTreeMap::new();
     for endpoint in endpoints {
         if let Some(app) = &endpoint.app {
-            apps.entry(app).or_default().push(item(policy, rule, endpoint));
+            apps.entry(app).or_default().push(endpoint);
         }
     }
-    let filled = apps.into_iter().map(|(app, endpoints)| {
-        let filled = rule.app.fill(&|name| match name {
-            "app" => Some(text(app)),
-            "endpoints" => Some(Json::Array(endpoints.clone())),
-            _ => None,
-        });
-        filled.into_owned()
+    apps.into_iter().collect()
+}
+
+fn app(policy: &Policy, rule: &ListingRule, name: &str, endpoints: &[&Endpoint]) -> Json<'static> {
+    let filled = rule.app.fill(&|value| match value {
+        "app" => Some(text(name)),
+        "endpoints" => {
+            Some(Json::Array(endpoints.iter().map(|endpoint| item(policy, rule, endpoint)).collect()))
+        }
+        _ => None,
     });
-    filled.collect()
+    filled.into_owned()
 }
 
 /// Reads a whole number from 1 on, written without sign, blanks or leading zeros.

@@ -57,6 +57,11 @@ impl TextBound {
     }
 }
 
+/// Finds the place of a bound by its name.
+pub(super) fn index_of(bounds: &[TextBound], name: &str) -> Option<usize> {
+    bounds.iter().position(|bound| bound.name == name)
+}
+
 /// Whether a text is an origin in the one spelling browsers send: `scheme://host[:port]` in lower case, without path,
 /// closing slash, user or default port, at most 253 bytes.
 pub fn is_origin(text: &str) -> bool {
@@ -93,6 +98,8 @@ pub struct Bounds {
     pub call: Option<Call>,
     /// The text bounds this route says something of.
     pub texts: Vec<TextRule>,
+    /// The text bounds the route says anything of, be it that they do not matter here.
+    pub spoken: Vec<usize>,
     /// When set, the only further members the body may have.
     pub closed: Option<Vec<String>>,
     /// When set, the only further parameters the query may have.

@@ -151,6 +151,6 @@ impl Policy {
 
     /// Finds a text bound by its name.
     pub fn bound(&self, name: &str) -> Option<(usize, &TextBound)> {
-        self.bounds.iter().enumerate().find(|(_, bound)| bound.name == name)
+        bound::index_of(&self.bounds, name).and_then(|index| Some((index, self.bounds.get(index)?)))
     }
 }

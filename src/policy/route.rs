@@ -56,8 +56,6 @@ pub struct Route {
     pub read_parent: bool,
     /// What is judged of a call.
     pub bounds: Option<Bounds>,
-    /// The text bounds it says something of, be it that they do not matter here.
-    pub spoken: Vec<usize>,
     /// The longest session opened here, in seconds.
     pub session: Option<u64>,
     /// What the upstream is told beside who is asking.
@@ -76,6 +74,11 @@ impl Route {
         matches!(self.local, Some(Local::Mint(_) | Local::Introspect(_)))
             || self.tenant.as_ref().is_some_and(|tenant| tenant.place.is_in_body())
             || self.bounds.as_ref().is_some_and(Bounds::reads_body)
+    }
+
+    /// Whether it says anything of a text bound.
+    pub fn speaks_of(&self, bound: usize) -> bool {
+        self.bounds.as_ref().is_some_and(|bounds| bounds.spoken.contains(&bound))
     }
 
     /// All places this route reads to judge a request.

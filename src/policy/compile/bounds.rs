@@ -1,7 +1,7 @@
 //! Bounds: the text bounds a platform has, the ceilings of keys and teams, and what a route reads.
 
 use super::super::Platform;
-use super::super::bound::{Bounds, Call, Direction, ENDPOINT, Form, Member, TextBound, TextRule};
+use super::super::bound::{Bounds, Call, Direction, ENDPOINT, Form, Member, TextBound, TextRule, index_of};
 use super::super::config::{
     CeilingConfig, DirectionConfig, EndpointConfig, FormConfig, Members, Raw, TextBoundConfig,
 };
@@ -116,7 +116,7 @@ pub(super) fn ceiling(
             "from" => ceiling.from = numbers(raw, &path, problems),
             "to" => ceiling.to = numbers(raw, &path, problems),
             "session" => ceiling.session = section(raw, &path, problems),
-            _ => match bounds.iter().position(|bound| bound.name == *name) {
+            _ => match index_of(bounds, name) {
                 Some(index) => ceiling.texts.extend(texts(raw, index, bounds, &path, problems)),
                 None => {
                     problems.add(path, "neither `from`, `to` nor `session`, and not one of platform.bounds")
@@ -135,6 +135,7 @@ fn numbers(raw: &Json<'_>, path: &str, problems: &mut Problems) -> Option<Vec<cr
     number_list(list.as_ref(), path, problems)
 }
 
+/// Reads a list of a bound's values into canonical, sorted order.
 fn texts(
     raw: &Json<'_>,
     index: usize,
@@ -144,16 +145,6 @@ fn texts(
 ) -> Option<(usize, Vec<String>)> {
     let list: Vec<String> = section(raw, path, problems)?;
     let bound = bounds.get(index)?;
-    Some((index, allowed_values(&list, bound, path, problems)))
-}
-
-/// Reads a list of a bound's values into canonical, sorted order.
-pub(super) fn allowed_values(
-    list: &[String],
-    bound: &TextBound,
-    path: &str,
-    problems: &mut Problems,
-) -> Vec<String> {
     if list.is_empty() {
         problems.add(
             path,
@@ -169,14 +160,7 @@ pub(super) fn allowed_values(
     let mut values: Vec<String> = list.iter().map(|value| bound.canonical(value).to_owned()).collect();
     values.sort_unstable();
     values.dedup();
-    values
-}
-
-/// What a route says of bounds: what it judges, and of which text bounds it has spoken at all.
-#[derive(Default)]
-pub(super) struct RouteBounds {
-    pub(super) bounds: Bounds,
-    pub(super) spoken: Vec<usize>,
+    Some((index, values))
 }
 
 /// Reads `routes[].bounds`.
@@ -186,26 +170,26 @@ pub(super) fn route_bounds(
     platform: &Platform,
     path: &str,
     problems: &mut Problems,
-) -> RouteBounds {
-    let mut read = RouteBounds::default();
+) -> Bounds {
+    let mut read = Bounds::default();
     let (mut from, mut to) = (None, None);
     for (name, Raw(raw)) in config.0 {
         let path = format!("{path}.{name}");
         match name.as_str() {
             "from" => from = number_direction(&raw, &path, problems),
             "to" => to = number_direction(&raw, &path, problems),
-            "closed" => read.bounds.closed = section(&raw, &path, problems),
-            "closed_query" => read.bounds.closed_query = section(&raw, &path, problems),
-            _ => match texts.iter().position(|bound| bound.name == name) {
+            "closed" => read.closed = section(&raw, &path, problems),
+            "closed_query" => read.closed_query = section(&raw, &path, problems),
+            _ => match index_of(texts, &name) {
                 Some(index) => {
                     read.spoken.push(index);
-                    read.bounds.texts.extend(text_rule(&raw, index, texts, platform, &path, problems));
+                    read.texts.extend(text_rule(&raw, index, texts, platform, &path, problems));
                 }
                 None => problems.add(path, "neither `from` nor `to`, and not one of platform.bounds"),
             },
         }
     }
-    read.bounds.call = match (from, to) {
+    read.call = match (from, to) {
         (Some(from), Some(to)) => Some(Call { from, to }),
         (None, None) => None,
         (Some(_), None) => {
@@ -217,8 +201,8 @@ pub(super) fn route_bounds(
             None
         }
     };
-    check_places(&read.bounds, path, problems);
-    if read.bounds.closed.is_some() && !read.bounds.reads_body() {
+    check_places(&read, path, problems);
+    if read.closed.is_some() && !read.reads_body() {
         problems.add(format!("{path}.closed"), "this route reads no body");
     }
     read

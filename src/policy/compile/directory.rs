@@ -105,7 +105,7 @@ pub(super) fn upstream_keys(
                 ));
                 Ok(Some(text.clone()))
             }
-            MasterConfig::Env(name) => super::keyring::text_from_env(name, secrets),
+            MasterConfig::Env(name) => super::keyring::text_from_env(name, secrets, ""),
         };
         let is_sendable =
             |text: &String| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());

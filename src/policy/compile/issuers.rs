@@ -1,6 +1,6 @@
 //! Issuers elsewhere: whose tokens are accepted and what their claims mean.
 
-use super::super::bound::TextBound;
+use super::super::bound::{TextBound, index_of};
 use super::super::config::{ExternalConfig, IssuerConfig, JwksConfig};
 use super::super::error::Problems;
 use super::super::place::Pointer;
@@ -177,7 +177,7 @@ fn claim_rules(
             "scopes" => rules.scopes = Some(claim),
             "from" => rules.from = Some(claim),
             "to" => rules.to = Some(claim),
-            _ if bounds.iter().any(|bound| bound.name == *name) => rules.texts.push((name.clone(), claim)),
+            _ if index_of(bounds, name).is_some() => rules.texts.push((name.clone(), claim)),
             _ => problems
                 .add(path, "neither `team`, `scopes`, `from` nor `to`, and not one of platform.bounds"),
         }

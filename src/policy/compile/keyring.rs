@@ -198,23 +198,24 @@ fn load(config: &KeyConfig, family: &str, secrets: &Secrets<'_>) -> Result<Optio
 }
 
 fn from_env(name: &str, secrets: &Secrets<'_>) -> Result<Option<Vec<u8>>, String> {
-    let encoded = text_from_env(name, secrets).map_err(|message| match message.ends_with("is not set") {
-        true => format!("{message}; make a secret with `callbound gen-secret`"),
-        false => message,
-    });
-    let Some(encoded) = encoded? else { return Ok(None) };
+    let advice = "; make a secret with `callbound gen-secret`";
+    let Some(encoded) = text_from_env(name, secrets, advice)? else { return Ok(None) };
     let bytes = decode_base64url(&encoded).map_err(|error| format!("`{name}`: {error}"))?;
     Ok(Some(bytes))
 }
 
-/// Looks a secret up; `None` when secrets are not to be looked at.
-pub(super) fn text_from_env(name: &str, secrets: &Secrets<'_>) -> Result<Option<String>, String> {
+/// Looks a secret up; `None` when secrets are not to be looked at. `advice` is what to do when it is not set.
+pub(super) fn text_from_env(
+    name: &str,
+    secrets: &Secrets<'_>,
+    advice: &str,
+) -> Result<Option<String>, String> {
     // A secret that stands where its name belongs must not be printed as a name.
     let fits = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
     if name.is_empty() || name.len() > 64 || !name.bytes().all(fits) {
         return Err("expected the name of an environment variable, as in `CALLBOUND_MASTER`".into());
     }
     let Secrets::Lookup(lookup) = secrets else { return Ok(None) };
-    let text = lookup(name).ok_or_else(|| format!("the environment variable `{name}` is not set"))?;
+    let text = lookup(name).ok_or_else(|| format!("the environment variable `{name}` is not set{advice}"))?;
     Ok(Some(text.trim().to_owned()))
 }

@@ -1,6 +1,6 @@
 //! Routes the gateway answers itself: mint, introspect, directory, key set.
 
-use super::super::bound::{Form, TextBound};
+use super::super::bound::{Form, TextBound, index_of};
 use super::super::config::{
     AskedConfig, BodyConfig, EmptyConfig, IntrospectConfig, ListedConfig, ListingConfig, Members, MintConfig,
     Raw,
@@ -216,7 +216,7 @@ impl AskedFor<'_> {
 
     fn text(mut self, name: &str, known: &Known) -> Option<TextField> {
         let bounds = &known.bounds;
-        let Some(bound) = bounds.iter().position(|bound| bound.name == name) else {
+        let Some(bound) = index_of(bounds, name) else {
             self.problems.add(self.path, "not one of platform.bounds");
             return None;
         };

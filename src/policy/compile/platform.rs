@@ -259,19 +259,15 @@ fn over(default: &GroupConfig, group: GroupConfig) -> GroupConfig {
 }
 
 fn style(config: &GroupConfig, path: &str, problems: &mut Problems) -> Option<Style> {
-    let mut template = |raw: &Raw, path: String| {
+    let template = |raw: &Raw, path: String, problems: &mut Problems| {
         Template::compile(raw.0.clone(), ENVELOPE_NAMES).map_err(|message| problems.add(path, message)).ok()
     };
-    let envelope = config.envelope.as_ref().and_then(|raw| template(raw, format!("{path}.envelope")));
-    let envelopes: Vec<_> = config.envelopes.0.iter().collect();
-    let envelopes = envelopes
-        .into_iter()
-        .map(|(status, raw)| (status, template(raw, format!("{path}.envelopes.{status}"))));
-    let envelopes: Vec<_> = envelopes.collect();
+    let envelope =
+        config.envelope.as_ref().and_then(|raw| template(raw, format!("{path}.envelope"), problems));
     let mut by_status = HashMap::new();
-    for (status, envelope) in envelopes {
-        let status = read_status(status, &format!("{path}.envelopes"), problems);
-        by_status.extend(status.zip(envelope));
+    for (status, raw) in &config.envelopes.0 {
+        let envelope = template(raw, format!("{path}.envelopes.{status}"), problems);
+        by_status.extend(read_status(status, &format!("{path}.envelopes"), problems).zip(envelope));
     }
     let codes = config.codes.0.iter();
     let codes = codes

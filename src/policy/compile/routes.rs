@@ -1,13 +1,11 @@
 //! Routes: what may be asked for and what it takes.
 
-use std::borrow::Cow;
-
-use super::super::bound::{Form, Member};
+use super::super::bound::{Form, index_of};
 use super::super::config::{OneOrMany, PlaceConfig, PresentConfig, RouteConfig, VocabularyConfig};
 use super::super::error::Problems;
 use super::super::place::Place;
 use super::super::route::{ANY_METHOD, Accept, Local, Present, Route, Routes, TokenSource, Told};
-use super::bounds::{RouteBounds, member, route_bounds};
+use super::bounds::{member, route_bounds};
 use super::local::{self, MAX_SESSION};
 use super::platform::{carriers, check_header_name, closure};
 use super::shape::{check_routes, check_shape};
@@ -140,13 +138,12 @@ fn route(
         );
     }
     let features = features(config.feature.as_ref(), known);
-    let spoken = config.bounds.clone().map(|bounds| {
+    let bounds = config.bounds.clone().map(|bounds| {
         route_bounds(bounds, &known.bounds, &known.platform, &format!("{path}.bounds"), problems)
     });
-    let (bounds, spoken) =
-        spoken.map_or((None, Vec::new()), |RouteBounds { bounds, spoken }| (Some(bounds), spoken));
     let local = local(&config, &accept, &features, known, path, problems);
-    let tenant = config.tenant.as_ref().and_then(|place| tenant(place, &format!("{path}.tenant"), problems));
+    let tenant = config.tenant.as_ref();
+    let tenant = tenant.and_then(|PlaceConfig(text)| member(text, &format!("{path}.tenant"), problems));
     let route = Route {
         carriers: config
             .credential_from
@@ -164,7 +161,6 @@ fn route(
         features,
         tenant,
         bounds,
-        spoken,
         local,
     };
     check_shape(&route, matches, known, path, problems);
@@ -224,17 +220,12 @@ fn features(config: Option<&OneOrMany>, known: &Known) -> Vec<String> {
     features
 }
 
-fn tenant(config: &PlaceConfig, path: &str, problems: &mut Problems) -> Option<Member> {
-    let PlaceConfig(text) = config;
-    member(text, path, problems)
-}
-
 fn told(names: &[String], known: &Known, path: &str, problems: &mut Problems) -> Vec<Told> {
     let told = names.iter().enumerate().filter_map(|(index, name)| {
         if name == "metadata" {
             return Some(Told::Metadata);
         }
-        let bound = known.bounds.iter().position(|bound| bound.name == *name);
+        let bound = index_of(&known.bounds, name);
         if bound.is_none() {
             problems
                 .add(format!("{path}.identify[{index}]"), "neither `metadata` nor one of platform.bounds");
@@ -264,8 +255,8 @@ fn present(config: &PresentConfig, known: &Known, path: &str, problems: &mut Pro
         return None;
     };
     // Without secrets a policy is checked, not used.
-    let key = key.as_deref().map_or(Cow::Borrowed(""), Cow::Borrowed);
-    let value = config.scheme.as_ref().map_or_else(|| key.to_string(), |scheme| format!("{scheme} {key}"));
+    let key = key.as_deref().unwrap_or_default();
+    let value = config.scheme.as_ref().map_or_else(|| key.to_owned(), |scheme| format!("{scheme} {key}"));
     Some(Present { place: place?, value })
 }
 

@@ -21,7 +21,7 @@ pub(super) fn check_routes(
     }
     for (index, bound) in known.bounds.iter().enumerate() {
         let is_open = |route: &Route| {
-            route.accept != Accept::Public && route.local.is_none() && !route.spoken.contains(&index)
+            route.accept != Accept::Public && route.local.is_none() && !route.speaks_of(index)
         };
         let open = routes.iter().map(|(route, _)| route).filter(|route| is_open(route));
         let open: Vec<&str> = open.map(|route| route.id.as_str()).collect();
@@ -42,24 +42,21 @@ fn check_spoken(
     problems: &mut Problems,
 ) {
     let Accept::Credentials { tokens, .. } = &route.accept else { return };
-    let is_carried = |bound: usize| {
+    let is_carried = |index: usize, name: &str| {
         tokens.iter().any(|source| match *source {
             TokenSource::Family(family) => {
                 let rules =
                     routes.iter().filter_map(|(route, _)| route.mint()).filter(|rule| rule.family == family);
-                rules.flat_map(|rule| &rule.texts).any(|text| text.bound == bound)
+                rules.flat_map(|rule| &rule.texts).any(|text| text.bound == index)
             }
-            TokenSource::Issuer(issuer) => known.issuers.get(issuer).is_some_and(|issuer| {
-                issuer
-                    .claims
-                    .texts
-                    .iter()
-                    .any(|(name, _)| known.bounds.get(bound).is_some_and(|b| b.name == *name))
-            }),
+            TokenSource::Issuer(issuer) => known
+                .issuers
+                .get(issuer)
+                .is_some_and(|issuer| issuer.claims.texts.iter().any(|(mapped, _)| mapped == name)),
         })
     };
     for (index, bound) in known.bounds.iter().enumerate() {
-        if is_carried(index) && !route.spoken.contains(&index) {
+        if is_carried(index, &bound.name) && !route.speaks_of(index) {
             let name = &bound.name;
             problems.add(
                 path,
