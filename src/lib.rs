@@ -39,6 +39,7 @@ pub mod json;
 pub mod number;
 pub mod policy;
 pub mod reason;
+pub mod store;
 pub mod uri;
 
 #[cfg(target_arch = "wasm32")]

@@ -94,6 +94,14 @@ reasons! {
     TokenLifetime = "token_lifetime", 401, "a valid credential is required";
     /// The key the token was minted from belongs to somebody else now, or is gone.
     TokenOwner = "token_owner", 401, "a valid credential is required";
+    /// The token was revoked before its time.
+    TokenRevoked = "token_revoked", 401, "a valid credential is required";
+    /// The token has been used as often as it may.
+    TokenSpent = "token_spent", 401, "a valid credential is required";
+    /// The token was issued before the store began to remember: it may have been used.
+    TokenForgotten = "token_forgotten", 401, "a valid credential is required";
+    /// The token's sessions have lasted as long as they may together.
+    SecondsSpent = "seconds_spent", 403, "the seconds of this credential are used up";
     /// A feature the route needs is off.
     FeatureOff = "feature_off", 403, "this feature is not enabled";
     /// A scope the route needs is missing.
@@ -122,6 +130,8 @@ reasons! {
     MemberMissing = "member_missing", 400, "a required member is missing";
     /// A member of the wrong type.
     MemberType = "member_type", 400, "a member has the wrong type";
+    /// A number outside its range.
+    MemberRange = "member_range", 400, "a number is outside its range";
     /// A number that is not canonical E.164.
     NumberMalformed = "number_malformed", 400, "numbers are written as +15551234567 (E.164)";
     /// The caller ID is not an active number of the key's owner.
@@ -178,6 +188,18 @@ reasons! {
     MintTooLong = "mint_too_long", 400, "the token would be too long; ask for fewer values";
     /// Signing failed.
     MintUnavailable = "mint_unavailable", 503, "tokens cannot be minted at the moment";
+    /// A limit of requests is reached.
+    LimitReached = "limit_reached", 429, "too many requests";
+    /// A limit of open sessions is reached.
+    SessionsReached = "sessions_reached", 429, "too many open sessions";
+    /// Too many bad credentials came from this address.
+    FailuresReached = "failures_reached", 429, "too many requests";
+    /// The store did not say whether the request may go on.
+    StoreUnavailable = "store_unavailable", 503, "temporarily unavailable";
+    /// The store holds as much as it may.
+    StoreFull = "store_full", 503, "temporarily unavailable";
+    /// What is known of revocations is too old.
+    RevocationsStale = "revocations_stale", 503, "temporarily unavailable";
     /// An issuer's keys could not be fetched.
     KeysUnavailable = "keys_unavailable", 503, "temporarily unavailable";
     /// The host gave no believable time.

@@ -7,7 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms from the ground up; a room may use those before it.
-const ROOMS: &[&str] = &["reason", "number", "json", "uri", "credential", "policy", "decision", "filter"];
+const ROOMS: &[&str] =
+    &["reason", "number", "json", "uri", "store", "credential", "policy", "decision", "filter"];
 
 /// A source file without its comments and its tests.
 struct Source {

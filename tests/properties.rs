@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use callbound::decision::{Effect, Engine, Moment, Step, Verdict, no_host, no_peer};
+use callbound::decision::{Effect, Engine, Moment, Step, Verdict, no_failures, no_host, no_peer};
 use callbound::policy::{Secrets, compile};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -222,12 +222,23 @@ fn judge(engine: &Engine, headers: &Pairs, body: &[u8]) -> Verdict {
         bytes.fill(7);
         true
     };
-    let moment = Moment { now: NOW, random: &random, host_verify: &no_host, peer: &no_peer };
+    let moment = Moment {
+        now: NOW,
+        random: &random,
+        host_verify: &no_host,
+        peer: &no_peer,
+        epoch: None,
+        has_failed: &no_failures,
+    };
     let pairs: Vec<(&[u8], &[u8])> =
         headers.iter().map(|(name, value)| (name.as_slice(), value.as_slice())).collect();
-    match engine.begin(&pairs, false, &moment) {
-        Step::Decided(verdict) => *verdict,
+    let step = match engine.begin(&pairs, false, &moment) {
         Step::NeedsBody(pending) => engine.finish(*pending, body, &moment),
+        step => step,
+    };
+    match step {
+        Step::Decided(verdict) => *verdict,
+        Step::NeedsBody(_) | Step::NeedsStore(_) => panic!("nothing is counted here, and the body was there"),
     }
 }
 

@@ -60,6 +60,12 @@ pub struct Claims<'a> {
     /// The longest session, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<u64>,
+    /// How often it may be used; absent = without end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uses: Option<u64>,
+    /// How many seconds all its sessions may last together; absent = without end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total: Option<u64>,
     /// What the minter attached; carried along, never read.
     #[serde(skip_serializing_if = "Option::is_none", default, deserialize_with = "owned_json")]
     pub metadata: Option<Json<'static>>,
@@ -142,6 +148,10 @@ pub struct VerifiedToken {
     pub bounds: TextBounds,
     /// The longest session it may open, in seconds.
     pub session: Option<u64>,
+    /// How often it may be used.
+    pub uses: Option<u64>,
+    /// How many seconds all its sessions may last together.
+    pub total: Option<u64>,
     /// What the minter attached.
     pub metadata: Option<Json<'static>>,
 }
@@ -157,6 +167,10 @@ impl VerifiedToken {
         let is_id =
             |text: &str| (1..=128).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
         let ids = [Some(&claims.sub), Some(&claims.jti), claims.team.as_ref(), claims.user.as_ref()];
+        // "No uses" would be written by nobody; that it might be read as "any number" is reason enough.
+        if claims.uses == Some(0) || claims.total == Some(0) {
+            return None;
+        }
         let has_ids = ids.into_iter().flatten().all(|id| is_id(id));
         if !has_ids || claims.team.is_some() == claims.user.is_some() || claims.exp <= claims.iat {
             return None;
@@ -179,6 +193,8 @@ impl VerifiedToken {
             to: numbers(claims.to.filter(|list| !list.is_empty()))?,
             bounds,
             session: claims.session,
+            uses: claims.uses,
+            total: claims.total,
             metadata: claims.metadata,
         })
     }

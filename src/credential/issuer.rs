@@ -221,6 +221,8 @@ impl Issuer {
             to: numbers(&rules.to)?,
             bounds,
             session: None,
+            uses: None,
+            total: None,
             metadata: None,
         })
     }
@@ -275,10 +277,11 @@ fn names_audience(claim: Option<&Json<'_>>, audience: &str) -> bool {
     }
 }
 
-/// The token's id: its `jti` when that is fit for logs, else the beginning of its digest.
+/// The token's id: its `jti` when that is fit for logs, else the beginning of the digest of what was signed; a signature
+/// may have two spellings.
 fn token_id(claims: &Json<'_>, credential: &str) -> Option<String> {
     match claims.get("jti") {
-        None => Some(hex(digest(credential).get(..16)?)),
+        None => Some(hex(digest(credential.rsplit_once('.')?.0).get(..16)?)),
         Some(Json::String(id))
             if (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic()) =>
         {

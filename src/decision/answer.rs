@@ -13,7 +13,7 @@ pub struct Answer {
     /// The status.
     pub status: u16,
     /// The headers; names in lower case.
-    pub headers: Vec<(&'static str, String)>,
+    pub headers: Vec<(Cow<'static, str>, String)>,
     /// The body, JSON.
     pub body: Vec<u8>,
 }
@@ -30,11 +30,15 @@ impl Answer {
         let status = style.status(denial.reason);
         let mut answer = Self { status, headers: common_headers(request_id), body: Vec::new() };
         if status == 401 || status == 403 {
-            answer.headers.push(("www-authenticate", refusals.challenge(denial.reason, scopes)));
+            answer.headers.push(("www-authenticate".into(), refusals.challenge(denial.reason, scopes)));
         }
         if status == 426 {
             // RFC 9110 section 15.5.22.
-            answer.headers.push(("upgrade", "websocket".to_owned()));
+            answer.headers.push(("upgrade".into(), "websocket".to_owned()));
+        }
+        if let Some(retry) = denial.retry {
+            // Whoever comes back a moment early is refused again.
+            answer.headers.push(("retry-after".into(), retry.div_ceil(1_000).max(1).to_string()));
         }
         let message = style.message(denial.reason);
         answer.body = style.envelope(status).render(&|name| match name {
@@ -60,8 +64,8 @@ impl Answer {
     /// Answers with a text that is the same for everybody until the policy changes.
     pub(super) fn document(body: Vec<u8>, request_id: Option<&str>) -> Self {
         let mut headers = common_headers(request_id);
-        headers.retain(|(name, _)| *name != "cache-control");
-        headers.push(("cache-control", "public, max-age=300".to_owned()));
+        headers.retain(|(name, _)| name != "cache-control");
+        headers.push(("cache-control".into(), "public, max-age=300".to_owned()));
         Self { status: 200, headers, body }
     }
 
@@ -86,13 +90,13 @@ fn location(denial: &Denial) -> Json<'static> {
     Json::Array(steps)
 }
 
-fn common_headers(request_id: Option<&str>) -> Vec<(&'static str, String)> {
+fn common_headers(request_id: Option<&str>) -> Vec<(Cow<'static, str>, String)> {
     let mut headers = vec![
-        ("content-type", "application/json".to_owned()),
-        ("cache-control", "no-store".to_owned()),
-        ("x-content-type-options", "nosniff".to_owned()),
+        ("content-type".into(), "application/json".to_owned()),
+        ("cache-control".into(), "no-store".to_owned()),
+        ("x-content-type-options".into(), "nosniff".to_owned()),
     ];
-    headers.extend(request_id.map(|id| ("x-request-id", id.to_owned())));
+    headers.extend(request_id.map(|id| ("x-request-id".into(), id.to_owned())));
     headers
 }
 

@@ -5,7 +5,7 @@
 
 use crate::json::Json;
 use crate::number::Number;
-use crate::policy::{Asked, Field, MintRule, SizedList, TextField};
+use crate::policy::{Asked, Field, MintRule, RangeField, SizedList, TextField};
 use crate::reason::Reason;
 
 use super::bounds::{read_number, shown};
@@ -24,6 +24,10 @@ pub struct MintRequest {
     pub ttl: Option<u64>,
     /// Longest session in seconds.
     pub session: Option<u64>,
+    /// How often the token may be used.
+    pub uses: Option<u64>,
+    /// How many seconds all its sessions may last together.
+    pub total: Option<u64>,
     /// What the token is to carry along.
     pub metadata: Option<Json<'static>>,
     /// The values of text bounds, by place in the rule.
@@ -38,16 +42,6 @@ impl MintRequest {
     /// A [`Denial`] naming the member that is unknown, missing, mistyped or of the wrong size.
     pub fn read(rule: &MintRule, body: &Json<'_>) -> Result<Self, Denial> {
         check_names(rule, body, &mut Vec::new())?;
-        let session = match &rule.session {
-            None => None,
-            Some(session) => {
-                let seconds = seconds(&session.field, body, Reason::MintSession)?;
-                if seconds.is_some_and(|seconds| !(session.min..=session.max).contains(&seconds)) {
-                    return Err(session.field.denial(Reason::MintSession));
-                }
-                seconds
-            }
-        };
         let texts = rule.texts.iter().enumerate().filter_map(|(index, text)| {
             asked_texts(text, body).map(|values| values.map(|values| (index, values))).transpose()
         });
@@ -55,8 +49,10 @@ impl MintRequest {
             from: numbers(rule.from.as_ref(), body)?,
             to: numbers(rule.to.as_ref(), body)?,
             scopes: rule.scopes.as_ref().map(|list| strings(list, body)).transpose()?.flatten(),
-            ttl: rule.ttl.as_ref().map(|field| seconds(field, body, Reason::MintTtl)).transpose()?.flatten(),
-            session,
+            ttl: rule.ttl.as_ref().map(|field| whole(field, body, Reason::MintTtl)).transpose()?.flatten(),
+            session: in_range(rule.session.as_ref(), body, Reason::MintSession)?,
+            uses: in_range(rule.uses.asked.as_ref(), body, Reason::MemberRange)?,
+            total: in_range(rule.total.asked.as_ref(), body, Reason::MemberRange)?,
             metadata: metadata(rule, body)?,
             texts: texts.collect::<Result<_, _>>()?,
         })
@@ -169,13 +165,22 @@ fn asked_texts(text: &TextField, body: &Json<'_>) -> Result<Option<Vec<String>>,
     }
 }
 
-fn seconds(field: &Field, body: &Json<'_>, out_of_range: Reason) -> Result<Option<u64>, Denial> {
+fn whole(field: &Field, body: &Json<'_>, out_of_range: Reason) -> Result<Option<u64>, Denial> {
     match field.find(body)? {
         None => Ok(None),
-        Some(Json::Unsigned(seconds)) => Ok(Some(*seconds)),
-        // Whole seconds only: 900.5 and 9e2 are two readers' numbers.
+        Some(Json::Unsigned(number)) => Ok(Some(*number)),
+        // Whole numbers only: 900.5 and 9e2 are two readers' numbers.
         Some(Json::OtherNumber(_)) => Err(field.denial(out_of_range)),
         Some(_) => Err(field.denial(Reason::MemberType)),
+    }
+}
+
+fn in_range(rule: Option<&RangeField>, body: &Json<'_>, out_of_range: Reason) -> Result<Option<u64>, Denial> {
+    let Some(rule) = rule else { return Ok(None) };
+    let number = whole(&rule.field, body, out_of_range)?;
+    match number.is_none_or(|number| (rule.min..=rule.max).contains(&number)) {
+        true => Ok(number),
+        false => Err(rule.field.denial(out_of_range)),
     }
 }
 

@@ -1,5 +1,6 @@
 //! From the one credential to the principal it speaks for.
 
+use core::cell::{Cell, RefCell};
 use core::net::IpAddr;
 use std::rc::Rc;
 
@@ -9,6 +10,7 @@ use crate::credential::{
 };
 use crate::policy::{Accept, Policy, Route, TokenSource};
 use crate::reason::Reason;
+use crate::store::Revocations;
 use crate::uri::Query;
 
 use super::Moment;
@@ -46,6 +48,10 @@ pub(super) struct Learned {
     pub(super) cache: VerificationCache,
     /// For every issuer of the policy; `None` when its keys stand there.
     pub(super) remote: Vec<Option<Rc<RemoteKeys>>>,
+    /// What the store says is revoked.
+    pub(super) revocations: RefCell<Rc<Revocations>>,
+    /// The Unix second at which that was right.
+    pub(super) confirmed: Cell<Option<u64>>,
 }
 
 impl Learned {
@@ -56,7 +62,12 @@ impl Learned {
             known.unwrap_or_else(|| Rc::new(RemoteKeys::new(remote.clone())))
         };
         let remote = policy.issuers.iter().map(|issuer| issuer.keys.remote().map(keys_of));
-        Self { cache: VerificationCache::new(cache_bytes), remote: remote.collect() }
+        Self {
+            cache: VerificationCache::new(cache_bytes),
+            remote: remote.collect(),
+            revocations: RefCell::default(),
+            confirmed: Cell::new(None),
+        }
     }
 
     /// Verifies a token, or remembers that it was; its time is checked at every use.

@@ -8,11 +8,13 @@ use crate::credential::VerifiedToken;
 use crate::json::Json;
 use crate::policy::{Asked, IntrospectRule, Policy, TokenSource};
 use crate::reason::Reason;
+use crate::store::Revocations;
 
 use super::Moment;
 use super::answer::{iso8601, number_texts, text, texts};
 use super::authenticate::Principal;
 use super::reading::look_up;
+use super::revoke;
 use super::rights::Rights;
 use super::verdict::{Denial, Record};
 
@@ -21,6 +23,8 @@ use super::verdict::{Denial, Record};
 enum State {
     /// It is good now.
     Active,
+    /// It was good, and has been used as often as it may.
+    Used,
     /// It was good, and its time is over.
     Expired,
     /// The key it was minted from is gone, revoked or somebody else's.
@@ -33,6 +37,7 @@ impl State {
     fn name(self) -> &'static str {
         match self {
             Self::Active => "active",
+            Self::Used => "used",
             Self::Expired => "expired",
             Self::Revoked => "revoked",
             Self::Unknown => "unknown",
@@ -40,25 +45,37 @@ impl State {
     }
 }
 
+/// What is told of a token.
+pub(super) struct Told {
+    /// The answer.
+    pub(super) body: Vec<u8>,
+    /// Of a token with uses: the token, and the answer when it has none left.
+    pub(super) spent: Option<(Rc<VerifiedToken>, Vec<u8>)>,
+}
+
 /// Answers an introspection.
 pub(super) fn introspect(
     policy: &Policy,
+    revocations: &Revocations,
     rule: &IntrospectRule,
     rights: &Rights<'_>,
     body: &Json<'_>,
     moment: &Moment<'_>,
     record: &mut Record,
-) -> Result<Vec<u8>, Denial> {
+) -> Result<Told, Denial> {
     let refuse = |reason| Denial::of(reason, rule.member.dotted());
     let credential = look_up(body, &rule.member)?.ok_or_else(|| refuse(Reason::MemberMissing))?;
     let credential = credential.as_str().ok_or_else(|| refuse(Reason::MemberType))?;
     let known = find(policy, rule, rights, credential, moment);
     if let Some((family, token)) = known {
         record.token = Some(token.jti.clone());
-        let state = state(policy, family, &token, moment.now);
-        return Ok(render(policy, rule, family, state, Some(&token)));
+        let state = state(policy, revocations, family, &token, moment.now);
+        let told = |state| render(policy, rule, family, state, Some(&token));
+        let spent = (state == State::Active && token.uses.is_some()).then(|| told(State::Used));
+        let body = told(state);
+        return Ok(Told { body, spent: spent.map(|spent| (Rc::clone(&token), spent)) });
     }
-    Ok(render(policy, rule, 0, State::Unknown, None))
+    Ok(Told { body: render(policy, rule, 0, State::Unknown, None), spent: None })
 }
 
 /// The token, when its signature holds and it is of a team the asker reaches.
@@ -79,10 +96,17 @@ fn find(
     is_own.then(|| (index, Rc::new(token)))
 }
 
-fn state(policy: &Policy, family: usize, token: &Rc<VerifiedToken>, now: u64) -> State {
+fn state(
+    policy: &Policy,
+    revocations: &Revocations,
+    family: usize,
+    token: &Rc<VerifiedToken>,
+    now: u64,
+) -> State {
     let principal = Principal::Token { source: TokenSource::Family(family), token: Rc::clone(token) };
-    match Rights::of(policy, &principal, now) {
-        Ok(_) => State::Active,
+    let rights = Rights::of(policy, &principal, now);
+    match rights.and_then(|rights| revoke::check(policy, revocations, &rights)) {
+        Ok(()) => State::Active,
         Err(Denial { reason: Reason::TokenExpired, .. }) if token.exp <= now => State::Expired,
         Err(Denial { reason: Reason::TokenExpired, .. }) => State::Unknown,
         Err(_) => State::Revoked,
@@ -108,6 +132,8 @@ fn render(
         ("expires_at_iso", Some(token)) => iso8601(token.exp),
         ("scopes", Some(token)) => Some(texts(&token.scopes)),
         ("session", Some(token)) => token.session.map(Json::from),
+        ("uses", Some(token)) => token.uses.map(Json::from),
+        ("total", Some(token)) => token.total.map(Json::from),
         ("from", Some(token)) => token.from.as_deref().map(number_texts),
         ("to", Some(token)) => token.to.as_deref().map(number_texts),
         (name, Some(token)) => token.bound(name).map(|values| match values {

@@ -38,6 +38,10 @@ pub struct Minted {
     pub to: Vec<Number>,
     /// The longest session it opens, in seconds.
     pub session: Option<u64>,
+    /// How often it may be used.
+    pub uses: Option<u64>,
+    /// How many seconds all its sessions may last together.
+    pub total: Option<u64>,
     /// What it carries along.
     pub metadata: Option<Json<'static>>,
     /// Its text bounds, as asked for.
@@ -85,18 +89,22 @@ pub fn mint(
     if !(family.ttl.min..=family.ttl.max).contains(&ttl) {
         return Err(rule.ttl.as_ref().map_or(Reason::MintTtl.into(), |field| field.denial(Reason::MintTtl)));
     }
+    let (uses, total) = (asked.uses.or(rule.uses.default), asked.total.or(rule.total.default));
+    let issued_at = issued_at(uses.is_some(), moment)?;
     let minted = Minted {
         token: String::new(),
         jwt: None,
         token_id: hex(&random(moment)?),
         key_id: rights.key().id.clone(),
         ttl,
-        issued_at: moment.now,
-        expires_at: moment.now.saturating_add(ttl),
+        issued_at,
+        expires_at: issued_at.saturating_add(ttl),
         scopes,
         from: asked.from.clone().unwrap_or_default(),
         to: asked.to.clone().unwrap_or_default(),
         session: asked.session,
+        uses,
+        total,
         metadata: asked.metadata.clone(),
         bounds,
     };
@@ -109,6 +117,15 @@ pub fn mint(
         })?;
     let jwt = token.strip_prefix(family.prefix.as_str()).filter(|_| family.is_bare).map(str::to_owned);
     Ok(Minted { token, jwt, ..minted })
+}
+
+/// A token with uses must be younger than the store's memory: in the second in which that began it is a second older.
+fn issued_at(is_counted: bool, moment: &Moment<'_>) -> Result<u64, Denial> {
+    match (is_counted, moment.epoch) {
+        (false, _) => Ok(moment.now),
+        (true, Some(epoch)) => Ok(moment.now.max(epoch.saturating_add(1))),
+        (true, None) => Err(Reason::StoreUnavailable.into()),
+    }
 }
 
 fn random(moment: &Moment<'_>) -> Result<[u8; 16], Denial> {
@@ -247,6 +264,8 @@ impl Minted {
             from: list(&self.from),
             to: list(&self.to),
             session: self.session,
+            uses: self.uses,
+            total: self.total,
             metadata: self.metadata.clone(),
             ..Claims::default()
         };
@@ -272,6 +291,8 @@ impl Minted {
             "from" => Some(number_texts(&self.from)),
             "to" => Some(number_texts(&self.to)),
             "session" => self.session.map(Json::from),
+            "uses" => self.uses.map(Json::from),
+            "total" => self.total.map(Json::from),
             "metadata" => self.metadata.clone(),
             name => self.bounds.iter().find(|bound| bound.name == name).map(|bound| {
                 match bound.values.as_slice() {

@@ -8,11 +8,13 @@ mod answer;
 mod asked;
 mod authenticate;
 mod bounds;
+mod charges;
 mod introspect;
 mod listing;
 mod mint;
 mod reading;
 mod request;
+mod revoke;
 mod rights;
 mod verdict;
 
@@ -21,8 +23,9 @@ use std::rc::Rc;
 
 use crate::credential::{Algorithm, Carrier, HostVerify, Remote, RemoteKeys};
 use crate::json::Arrays;
-use crate::policy::{Accept, Local, Place, Policy, Present, Route, RouteMatch, Unmatched};
+use crate::policy::{Accept, Home, Local, Place, Policy, Present, Route, RouteMatch, Unmatched};
 use crate::reason::Reason;
+use crate::store::{Charge, Revocations, StoreError};
 use crate::uri::Query;
 
 pub use answer::Answer;
@@ -30,12 +33,14 @@ pub use asked::MintRequest;
 use authenticate::Learned;
 pub use authenticate::{Principal, no_peer};
 use bounds::{Judge, Judged};
+use charges::Plan;
+pub use charges::{Due, Settled};
 pub use mint::{BoundText, Minted, mint};
 use reading::Part;
 use request::RequestId;
 pub use request::{Head, OWN_HEADER_PREFIX};
 pub use rights::{Demands, Rights};
-pub use verdict::{Denial, Effect, Obligations, Outcome, Record, Verdict, is_reserved};
+pub use verdict::{Denial, Effect, Obligations, OpenSession, Outcome, Record, Verdict, is_reserved};
 
 /// Bytes of verified tokens remembered per policy and worker: two to three thousand ordinary ones.
 const CACHE_BYTES: usize = 4 << 20;
@@ -50,6 +55,20 @@ pub struct Moment<'a> {
     pub host_verify: &'a HostVerify<'a>,
     /// Where the client is, as the gateway knows it; [`no_peer`] where nobody does.
     pub peer: &'a dyn Fn() -> Option<IpAddr>,
+    /// When the store began to remember, in Unix seconds; `None` when that is not known yet.
+    pub epoch: Option<u64>,
+    /// Whether somebody has failed too often: in how many milliseconds there is one left of this charge;
+    /// [`no_failures`] where nobody counts.
+    pub has_failed: &'a dyn Fn(&Charge) -> Result<Option<u64>, StoreError>,
+}
+
+/// Nobody counts failures: for tools.
+///
+/// # Errors
+///
+/// None.
+pub fn no_failures(_: &Charge) -> Result<Option<u64>, StoreError> {
+    Ok(None)
 }
 
 /// A host that verifies no signatures.
@@ -69,6 +88,8 @@ pub enum Step {
     Decided(Box<Verdict>),
     /// The verdict needs the whole body; until then the request must be held.
     NeedsBody(Box<Pending>),
+    /// The verdict needs the store; until then the request must be held. See [`Engine::settle`].
+    NeedsStore(Box<Due>),
 }
 
 /// A request whose headers were judged and whose body was not. Dropping it releases nothing.
@@ -89,9 +110,9 @@ impl Pending {
 
 /// What comes of judging: not yet a verdict, which needs its record.
 enum Judgement {
-    Release(Obligations),
+    Release(Obligations, Plan),
     NeedsBody { route: usize, principal: Principal, judged: Vec<Judged>, obligations: Obligations },
-    Answer(Answer, Outcome),
+    Answer(Answer, Outcome, Plan),
 }
 
 impl Engine {
@@ -109,6 +130,32 @@ impl Engine {
     /// The key sets of issuers elsewhere, for the engine that takes this one's place.
     pub fn key_sets(&self) -> Vec<Rc<RemoteKeys>> {
         self.learned.remote.iter().flatten().cloned().collect()
+    }
+
+    /// Takes what is revoked at present, as the store says it.
+    pub fn take_revocations(&self, revocations: Rc<Revocations>) {
+        if let Ok(mut known) = self.learned.revocations.try_borrow_mut() {
+            *known = revocations;
+        }
+    }
+
+    /// Notes that what is known of revocations was right at this Unix second.
+    pub fn confirm_revocations(&self, now: u64) {
+        self.learned.confirmed.set(Some(now));
+    }
+
+    fn revocations(&self) -> Rc<Revocations> {
+        self.learned.revocations.try_borrow().map(|known| Rc::clone(&known)).unwrap_or_default()
+    }
+
+    fn check_revoked(&self, rights: &Rights<'_>, moment: &Moment<'_>) -> Result<(), Denial> {
+        let store = &self.policy.store;
+        let is_stale =
+            |confirmed: Option<u64>| confirmed.is_none_or(|at| moment.now.saturating_sub(at) > store.stale);
+        if store.home != Home::Local && store.refuses_when_stale && is_stale(self.learned.confirmed.get()) {
+            return Err(Reason::RevocationsStale.into());
+        }
+        revoke::check(&self.policy, &self.revocations(), rights)
     }
 
     /// The policy it decides by.
@@ -135,16 +182,16 @@ impl Engine {
             Ok(Judgement::NeedsBody { route, principal, judged, obligations }) => {
                 let pending = Box::new(Pending { route, principal, judged, obligations, record });
                 if end_of_stream {
-                    return Step::Decided(Box::new(self.finish(*pending, b"", moment)));
+                    return self.finish(*pending, b"", moment);
                 }
                 Step::NeedsBody(pending)
             }
-            judgement => Step::Decided(Box::new(self.conclude(judgement, record))),
+            judgement => self.conclude(judgement, record),
         }
     }
 
     /// Judges a request whose body is complete.
-    pub fn finish(&self, pending: Pending, body: &[u8], moment: &Moment<'_>) -> Verdict {
+    pub fn finish(&self, pending: Pending, body: &[u8], moment: &Moment<'_>) -> Step {
         let Pending { route, principal, judged, obligations, mut record } = pending;
         let route = self.policy.routes.get(route).ok_or(Denial::from(Reason::RouteNotFound));
         let judgement = route.and_then(|route| {
@@ -154,15 +201,23 @@ impl Engine {
         self.conclude(judgement, record)
     }
 
-    fn conclude(&self, judgement: Result<Judgement, Denial>, record: Record) -> Verdict {
-        match judgement {
-            Ok(Judgement::Release(obligations)) => Verdict { effect: Effect::Release(obligations), record },
-            Ok(Judgement::Answer(answer, outcome)) => {
-                Verdict { effect: Effect::Answer(answer), record: record.with(outcome) }
+    fn conclude(&self, judgement: Result<Judgement, Denial>, record: Record) -> Step {
+        let (verdict, plan) = match judgement {
+            Ok(Judgement::Release(obligations, plan)) => {
+                (Verdict { effect: Effect::Release(obligations), record }, plan)
+            }
+            Ok(Judgement::Answer(answer, outcome, plan)) => {
+                (Verdict { effect: Effect::Answer(answer), record: record.with(outcome) }, plan)
             }
             // Law 2: a body that is still needed after the body is a request nobody judged.
-            Ok(Judgement::NeedsBody { .. }) => self.refuse(Reason::HostError.into(), record),
-            Err(denial) => self.refuse(denial, record),
+            Ok(Judgement::NeedsBody { .. }) => {
+                (self.refuse(Reason::HostError.into(), record), Plan::default())
+            }
+            Err(denial) => (self.refuse(denial, record), Plan::default()),
+        };
+        match plan.is_free() {
+            true => Step::Decided(Box::new(verdict)),
+            false => Step::NeedsStore(Box::new(Due { verdict, plan })),
         }
     }
 
@@ -202,7 +257,7 @@ impl Engine {
         head.check_upgrade(found.route.is_upgrade)?;
         if let Some(Local::Document(text)) = &found.route.local {
             let answer = Answer::document(text.clone(), record.request_id.as_deref());
-            return Ok(Judgement::Answer(answer, Outcome::Answer));
+            return Ok(Judgement::Answer(answer, Outcome::Answer, Plan::default()));
         }
         if found.route.accept == Accept::Public {
             return self.pass(&head, obligations);
@@ -222,6 +277,7 @@ impl Engine {
         let route = found.route;
         let query = head.query();
         head.check_method_override(&query)?;
+        self.check_failures(route, moment)?;
         let principal =
             authenticate::authenticate(&self.policy, &self.learned, route, head, &query, moment, record)?;
         if !principal.is_accepted_by(&route.accept) {
@@ -229,6 +285,7 @@ impl Engine {
         }
         let rights = Rights::of(&self.policy, &principal, moment.now)?;
         record.team = rights.party_id().map(str::to_owned);
+        self.check_revoked(&rights, moment)?;
         rights.meets(&Demands::of(route))?;
         let part = Part::Head { head, query: &query, found };
         bounds::check_query_names(route, &query, &self.policy.vocabulary)?;
@@ -245,7 +302,8 @@ impl Engine {
         if let Some(Local::Listing(rule)) = &route.local {
             let body = listing::list(&self.policy, rule, &rights, &part)?;
             let answer = Answer::json(body, record.request_id.as_deref());
-            return Ok(Judgement::Answer(answer, Outcome::Answer));
+            let plan = Plan::of(&self.policy, route, &principal, &rights, &judged, moment)?;
+            return Ok(Judgement::Answer(answer, Outcome::Answer, plan));
         }
         if route.reads_body() {
             head.check_body_is_json(route.mint().is_some_and(|rule| rule.body_optional))?;
@@ -255,7 +313,10 @@ impl Engine {
             return Ok(Judgement::NeedsBody { route: found.index, principal, judged, obligations });
         }
         rights.tell(route, &judged, &mut obligations)?;
-        Ok(Judgement::Release(obligations))
+        Ok(Judgement::Release(
+            obligations,
+            Plan::of(&self.policy, route, &principal, &rights, &judged, moment)?,
+        ))
     }
 
     /// What must be done to a request whose head was judged before it may go on.
@@ -276,7 +337,7 @@ impl Engine {
         }
         if let Some(seconds) = rights.session(route).filter(|_| route.is_upgrade) {
             let milliseconds = seconds.saturating_mul(1_000).to_string();
-            obligations.set("x-envoy-upstream-stream-duration-ms", Some(milliseconds));
+            obligations.set(verdict::DEADLINE, Some(milliseconds));
         }
     }
 
@@ -334,7 +395,7 @@ impl Engine {
             }
             obligations.strip_own_credentials(head.headers, &self.policy);
         }
-        Ok(Judgement::Release(obligations))
+        Ok(Judgement::Release(obligations, Plan::default()))
     }
 
     /// Judges the body.
@@ -352,6 +413,7 @@ impl Engine {
         let body = request::read_object(body, arrays, mint.is_some_and(|rule| rule.body_optional))?;
         // A body may take its time: what held at the headers must still hold now.
         let rights = Rights::of(&self.policy, principal, moment.now)?;
+        self.check_revoked(&rights, moment)?;
         if route.local.is_none() {
             bounds::check_names(route, &body, &self.policy.vocabulary)?;
         }
@@ -359,22 +421,35 @@ impl Engine {
         if let Some(bounds) = &route.bounds {
             judged.extend(self.judge(route, bounds, &rights).check_body(&body)?);
         }
+        let plan = Plan::of(&self.policy, route, principal, &rights, &judged, moment)?;
         match &route.local {
             Some(Local::Mint(rule)) => {
                 let asked = MintRequest::read(rule, &body)?;
                 let minted = mint::mint(&self.policy, rule, &rights, &asked, moment)?;
                 record.minted = Some(minted.token_id.clone());
                 let answer = Answer::minted((rule.status, minted.render(rule)), record.request_id.as_deref());
-                Ok(Judgement::Answer(answer, Outcome::Mint))
+                Ok(Judgement::Answer(answer, Outcome::Mint, plan))
             }
             Some(Local::Introspect(rule)) => {
-                let body = introspect::introspect(&self.policy, rule, &rights, &body, moment, record)?;
-                Ok(Judgement::Answer(Answer::json(body, record.request_id.as_deref()), Outcome::Answer))
+                let known = self.revocations();
+                let told =
+                    introspect::introspect(&self.policy, &known, rule, &rights, &body, moment, record)?;
+                let answer = |body| Answer::json(body, record.request_id.as_deref());
+                let plan = match told.spent {
+                    Some((token, spent)) => plan.asking(&token, answer(spent)),
+                    None => plan,
+                };
+                Ok(Judgement::Answer(answer(told.body), Outcome::Answer, plan))
+            }
+            Some(Local::Revoke(rule)) => {
+                let revocation = revoke::read(&self.policy, *rule, &rights, &body, moment)?;
+                let answer = Answer::json(revoke::answer(&self.policy), record.request_id.as_deref());
+                Ok(Judgement::Answer(answer, Outcome::Answer, plan.revoking(revocation)))
             }
             Some(Local::Listing(_) | Local::Document(_)) => Err(Reason::RouteNotFound.into()),
             None => {
                 rights.tell(route, &judged, &mut obligations)?;
-                Ok(Judgement::Release(obligations))
+                Ok(Judgement::Release(obligations, plan))
             }
         }
     }

@@ -124,6 +124,16 @@ impl<'a> Rights<'a> {
         self.key
     }
 
+    /// Who acts.
+    pub(super) fn party(&self) -> PartyId {
+        self.party
+    }
+
+    /// The token that acts, if it is one.
+    pub(super) fn token(&self) -> Option<&'a VerifiedToken> {
+        self.token
+    }
+
     /// Whether the principal is a client token.
     pub fn is_token(&self) -> bool {
         self.token.is_some()

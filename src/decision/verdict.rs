@@ -5,9 +5,13 @@ use std::borrow::Cow;
 use crate::credential::Carrier;
 use crate::policy::{Place, Policy};
 use crate::reason::Reason;
+use crate::store::{Cell, Lease, Strength};
 
 use super::answer::Answer;
 use super::request::OWN_HEADER_PREFIX;
+
+/// The header by which a gateway ends a connection, in milliseconds.
+pub(super) const DEADLINE: &str = "x-envoy-upstream-stream-duration-ms";
 
 /// A decision and what is known about it.
 pub struct Verdict {
@@ -34,18 +38,20 @@ pub struct Denial {
     pub field: Option<String>,
     /// The part of the request it stands in.
     pub part: &'static str,
+    /// Milliseconds after which it is worth asking again.
+    pub retry: Option<u64>,
 }
 
 impl From<Reason> for Denial {
     fn from(reason: Reason) -> Self {
-        Self { reason, field: None, part: "body" }
+        Self { reason, field: None, part: "body", retry: None }
     }
 }
 
 impl Denial {
     /// A refusal that concerns one member.
     pub fn of(reason: Reason, field: impl Into<String>) -> Self {
-        Self { reason, field: Some(field.into()), part: "body" }
+        Self { reason, field: Some(field.into()), part: "body", retry: None }
     }
 
     /// A refusal that concerns what stands at a place.
@@ -54,7 +60,7 @@ impl Denial {
             Place::Body(pointer) => pointer.dotted(),
             other => other.name().to_owned(),
         };
-        Self { reason, field: Some(field), part: place.part() }
+        Self { reason, field: Some(field), part: place.part(), retry: None }
     }
 
     /// Says which part of the request the member stands in.
@@ -70,6 +76,19 @@ pub struct Obligations {
     pub remove: Vec<String>,
     /// Headers to set to exactly this value.
     pub set: Vec<(Cow<'static, str>, String)>,
+    /// Headers of the upstream's answer to set to exactly this value.
+    pub answer: Vec<(Cow<'static, str>, String)>,
+    /// What is held while the connection lasts.
+    pub session: Option<OpenSession>,
+}
+
+/// What a session holds of what is counted.
+#[derive(Debug, Default)]
+pub struct OpenSession {
+    /// Its places, to be renewed while it lasts.
+    pub leases: Vec<Lease>,
+    /// Where seconds were set aside for it, and how many.
+    pub seconds: Option<(Cell, u64)>,
 }
 
 impl Obligations {
@@ -113,6 +132,17 @@ impl Obligations {
     pub(super) fn set(&mut self, name: impl Into<Cow<'static, str>>, value: Option<impl Into<String>>) {
         if let Some(value) = value {
             self.set.push((name.into(), value.into()));
+        }
+    }
+
+    /// Notes what a session holds; it lasts no longer than the seconds it was given.
+    pub(super) fn open(&mut self, session: OpenSession) {
+        if let Some((_, seconds)) = session.seconds {
+            self.set.retain(|(name, _)| name != DEADLINE);
+            self.set(DEADLINE, Some(seconds.saturating_mul(1_000).to_string()));
+        }
+        if !session.leases.is_empty() || session.seconds.is_some() {
+            self.session = Some(session);
         }
     }
 
@@ -204,6 +234,12 @@ pub struct Record {
     pub token: Option<String>,
     /// The new token's id.
     pub minted: Option<String>,
+    /// The limit that was reached.
+    pub limit: Option<String>,
+    /// How far what was remembered reaches, where something was.
+    pub strength: Option<Strength>,
+    /// How many uses the token has left.
+    pub remaining: Option<u64>,
     /// The request's id.
     pub request_id: Option<String>,
 }

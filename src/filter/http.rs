@@ -3,18 +3,23 @@
 //! INVARIANT (held): until `state` is `Released`, every callback returns `Pause`, whatever failed. On a host that
 //! holds headers this keeps headers and body back; returning `Continue` from a body callback would let both go.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
-use crate::decision::is_reserved;
-use crate::decision::{Answer, Denial, Effect, Moment, Obligations, Pending, Record, Step, Verdict};
-use crate::policy::Policy;
+use crate::decision::{
+    Answer, Denial, Due, Effect, Moment, Obligations, Pending, Record, Settled, Step, Verdict, is_reserved,
+    no_failures,
+};
+use crate::policy::{Home, Policy};
 use crate::reason::Reason;
+use crate::store::{Charge, StoreError};
 
 use super::crypto;
+use super::memory::{self, Sent};
 use super::raw::{self, BufferType, HostResult, MapType};
 use super::root::{Held, Shared};
 
@@ -26,6 +31,8 @@ enum State {
     Fresh,
     /// The headers were judged; the verdict waits for the body.
     Waiting(Box<Pending>),
+    /// It was judged; the verdict waits for a remote store.
+    Charging(Box<(Due, Sent)>),
     /// It was answered here.
     Answered,
     /// It went on to the upstream.
@@ -39,11 +46,15 @@ pub(super) struct Http {
     state: State,
     /// Bytes of the body that have arrived: the host gives it whole each time.
     received: usize,
+    /// Whether trailers have arrived.
+    has_trailers: bool,
+    /// What the upstream's answer is to say.
+    answer: Vec<(Cow<'static, str>, String)>,
 }
 
 impl Http {
     pub(super) fn new(id: u32, shared: Option<Rc<Shared>>) -> Self {
-        Self { id, shared, state: State::Fresh, received: 0 }
+        Self { id, shared, state: State::Fresh, received: 0, has_trailers: false, answer: Vec::new() }
     }
 
     fn judge_headers(&mut self, end_of_stream: bool) -> Option<()> {
@@ -54,15 +65,59 @@ impl Http {
             let verdict = shared.engine.refuse(Denial::from(Reason::HostError), Record::default());
             return self.carry_out(&shared, verdict, 0);
         };
-        match shared.engine.begin(&headers, end_of_stream, &moment(now)) {
-            Step::Decided(verdict) => self.carry_out(&shared, *verdict, now),
+        if shared.learn_revocations().is_err() {
+            let verdict = shared.engine.refuse(Denial::from(Reason::StoreUnavailable), Record::default());
+            return self.carry_out(&shared, verdict, now);
+        }
+        let has_failed = |charge: &Charge| shared.store.has_failed(charge, now.saturating_mul(1_000_000));
+        let step = shared.engine.begin(&headers, end_of_stream, &moment(&shared, now, &has_failed));
+        self.take_step(&shared, step, now)
+    }
+
+    /// Goes where a judgement leads.
+    fn take_step(&mut self, shared: &Rc<Shared>, step: Step, now: u64) -> Option<()> {
+        match step {
+            Step::Decided(verdict) => self.carry_out(shared, *verdict, now),
             Step::NeedsBody(pending) => {
                 let held = Held { since: now, record: pending.record().clone() };
                 shared.held.try_borrow_mut().ok()?.insert(self.id, held);
                 self.state = State::Waiting(pending);
                 Some(())
             }
+            Step::NeedsStore(due) => self.charge(shared, *due, now),
         }
+    }
+
+    /// Has the store take what a verdict costs: at once, or by a call whose answer decides.
+    fn charge(&mut self, shared: &Rc<Shared>, due: Due, now: u64) -> Option<()> {
+        let settled = match &shared.engine.policy().store.home {
+            Home::Local => match raw::now_nanoseconds() {
+                Ok(nanoseconds) => shared.store.settle(&due, nanoseconds / 1_000),
+                Err(_) => Err(StoreError::Unavailable),
+            },
+            Home::Redis(remote) => match Sent::send_due(self, remote, &due) {
+                Ok(sent) => {
+                    self.state = State::Charging(Box::new((due, sent)));
+                    return Some(());
+                }
+                Err(error) => Err(error),
+            },
+        };
+        self.settle(shared, due, settled, now)
+    }
+
+    fn settle(
+        &mut self,
+        shared: &Rc<Shared>,
+        due: Due,
+        settled: Result<Settled, StoreError>,
+        now: u64,
+    ) -> Option<()> {
+        if let Err(error) = settled {
+            shared.telemetry.complain(error, now);
+        }
+        let verdict = shared.engine.settle(due, settled, &moment(shared, now, &no_failures));
+        self.carry_out(shared, verdict, now)
     }
 
     fn judge_body(&mut self) -> Option<()> {
@@ -81,22 +136,30 @@ impl Http {
             Err(_) if size == 0 => Ok(Vec::new()),
             body => body,
         };
-        let (verdict, now) = match (body, seconds()) {
+        match (body, seconds()) {
             (Ok(body), Some(now)) if body.len() == size => {
-                (shared.engine.finish(*pending, &body, &moment(now)), now)
+                let step = shared.engine.finish(*pending, &body, &moment(&shared, now, &no_failures));
+                self.take_step(&shared, step, now)
             }
-            _ => (shared.engine.refuse(Denial::from(Reason::HostError), pending.record().clone()), 0),
-        };
-        self.carry_out(&shared, verdict, now)
+            _ => {
+                let verdict = shared.engine.refuse(Denial::from(Reason::HostError), pending.record().clone());
+                self.carry_out(&shared, verdict, 0)
+            }
+        }
     }
 
     /// Carries a verdict out; an allow whose obligations cannot be met is a refusal.
-    fn carry_out(&mut self, shared: &Shared, verdict: Verdict, now: u64) -> Option<()> {
+    fn carry_out(&mut self, shared: &Rc<Shared>, verdict: Verdict, now: u64) -> Option<()> {
+        shared.count_failure(&verdict);
         let Verdict { effect, record } = verdict;
         let verdict = match effect {
             Effect::Release(obligations) => {
-                if enforce(&obligations).is_ok() {
+                if enforce(&obligations).is_ok() && self.strip_held_trailers(shared).is_some() {
                     self.state = State::Released;
+                    self.answer = obligations.answer;
+                    if let Some(session) = obligations.session {
+                        memory::begin_session(self.id, shared, session, now);
+                    }
                     shared.telemetry.publish(shared.engine.policy(), &record, now);
                     return Some(());
                 }
@@ -116,7 +179,7 @@ impl Http {
     fn action(&self) -> Action {
         match self.state {
             State::Released => Action::Continue,
-            State::Fresh | State::Waiting(_) | State::Answered => Action::Pause,
+            State::Fresh | State::Waiting(_) | State::Charging(_) | State::Answered => Action::Pause,
         }
     }
 
@@ -135,7 +198,39 @@ impl Http {
     }
 }
 
-impl Context for Http {}
+impl Context for Http {
+    fn on_http_call_response(&mut self, call: u32, _: usize, size: usize, _: usize) {
+        match std::mem::replace(&mut self.state, State::Answered) {
+            State::Charging(charging) if charging.1.is(call) => {
+                let (due, sent) = *charging;
+                let _ = self.take_answer(due, &sent, size);
+                match self.state {
+                    // What the host does not let go on is held until its own timeout ends it: nothing leaks.
+                    State::Released => _ = raw::resume_request(),
+                    _ => self.refuse_if_undecided(),
+                }
+            }
+            other => self.state = other,
+        }
+    }
+}
+
+impl Http {
+    /// Takes a remote store's answer to what a verdict costs.
+    fn take_answer(&mut self, due: Due, sent: &Sent, size: usize) -> Option<()> {
+        let shared = self.shared.clone()?;
+        let reply = sent.answer(size);
+        if let Ok(reply) = &reply {
+            shared.store.heard(reply);
+        }
+        self.settle(&shared, due, memory::settled(reply), seconds()?)
+    }
+
+    /// Trailers that came while the request was held go on with it.
+    fn strip_held_trailers(&self, shared: &Shared) -> Option<()> {
+        if self.has_trailers { strip_trailers(shared.engine.policy()) } else { Some(()) }
+    }
+}
 
 impl HttpContext for Http {
     fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
@@ -160,6 +255,7 @@ impl HttpContext for Http {
     }
 
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
+        self.has_trailers = true;
         // With trailers the last body callback does not say that it was the last.
         if matches!(self.state, State::Waiting(_)) {
             let _ = self.judge_body();
@@ -173,14 +269,41 @@ impl HttpContext for Http {
         self.action()
     }
 
+    fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
+        for (name, value) in std::mem::take(&mut self.answer) {
+            let _ = raw::replace(MapType::ResponseHeaders, &name, &value);
+        }
+        Action::Continue
+    }
+
     fn on_log(&mut self) {
         if let Some(shared) = &self.shared {
             shared.forget(self.id);
         }
+        memory::end_session(self.id, seconds().unwrap_or(0));
     }
 }
 
 impl Shared {
+    /// Learns what was revoked at this gateway since the last request; on every request, because it counts at once.
+    fn learn_revocations(&self) -> Result<(), StoreError> {
+        if !self.is_revoked_here {
+            return Ok(());
+        }
+        if let Some(revocations) = self.store.new_revocations()? {
+            self.engine.take_revocations(Rc::new(revocations));
+        }
+        Ok(())
+    }
+
+    /// Counts a bad credential with the address it came from.
+    fn count_failure(&self, verdict: &Verdict) {
+        let charges = self.engine.failures(verdict, &peer);
+        if let (false, Ok(nanoseconds)) = (charges.is_empty(), raw::now_nanoseconds()) {
+            self.store.fail(&charges, nanoseconds / 1_000);
+        }
+    }
+
     /// Takes a request off the watchdog's list; false when it was not on it.
     fn forget(&self, context: u32) -> bool {
         self.held.try_borrow_mut().is_ok_and(|mut held| held.remove(&context).is_some())
@@ -192,8 +315,19 @@ pub(super) fn seconds() -> Option<u64> {
     raw::now_nanoseconds().ok().map(|nanoseconds| nanoseconds / 1_000_000_000)
 }
 
-fn moment(now: u64) -> Moment<'static> {
-    Moment { now, random: &|bytes| getrandom::fill(bytes).is_ok(), host_verify: &crypto::verify, peer: &peer }
+fn moment<'a>(
+    shared: &Shared,
+    now: u64,
+    has_failed: &'a dyn Fn(&Charge) -> Result<Option<u64>, StoreError>,
+) -> Moment<'a> {
+    Moment {
+        now,
+        random: &|bytes| getrandom::fill(bytes).is_ok(),
+        host_verify: &crypto::verify,
+        peer: &peer,
+        epoch: shared.store.epoch(),
+        has_failed,
+    }
 }
 
 /// The client's address as the host knows it: `address:port` (on Envoy behind `use_remote_address` and what it trusts
@@ -219,7 +353,7 @@ fn enforce(obligations: &Obligations) -> HostResult<()> {
 pub(super) fn enforce_answer(answer: &Answer, record: &Record) -> HostResult<()> {
     let cause = record.denial.as_ref().map_or(record.outcome.as_str(), |denial| denial.reason.as_str());
     let headers: Vec<(&str, &str)> =
-        answer.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        answer.headers.iter().map(|(name, value)| (name.as_ref(), value.as_str())).collect();
     raw::send_local_response(answer.status, &format!("callbound_{cause}"), &headers, &answer.body)
 }
 

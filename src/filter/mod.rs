@@ -5,6 +5,7 @@
 
 mod crypto;
 mod http;
+mod memory;
 mod raw;
 mod root;
 mod telemetry;

@@ -13,6 +13,9 @@ pub(super) struct HostError(pub(super) u32);
 /// What a host says of a function it does not have.
 pub(super) const NOT_FOUND: HostError = HostError(1);
 
+/// What a host says when somebody else wrote in between.
+pub(super) const CAS_MISMATCH: HostError = HostError(8);
+
 /// What a call returns.
 pub(super) type HostResult<T> = Result<T, HostError>;
 
@@ -22,6 +25,7 @@ pub(super) type HostResult<T> = Result<T, HostError>;
 pub(super) enum MapType {
     RequestHeaders = 0,
     RequestTrailers = 1,
+    ResponseHeaders = 2,
     CallResponseHeaders = 6,
 }
 
@@ -66,6 +70,16 @@ unsafe extern "C" {
     fn proxy_remove_header_map_value(kind: u32, key: *const u8, key_size: usize) -> u32;
     fn proxy_get_property(path: *const u8, path_size: usize, data: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_set_property(path: *const u8, path_size: usize, value: *const u8, size: usize) -> u32;
+    fn proxy_get_shared_data(
+        key: *const u8,
+        key_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+        cas: *mut u32,
+    ) -> u32;
+    fn proxy_set_shared_data(key: *const u8, key_size: usize, value: *const u8, size: usize, cas: u32)
+    -> u32;
+    fn proxy_continue_stream(kind: u32) -> u32;
     fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32;
     fn proxy_increment_metric(id: u32, offset: i64) -> u32;
     fn proxy_call_foreign_function(
@@ -164,6 +178,28 @@ pub(super) fn property(path: &str) -> HostResult<Vec<u8>> {
 pub(super) fn set_property(name: &str, value: &[u8]) -> HostResult<()> {
     // SAFETY: as in `replace`.
     check(unsafe { proxy_set_property(name.as_ptr(), name.len(), value.as_ptr(), value.len()) })
+}
+
+/// Reads a value that all workers share, and the number of its version.
+pub(super) fn shared_data(name: &str) -> HostResult<(Vec<u8>, u32)> {
+    let (mut data, mut size, mut cas) = (ptr::null_mut(), 0, 0);
+    // SAFETY: the host reads the name, and writes one pointer and one size of memory it allocated here, and one u32.
+    check(unsafe {
+        proxy_get_shared_data(name.as_ptr(), name.len(), &raw mut data, &raw mut size, &raw mut cas)
+    })?;
+    Ok((take(data, size), cas))
+}
+
+/// Writes a value that all workers share over the version with this number.
+pub(super) fn set_shared_data(name: &str, value: &[u8], cas: u32) -> HostResult<()> {
+    // SAFETY: as in `replace`.
+    check(unsafe { proxy_set_shared_data(name.as_ptr(), name.len(), value.as_ptr(), value.len(), cas) })
+}
+
+/// Lets a held request go on.
+pub(super) fn resume_request() -> HostResult<()> {
+    // SAFETY: no memory is shared; 0 is the request's direction.
+    check(unsafe { proxy_continue_stream(0) })
 }
 
 /// Defines a counter and returns its id.

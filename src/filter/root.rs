@@ -10,16 +10,17 @@ use proxy_wasm::types::ContextType;
 
 use crate::credential::{Family, Issuer, RemoteKeys};
 use crate::decision::{Denial, Effect, Engine, Record};
-use crate::policy::{Secrets, compile};
+use crate::policy::{Home, Secrets, compile};
 use crate::reason::Reason;
 
 use super::crypto;
 use super::http::{Http, enforce_answer, seconds};
+use super::memory::{self, Sent, Store};
 use super::raw::{self, BufferType, Level, MapType};
 use super::telemetry::Telemetry;
 
-/// Milliseconds between two looks at the held requests.
-const TICK_MILLISECONDS: u32 = 1_000;
+/// Milliseconds between two looks at the held requests; also how soon a remote store is first asked.
+const TICK_MILLISECONDS: u32 = 250;
 
 /// How long a key set may take to come.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -33,6 +34,9 @@ thread_local! {
 /// keep theirs.
 pub(super) struct Shared {
     pub(super) engine: Engine,
+    pub(super) store: Store,
+    /// Whether something can be revoked at this gateway alone.
+    pub(super) is_revoked_here: bool,
     pub(super) telemetry: Telemetry,
     /// Requests held for their body, by context: since when, and what is known of them.
     pub(super) held: RefCell<BTreeMap<u32, Held>>,
@@ -53,11 +57,13 @@ pub(super) struct Root {
     shared: Option<Rc<Shared>>,
     /// Key sets that were asked for: the host's number of the call, and the issuer's place.
     fetches: BTreeMap<u32, usize>,
+    /// What was sent to a remote store, and when, in Unix seconds.
+    sent: Option<(Sent, u64)>,
 }
 
 impl Root {
     pub(super) fn new(id: u32) -> Self {
-        Self { id, shared: None, fetches: BTreeMap::new() }
+        Self { id, shared: None, fetches: BTreeMap::new(), sent: None }
     }
 
     /// Asks for the key sets that are due.
@@ -85,8 +91,60 @@ impl Root {
     }
 }
 
+impl Root {
+    /// Tells a remote store what changed, and asks what was revoked.
+    fn sync(&mut self, shared: &Shared, now: u64) {
+        let store = &shared.engine.policy().store;
+        let Home::Redis(remote) = &store.home else { return };
+        let waits = |since: u64| now.saturating_sub(since) < remote.timeout / 1_000 + 2;
+        match &self.sent {
+            Some((sent, since)) if sent.is_open() && waits(*since) => return,
+            Some((_, since)) if now.saturating_sub(*since) < store.refresh && !memory::has_news(remote) => {
+                return;
+            }
+            _ => {}
+        }
+        match Sent::send(self, remote, memory::news(remote)) {
+            Ok(sent) => self.sent = Some((sent, now)),
+            Err(_) => raw::log(
+                Level::Warn,
+                &format!("store: cannot be asked; is there a cluster `{}`?", remote.cluster),
+            ),
+        }
+    }
+
+    /// Takes the store's answer, when it is that.
+    fn take_sync(&mut self, call: u32, size: usize) -> bool {
+        let (Some((sent, _)), Some(shared)) = (&mut self.sent, &self.shared) else { return false };
+        let Home::Redis(remote) = &shared.engine.policy().store.home else { return false };
+        if !sent.is(call) {
+            return false;
+        }
+        sent.close();
+        let reply = sent.answer(size);
+        let is_taken = match (reply, seconds()) {
+            (Ok(reply), Some(now)) => shared.take_feed(remote, reply, now),
+            _ => false,
+        };
+        if !is_taken {
+            memory::say_again(remote, sent);
+            raw::log(
+                Level::Warn,
+                &format!(
+                    "store: no usable answer (status {}); are Redis and Webdis up, with `maxmemory-policy noeviction`?",
+                    call_status()
+                ),
+            );
+        }
+        true
+    }
+}
+
 impl Context for Root {
     fn on_http_call_response(&mut self, call: u32, _: usize, size: usize, _: usize) {
+        if self.take_sync(call, size) {
+            return;
+        }
         let (Some(issuer), Some(shared)) = (self.fetches.remove(&call), &self.shared) else { return };
         let body = raw::buffer(BufferType::CallResponseBody, size).unwrap_or_default();
         let status = call_status();
@@ -110,7 +168,7 @@ fn issuer_name(engine: &Engine, issuer: usize) -> &str {
 }
 
 /// The status of the answer to a call; 0 when there was none.
-fn call_status() -> u16 {
+pub(super) fn call_status() -> u16 {
     let Ok(pairs) = raw::pairs(MapType::CallResponseHeaders) else { return 0 };
     let headers = pairs.list().unwrap_or_default();
     let status = headers.iter().find_map(|(name, value)| (*name == b":status").then_some(*value));
@@ -121,6 +179,7 @@ impl RootContext for Root {
     fn on_configure(&mut self, size: usize) -> bool {
         match configure(size) {
             Ok(shared) => {
+                shared.inherit();
                 self.shared = Some(Rc::new(shared));
                 let _ = raw::set_tick_period(TICK_MILLISECONDS);
                 true
@@ -144,7 +203,9 @@ impl RootContext for Root {
         if let (Some(shared), Some(now)) = (self.shared.clone(), seconds()) {
             shared.answer_overdue(now);
             let _ = raw::set_effective_context(self.id);
+            memory::renew_sessions(now);
             self.fetch_key_sets(&shared.engine, now);
+            self.sync(&shared, now);
         }
     }
 }
@@ -176,13 +237,17 @@ fn configure(size: usize) -> Result<Shared, String> {
         Level::Info,
         &format!("policy loaded: routes={} api_keys={}", policy.routes.iter().count(), policy.keys.len()),
     );
+    let store = Store::open(&policy, seconds().unwrap_or(0))
+        .map_err(|error| format!("policy refused: store: {error}"))?;
     let engine = FETCHED.with_borrow_mut(|fetched| {
         let engine = Engine::with_key_sets(policy, fetched);
         *fetched = engine.key_sets();
         engine
     });
     Ok(Shared {
+        is_revoked_here: engine.policy().revokes_here(),
         engine,
+        store,
         telemetry: Telemetry::default(),
         held: RefCell::default(),
         can_hold: Cell::new(false),

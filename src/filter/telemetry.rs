@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use crate::decision::{Outcome, Record};
 use crate::policy::Policy;
 use crate::reason::Reason;
+use crate::store::{StoreError, Strength};
 
 use super::raw::{self, Level};
 
@@ -26,6 +27,7 @@ pub(super) struct Telemetry {
     second: Cell<u64>,
     lines: Cell<u32>,
     dropped: Cell<u64>,
+    complained: Cell<u64>,
 }
 
 impl Telemetry {
@@ -56,6 +58,13 @@ impl Telemetry {
             raw::log(Level::Info, &line(policy, record));
         } else {
             self.dropped.set(self.dropped.get() + 1);
+        }
+    }
+
+    /// Says why the store could not be used, once a second: what it does to one request it does to all.
+    pub(super) fn complain(&self, error: StoreError, now: u64) {
+        if self.complained.replace(now) != now {
+            raw::log(Level::Warn, &format!("store: {error}"));
         }
     }
 
@@ -99,6 +108,10 @@ fn summary(policy: &Policy, record: &Record) -> String {
     field(&mut text, "team", record.team.as_deref());
     field(&mut text, "token", record.token.as_deref());
     field(&mut text, "minted", record.minted.as_deref());
+    field(&mut text, "limit", record.limit.as_deref());
+    field(&mut text, "strength", record.strength.map(Strength::as_str));
+    field(&mut text, "remaining", record.remaining.map(|left| left.to_string()).as_deref());
+    field(&mut text, "revision", Some(&policy.revision));
     text
 }
 

@@ -8,11 +8,13 @@ mod identity;
 mod issuers;
 mod keyring;
 mod local;
+mod memory;
 mod platform;
 mod routes;
 mod shape;
 
 use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 
 use keyring::CompiledFamily;
 use platform::Credentials;
@@ -21,7 +23,7 @@ use super::bound::TextBound;
 use super::config::{Host, Members, Raw, SECTIONS, UnmatchedConfig};
 use super::error::{ConfigError, Problem, Problems};
 use super::{Directory, Keys, Platform, Policy, Refusals, Tree, Unmatched};
-use crate::credential::{Carrier, Issuer};
+use crate::credential::{Carrier, Issuer, hex};
 use crate::json::Json;
 use crate::number::Number;
 
@@ -45,6 +47,9 @@ pub fn compile(text: &[u8], secrets: &Secrets<'_>) -> Result<Policy, ConfigError
     document.check_sections(&mut problems);
     let known = Known::read(&document, secrets, &mut problems, &mut warnings);
     let routes = routes::routes(&document, &known, &mut problems, &mut warnings);
+    let store = memory::store(&document, &known, secrets, &mut problems);
+    memory::check_strength(&store, &routes.limits, &known, &mut problems);
+    memory::check_seal(&store, &routes.limits, &known, &mut warnings);
     let prefixes = platform::prefixes(&known.credentials, &known.families, &mut problems);
     let hold_seconds = platform::hold_seconds(&document, &mut problems);
     let unmatched = document.section("unmatched", &mut problems);
@@ -72,8 +77,16 @@ pub fn compile(text: &[u8], secrets: &Secrets<'_>) -> Result<Policy, ConfigError
         },
         refusals: known.refusals.ok_or_else(missing)?,
         hold_seconds,
+        revision: revision(text),
+        limits: routes.limits,
+        store,
         warnings,
     })
+}
+
+fn revision(text: &[u8]) -> String {
+    let digest: [u8; 32] = Sha256::digest(text).into();
+    hex(&digest).chars().take(12).collect()
 }
 
 /// Everything that routes refer to by name.

@@ -3,6 +3,7 @@
 //! The sections are read one by one and the elements of lists one by one, so that one bad element does not hide the
 //! next. Meaning and cross-checks are the compiler's.
 
+mod memory;
 mod routes;
 
 use std::fmt;
@@ -14,6 +15,11 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use crate::credential::{Algorithm, Jwk};
 use crate::json::Json;
 
+pub use memory::{
+    CountConfig, FeedConfig, HomeConfig, LimitRuleConfig, LimitsOf, ReachConfig, RedisConfig,
+    RevocationConfig, RevokeConfig, RouteUsesConfig, ShownConfig, StaleConfig, StoreConfig, StrengthConfig,
+    TotalConfig, UsesConfig,
+};
 pub use routes::{
     AskedConfig, BodyConfig, DirectionConfig, EmptyConfig, GenerateConfig, IntrospectConfig, LimitConfig,
     ListedConfig, ListingConfig, MintConfig, OneOrMany, PlaceConfig, PresentConfig, ReplyConfig, RouteConfig,
@@ -39,6 +45,10 @@ pub const SECTIONS: &[&str] = &[
     "vocabulary",
     "constants",
     "routes",
+    "store",
+    "limits",
+    "limit_headers",
+    "revocations",
     "unmatched",
     "refusals",
 ];
@@ -307,6 +317,12 @@ pub struct FamilyConfig {
     pub default_scopes: Vec<String>,
     /// The only scopes a token may carry; absent: any its key holds.
     pub mintable_scopes: Option<Vec<String>>,
+    /// How often a token may be used.
+    #[serde(default)]
+    pub uses: UsesConfig,
+    /// How long all sessions of a token may last together.
+    #[serde(default)]
+    pub total_seconds: TotalConfig,
 }
 
 /// Tokens that somebody else mints.
@@ -432,6 +448,9 @@ pub struct TeamConfig {
     #[serde(default)]
     #[cfg_attr(feature = "cli", schemars(with = "crate::policy::schema::Ceiling"))]
     pub ceiling: CeilingConfig,
+    /// The maxima of limits for the team and for all below it, by the limit's id.
+    #[serde(default)]
+    pub limits: LimitsOf,
 }
 
 /// What a team is in its tree.
@@ -463,6 +482,9 @@ pub struct UserConfig {
     pub features: Switches,
     /// The scopes available to the user's keys; absent: all.
     pub scopes: Option<Vec<String>>,
+    /// The maxima of limits for the user, by the limit's id.
+    #[serde(default)]
+    pub limits: LimitsOf,
 }
 
 /// An owned number: `"+15551234567"`, or an object that can say it is inactive.
@@ -582,6 +604,9 @@ pub struct ApiKeyConfig {
     /// Whether it has ended, and its tokens with it; default false.
     #[serde(default)]
     pub revoked: bool,
+    /// The maxima of limits for the key, by the limit's id.
+    #[serde(default)]
+    pub limits: LimitsOf,
 }
 
 /// The bounds of a key or a team: `from`, `to`, `session`, and text bounds by name.

@@ -22,6 +22,8 @@ pub struct ApiKey {
     pub expires_at: Option<u64>,
     /// Whether it was revoked, and its tokens with it.
     pub revoked: bool,
+    /// Its own maxima of limits, by the limit's id.
+    pub limits: Vec<(String, u64)>,
 }
 
 /// The bounds of a key or a team; `None` is "whatever the next wider level allows". The lists are sorted.

@@ -17,6 +17,8 @@ pub(super) const MINT_NAMES: &[&str] = &[
     "to",
     "scopes",
     "session",
+    "total",
+    "uses",
     "metadata",
     "token_id",
     "key_id",
@@ -34,6 +36,8 @@ pub(super) const STATE_NAMES: &[&str] = &[
     "from",
     "to",
     "session",
+    "total",
+    "uses",
     "token_id",
     "key_id",
 ];
@@ -56,7 +60,11 @@ pub struct MintRule {
     /// The member that asks for a lifetime in seconds.
     pub ttl: Option<Field>,
     /// The member that asks for the longest session.
-    pub session: Option<SessionField>,
+    pub session: Option<RangeField>,
+    /// How often the new token may be used.
+    pub uses: Allowance,
+    /// How many seconds all its sessions may last together.
+    pub total: Allowance,
     /// The member that holds what the token carries along.
     pub metadata: Option<MetadataField>,
     /// The members that ask for text bounds.
@@ -85,7 +93,12 @@ impl MintRule {
         });
         lists
             .chain(&self.ttl)
-            .chain(self.session.iter().map(|session| &session.field))
+            .chain(
+                [&self.session, &self.uses.asked, &self.total.asked]
+                    .into_iter()
+                    .flatten()
+                    .map(|range| &range.field),
+            )
             .chain(self.metadata.iter().map(|metadata| &metadata.field))
             .chain(texts)
     }
@@ -113,15 +126,31 @@ pub struct SizedList {
     pub empty_is_absent: bool,
 }
 
-/// The member that asks for the longest session, in seconds.
+/// A member that asks for a number.
 #[derive(Debug)]
-pub struct SessionField {
+pub struct RangeField {
     /// The member.
     pub field: Field,
-    /// The shortest that may be asked for.
+    /// The least that may be asked for.
     pub min: u64,
-    /// The longest that may be asked for.
+    /// The most that may be asked for.
     pub max: u64,
+}
+
+/// How much of something a token is given.
+#[derive(Debug, Default)]
+pub struct Allowance {
+    /// The member that asks for it.
+    pub asked: Option<RangeField>,
+    /// What a token is given that asks for none; `None` = without end.
+    pub default: Option<u64>,
+}
+
+/// How a route revokes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RevokeRule {
+    /// Whether everything may be revoked, not only what the key's team reaches.
+    pub reaches_everything: bool,
 }
 
 /// The member whose object a token carries along.

@@ -10,7 +10,9 @@ pub mod config;
 mod directory;
 mod error;
 mod key;
+mod limit;
 mod local;
+mod memory;
 mod merge;
 mod place;
 mod refusal;
@@ -27,9 +29,12 @@ pub use compile::{Secrets, compile};
 pub use directory::{Directory, Endpoint, Network};
 pub use error::{ConfigError, Problem};
 pub use key::{ApiKey, Ceiling, Keys};
+pub use limit::{Counted, Counts, Limit, Limits, Measure, Per, Shown, UsesRule};
 pub use local::{
-    Asked, Field, IntrospectRule, ListingRule, MetadataField, MintRule, SessionField, SizedList, TextField,
+    Allowance, Asked, Field, IntrospectRule, ListingRule, MetadataField, MintRule, RangeField, RevokeRule,
+    SizedList, TextField,
 };
+pub use memory::{Home, StoreRule};
 pub use merge::merge;
 pub use place::{Place, Pointer};
 pub use refusal::{Refusals, Style};
@@ -73,6 +78,12 @@ pub struct Policy {
     pub refusals: Refusals,
     /// Seconds a request may be held for its body before the watchdog answers.
     pub hold_seconds: u64,
+    /// The beginning of the document's SHA-256, in hex: which policy decided.
+    pub revision: String,
+    /// The limits.
+    pub limits: Limits,
+    /// What is remembered, and where.
+    pub store: StoreRule,
     /// What an operator should know although the policy is valid.
     pub warnings: Vec<String>,
 }
@@ -147,6 +158,12 @@ impl Policy {
             _ => None,
         });
         carriers.filter_map(Carrier::header).chain(headers).any(|header| header.as_bytes() == name)
+    }
+
+    /// Whether something can be revoked at one gateway alone.
+    pub fn revokes_here(&self) -> bool {
+        self.store.home == Home::Local
+            && self.routes.iter().any(|route| matches!(route.local, Some(Local::Revoke(_))))
     }
 
     /// Finds a text bound by its name.

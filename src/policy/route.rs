@@ -10,7 +10,8 @@ use crate::credential::Carrier;
 use crate::uri::decode_escapes;
 
 use super::bound::{Bounds, Member};
-use super::local::{IntrospectRule, ListingRule, MintRule};
+use super::limit::UsesRule;
+use super::local::{IntrospectRule, ListingRule, MintRule, RevokeRule};
 use super::place::{Place, Pointer};
 
 /// The credentials a route accepts.
@@ -64,6 +65,10 @@ pub struct Route {
     pub present: Option<Present>,
     /// What the gateway answers itself.
     pub local: Option<Local>,
+    /// What using a token here takes.
+    pub uses: UsesRule,
+    /// The limits that are for it, by place in the policy.
+    pub limits: Vec<usize>,
     /// How refusals are worded here, by place among the styles.
     pub style: usize,
 }
@@ -71,7 +76,7 @@ pub struct Route {
 impl Route {
     /// Tells whether the body must be read before the verdict.
     pub fn reads_body(&self) -> bool {
-        matches!(self.local, Some(Local::Mint(_) | Local::Introspect(_)))
+        matches!(self.local, Some(Local::Mint(_) | Local::Introspect(_) | Local::Revoke(_)))
             || self.tenant.as_ref().is_some_and(|tenant| tenant.place.is_in_body())
             || self.bounds.as_ref().is_some_and(Bounds::reads_body)
     }
@@ -127,6 +132,8 @@ pub enum Local {
     Mint(Box<MintRule>),
     /// With the state of a token.
     Introspect(IntrospectRule),
+    /// By revoking what the body names.
+    Revoke(RevokeRule),
     /// With what the directory holds.
     Listing(Box<ListingRule>),
     /// With a text that never changes: a key set.

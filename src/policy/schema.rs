@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 
 use super::config::{
     ApiKeyConfig, AskedConfig, BodyConfig, CredentialsConfig, DirectionConfig, EndpointConfig, FamilyConfig,
-    Host, IssuerConfig, KeyConfig, Members, NumberConfig, OneOrMany, PlaceConfig, PlatformConfig, Raw,
-    ReasonConfig, RefusalsConfig, RouteConfig, TeamConfig, UnmatchedConfig, UpstreamKeyConfig, UserConfig,
-    VocabularyConfig,
+    Host, IssuerConfig, KeyConfig, LimitRuleConfig, Members, NumberConfig, OneOrMany, PlaceConfig,
+    PlatformConfig, Raw, ReasonConfig, RefusalsConfig, RevocationConfig, RouteConfig, ShownConfig,
+    StoreConfig, TeamConfig, UnmatchedConfig, UpstreamKeyConfig, UserConfig, VocabularyConfig,
 };
 use super::local::{APP_NAMES, ENDPOINT_NAMES, MINT_NAMES, PAGE_NAMES, STATE_NAMES};
 use super::refusal::ENVELOPE_NAMES;
@@ -99,6 +99,14 @@ struct Document {
     /// What may be asked for and what it takes; everything else is `unmatched`.
     #[schemars(length(min = 1))]
     routes: Vec<RouteConfig>,
+    /// Where is remembered what must be.
+    store: Option<StoreConfig>,
+    /// How much is let through.
+    limits: Option<Vec<LimitRuleConfig>>,
+    /// The platform's own headers that tell of the tightest limit, by name in lower case.
+    limit_headers: Option<Members<ShownConfig>>,
+    /// What is revoked before its time.
+    revocations: Option<Vec<RevocationConfig>>,
     /// What happens to a request no route matches; default `deny`.
     unmatched: Option<UnmatchedConfig>,
     /// How refusals are worded.
@@ -165,7 +173,11 @@ pub(super) struct MintRequest {
     /// The lifetime of the token, in seconds.
     ttl: Option<AskedTtl>,
     /// The longest a session may last, in seconds.
-    session: Option<AskedSession>,
+    session: Option<AskedRange>,
+    /// How often the token may be used.
+    uses: Option<AskedRange>,
+    /// How many seconds all sessions of the token may last together.
+    total: Option<AskedRange>,
     /// An object that goes with the token.
     metadata: Option<AskedMetadata>,
     #[schemars(flatten)]
@@ -310,7 +322,7 @@ parts! {
         ["member", "required", "nullable", "max", "empty"], needs ["member", "max"];
     AskedTtl, "The lifetime a mint body asks for.", AskedConfig:
         ["member", "required", "nullable"], needs ["member"];
-    AskedSession, "The session's length a mint body asks for.", AskedConfig:
+    AskedRange, "A number a mint body asks for.", AskedConfig:
         ["member", "required", "nullable", "min", "max"], needs ["member"];
     AskedMetadata, "The object a mint body gives along.", AskedConfig:
         ["member", "required", "nullable", "max_bytes"], needs ["member"];

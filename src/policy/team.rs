@@ -42,6 +42,8 @@ pub struct Party {
     pub scopes: Option<Vec<String>>,
     /// What bounds its keys and all below it.
     pub ceiling: Ceiling,
+    /// Its own maxima of limits and those of all below it, by the limit's id.
+    pub limits: Vec<(String, u64)>,
 }
 
 /// Whose a number is.
@@ -110,6 +112,27 @@ impl Tree {
         self.reachable.iter().map(String::len).max().unwrap_or(0)
     }
 
+    /// How many parties there are.
+    pub(super) fn len(&self) -> usize {
+        self.parties.len()
+    }
+
+    /// All parties.
+    pub(super) fn parties(&self) -> impl Iterator<Item = &Party> {
+        self.parties.iter()
+    }
+
+    /// The team at the top of a party's tree, or the party itself.
+    pub fn top(&self, of: PartyId) -> PartyId {
+        self.ancestors(of).last().unwrap_or(of)
+    }
+
+    /// The maximum a party has of its own for a limit, or the nearest team above it has.
+    pub fn maximum(&self, of: PartyId, limit: &str) -> Option<u64> {
+        let own = |party: &Party| party.limits.iter().find_map(|(id, max)| (id == limit).then_some(*max));
+        self.chain(of).find_map(own)
+    }
+
     /// Returns a party.
     pub fn party(&self, id: PartyId) -> Option<&Party> {
         self.parties.get(id.0)
@@ -172,6 +195,11 @@ impl Tree {
     /// The ceilings over a party: its own and those of the teams above it.
     pub fn ceilings(&self, over: PartyId) -> impl Iterator<Item = &Ceiling> {
         self.chain(over).map(|party| &party.ceiling)
+    }
+
+    /// The ids of a team and of all teams above it; of a user, none.
+    pub fn teams_over(&self, of: PartyId) -> impl Iterator<Item = &str> {
+        self.chain(of).filter(|party| party.reach != Reach::User).map(|party| party.id.as_str())
     }
 
     fn chain(&self, from: PartyId) -> impl Iterator<Item = &Party> {

@@ -1,28 +1,61 @@
 //! The decision core alone: its obligations are carried out here as an enforcer would.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::net::IpAddr;
+use std::rc::Rc;
 
-use callbound::decision::{Effect, Engine, Moment, Obligations, Record, Step, Verdict, no_host};
+use callbound::decision::{
+    Due, Effect, Engine, Moment, Obligations, Record, Settled, Step, Verdict, no_host,
+};
 use callbound::policy::{Secrets, compile};
+use callbound::store::{Charge, Local, Memory, MemoryError, StoreError, Taken};
 
 use super::Gate;
 use crate::support::corpus::{File, Headers, Request};
 use crate::support::expect::{Answer, Decision, Observed, Seen};
+
+/// Seconds before the first request at which the gateway began.
+pub const EARLIER: u64 = 50_000;
 
 /// Every run at this level is at the same second.
 pub const NOW: u64 = 1_800_000_000;
 
 struct Core {
     engine: Engine,
+    store: Local<Plain>,
+    known: Option<u32>,
     now: u64,
     peer: Option<IpAddr>,
+}
+
+/// Memory with nobody else in it.
+#[derive(Default)]
+struct Plain(RefCell<HashMap<String, (Vec<u8>, u32)>>);
+
+impl Memory for Plain {
+    fn get(&self, name: &str) -> Result<Option<(Vec<u8>, u32)>, MemoryError> {
+        Ok(self.0.borrow().get(name).cloned())
+    }
+
+    fn swap(&self, name: &str, value: &[u8], version: Option<u32>) -> Result<bool, MemoryError> {
+        let mut values = self.0.borrow_mut();
+        let present = values.get(name).map(|(_, version)| *version);
+        if present == version {
+            values.insert(name.to_owned(), (value.to_vec(), present.unwrap_or(0) + 1));
+        }
+        Ok(present == version)
+    }
 }
 
 pub fn gate(file: &File) -> Result<Box<dyn Gate>, String> {
     let lookup = |name: &str| file.env.get(name).cloned();
     let policy =
         compile(file.policy.as_bytes(), &Secrets::Lookup(&lookup)).map_err(|error| error.to_string())?;
-    Ok(Box::new(Core { engine: Engine::new(policy), now: NOW, peer: file.peer }))
+    // The store is as old as the gateway: the tokens of the corpus are younger.
+    let store = Local::open(Plain::default(), &policy.store.key, policy.store.size, NOW - EARLIER);
+    let store = store.map_err(|error| error.to_string())?;
+    Ok(Box::new(Core { engine: Engine::new(policy), store, known: None, now: NOW, peer: file.peer }))
 }
 
 impl Gate for Core {
@@ -45,7 +78,7 @@ impl Gate for Core {
             }
             Effect::Answer(answer) => {
                 let headers = answer.headers.into_iter();
-                let headers = headers.map(|(name, value)| (name.to_owned(), value.into_bytes())).collect();
+                let headers = headers.map(|(name, value)| (name.into_owned(), value.into_bytes())).collect();
                 let answer = Answer { status: answer.status, headers, body: answer.body };
                 Observed { upstream: None, answer: Some(answer), decision }
             }
@@ -54,26 +87,63 @@ impl Gate for Core {
 
     fn close(&mut self, good: Option<&Request>) -> Result<(), String> {
         let Some(good) = good else { return Ok(()) };
-        match self.exchange(good)?.upstream {
-            Some(_) => Ok(()),
-            None => Err("a request that was good before is refused".to_owned()),
+        if self.exchange(good)?.is_alive() {
+            Ok(())
+        } else {
+            Err("a request that was good before is refused".to_owned())
         }
     }
 }
 
 impl Core {
-    fn judge(&self, headers: &Headers, request: &Request) -> Result<Verdict, String> {
+    fn judge(&mut self, headers: &Headers, request: &Request) -> Result<Verdict, String> {
+        if let Some((revocations, version)) =
+            self.store.revocations(self.known).map_err(|error| error.to_string())?
+        {
+            self.known = Some(version);
+            self.engine.take_revocations(Rc::new(revocations));
+        }
         let random = |bytes: &mut [u8]| getrandom::fill(bytes).is_ok();
-        let moment = Moment { now: self.now, random: &random, host_verify: &no_host, peer: &|| self.peer };
+        let now = self.now * 1_000_000;
+        let has_failed = |charge: &Charge| self.store.has_failed(charge, now);
+        let moment = Moment {
+            now: self.now,
+            random: &random,
+            host_verify: &no_host,
+            peer: &|| self.peer,
+            epoch: Some(self.store.epoch()),
+            has_failed: &has_failed,
+        };
         let pairs: Vec<(&[u8], &[u8])> =
             headers.iter().map(|(name, value)| (name.as_bytes(), value.as_slice())).collect();
-        Ok(match self.engine.begin(&pairs, request.ends_with_headers(), &moment) {
-            Step::Decided(verdict) => *verdict,
+        let step = match self.engine.begin(&pairs, request.ends_with_headers(), &moment) {
             Step::NeedsBody(pending) => {
                 let body = request.body.as_deref().ok_or("the request is still held: it has no end")?;
                 self.engine.finish(*pending, body, &moment)
             }
-        })
+            step => step,
+        };
+        let verdict = match step {
+            Step::Decided(verdict) => *verdict,
+            Step::NeedsBody(_) => return Err("the request is held though its body was there".to_owned()),
+            Step::NeedsStore(due) => {
+                let settled = self.settle(&due);
+                self.engine.settle(*due, settled, &moment)
+            }
+        };
+        let failures = self.engine.failures(&verdict, &|| self.peer);
+        failures.iter().for_each(|charge| self.store.fail(charge, now));
+        Ok(verdict)
+    }
+
+    fn settle(&self, due: &Due) -> Result<Settled, StoreError> {
+        let now = self.now * 1_000_000;
+        let taken = self.store.take(due.charges(), now)?;
+        let question = due.question().map(|charge| self.store.look(charge, now)).transpose()?;
+        if let (Some(revocation), Taken::All(_)) = (due.revocation(), &taken) {
+            self.store.revoke(revocation, self.now)?;
+        }
+        Ok(Settled { taken, is_spent: question.is_some_and(|looked| looked.is_err()) })
     }
 
     fn decision(&self, record: &Record) -> Decision {

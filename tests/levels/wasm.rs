@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use serde_json::Value;
 
 use super::Gate;
-use super::core::{NOW, with_pseudo_headers};
+use super::core::{EARLIER, NOW, with_pseudo_headers};
 use super::host_crypto::verify_signature;
 use crate::support::corpus::{File, Headers, Request};
 use crate::support::expect::{Answer, Decision, Observed, Seen};
@@ -21,14 +21,15 @@ struct Worker {
 pub fn gate(file: &File) -> Result<Box<dyn Gate>, String> {
     let env: Vec<(String, String)> =
         file.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-    let mut world = World::new(&env, nanoseconds(NOW));
+    let mut world = World::new(&env, nanoseconds(NOW - EARLIER));
     if let Some(peer) = file.peer {
         let address = std::net::SocketAddr::from((peer, 1234)).to_string();
         world.properties.insert("source\0address".to_owned(), address.into_bytes());
     }
     world.clusters.extend(clusters(&file.policy));
     world.foreign.insert("verify_signature".to_owned(), Arc::new(verify_signature));
-    let vm = module()?.start_in(world, file.policy.as_bytes()).map_err(|error| error.to_string())?;
+    let mut vm = module()?.start_in(world, file.policy.as_bytes()).map_err(|error| error.to_string())?;
+    vm.set_now(nanoseconds(NOW));
     Ok(Box::new(Worker { vm, now: NOW }))
 }
 
@@ -89,9 +90,10 @@ impl Gate for Worker {
             return Err(format!("the module trapped: {trap}"));
         }
         let Some(good) = good else { return Ok(()) };
-        match self.exchange(good)?.upstream {
-            Some(_) => Ok(()),
-            None => Err("a request that was good before is refused".to_owned()),
+        if self.exchange(good)?.is_alive() {
+            Ok(())
+        } else {
+            Err("a request that was good before is refused".to_owned())
         }
     }
 }

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use callbound::credential::Remote;
+use callbound::store::remote::Remote as Bridge;
 use sha2::{Digest, Sha256};
 
 pub use check::check;
@@ -25,6 +26,22 @@ const KEY_SET_CLUSTER: &str = r#"  - name: "{{NAME}}"
     type: STRICT_DNS
     dns_lookup_family: V4_PREFERRED
     connect_timeout: 2s
+    load_assignment:
+      cluster_name: "{{NAME}}"
+      endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: "{{HOST}}", port_value: {{PORT}}}}}}]}]
+"#;
+/// How the cluster of a store that gateways share is written; the module asks it, no client reaches it. Its connections
+/// are not kept for ever: one on which an answer came too late is of no use.
+const STORE_CLUSTER: &str = r#"  - name: "{{NAME}}"
+    type: STRICT_DNS
+    dns_lookup_family: V4_PREFERRED
+    connect_timeout: 1s
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        common_http_protocol_options: {max_requests_per_connection: 1000}
+        explicit_http_config: {http_protocol_options: {}}
+    circuit_breakers: {thresholds: [{max_connections: 4096, max_pending_requests: 4096, max_requests: 4096}]}
     load_assignment:
       cluster_name: "{{NAME}}"
       endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: "{{HOST}}", port_value: {{PORT}}}}}}]}]
@@ -63,6 +80,8 @@ pub struct Gateway<'a> {
     pub cors_origins: &'a [String],
     /// Where the key sets of issuers are fetched from.
     pub key_sets: &'a [&'a Remote],
+    /// The store that gateways share.
+    pub store: Option<&'a Bridge>,
 }
 
 /// Where judged requests go.
@@ -117,6 +136,7 @@ pub fn bootstrap(gateway: &Gateway) -> String {
             ("NO_CORS_ROUTES", no_cors_routes(gateway.no_cors_paths, upstream)),
             ("CORS_ORIGINS", cors_origins(gateway.cors_origins)),
             ("KEY_SET_CLUSTERS", key_set_clusters(gateway.key_sets)),
+            ("STORE_CLUSTER", gateway.store.map(store_cluster).unwrap_or_default()),
         ],
     )
 }
@@ -216,6 +236,15 @@ fn key_set_clusters(remotes: &[&Remote]) -> String {
         }
     }
     text
+}
+
+/// The cluster of the store's bridge.
+fn store_cluster(bridge: &Bridge) -> String {
+    let (host, port) = split_host(&bridge.authority).unwrap_or((&bridge.authority, 80));
+    fill(
+        STORE_CLUSTER,
+        &[("NAME", inner(&bridge.cluster)), ("HOST", inner(host)), ("PORT", port.to_string())],
+    )
 }
 
 /// Envoy's matcher for a path template: the path itself, or a regular expression (Envoy matches it whole).

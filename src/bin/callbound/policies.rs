@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use callbound::credential::Remote;
-use callbound::policy::{ConfigError, Policy, Secrets, compile, merge};
+use callbound::policy::{ConfigError, Home, Policy, Secrets, compile, merge};
 use callbound::reason::Reason;
 use clap::Args;
 use serde_json::Value;
@@ -239,6 +239,10 @@ pub fn envoy(arguments: &Envoy) -> Result<(), String> {
         no_cors_paths: &mint_paths,
         cors_origins: &arguments.cors,
         key_sets: &key_sets,
+        store: match &compiled.store.home {
+            Home::Redis(remote) => Some(remote),
+            Home::Local => None,
+        },
     };
     replace(&arguments.out.join("bootstrap.yaml"), &gateway::bootstrap(&files))?;
     replace(&folder.join("filter.yaml"), &gateway::filter(&files))

@@ -3,7 +3,9 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use callbound::credential::peek;
-use callbound::decision::{Demands, MintRequest, Moment, Rights, mint as mint_token, no_host, no_peer};
+use callbound::decision::{
+    Demands, MintRequest, Moment, Rights, mint as mint_token, no_failures, no_host, no_peer,
+};
 use callbound::json::Json;
 use callbound::policy::{MintRule, Policy, Route};
 use clap::Args;
@@ -36,7 +38,14 @@ pub fn mint(arguments: &Mint) -> Result<(), String> {
     let body = request_body(&arguments.members)?;
     let body = Json::parse(body.as_bytes()).map_err(|error| format!("--set: {error}"))?;
     let random = |bytes: &mut [u8]| keys::fill(bytes).is_ok();
-    let moment = Moment { now: now()?, random: &random, host_verify: &no_host, peer: &no_peer };
+    let moment = Moment {
+        now: now()?,
+        random: &random,
+        host_verify: &no_host,
+        peer: &no_peer,
+        epoch: Some(0),
+        has_failed: &no_failures,
+    };
     let minted = Rights::of_key(&policy, key, moment.now)
         .and_then(|rights| rights.meets(&Demands::of(route)).map(|()| rights))
         .and_then(|rights| mint_token(&policy, rule, &rights, &MintRequest::read(rule, &body)?, &moment))

@@ -23,6 +23,8 @@ const RESERVED: &[&str] = &[
     "from",
     "to",
     "session",
+    "total",
+    "uses",
     "ttl",
     "scopes",
     "metadata",

@@ -77,6 +77,7 @@ fn team(
         features: config.features.0.clone(),
         scopes: config.scopes.clone(),
         ceiling: ceiling(&config.ceiling, bounds, &format!("{path}.ceiling"), problems),
+        limits: config.limits.0.clone(),
     }
 }
 
@@ -89,6 +90,7 @@ fn user(config: UserConfig, ids: &Ids<'_>, path: &str, problems: &mut Problems) 
         features: config.features.0,
         scopes: config.scopes,
         ceiling: Ceiling::default(),
+        limits: config.limits.0,
     }
 }
 
@@ -218,6 +220,7 @@ pub(super) fn api_keys(
             ceiling,
             expires_at: config.expires_at,
             revoked: config.revoked,
+            limits: config.limits.0,
         };
         let id = key.id.clone();
         match keys.add(key, digest.flatten()) {

@@ -2,7 +2,9 @@
 
 use std::rc::Rc;
 
-use super::super::config::{ClockConfig, FamilyConfig, KeyConfig, MasterConfig, SecretConfig};
+use super::super::config::{
+    ClockConfig, FamilyConfig, KeyConfig, MasterConfig, SecretConfig, TotalConfig, UsesConfig,
+};
 use super::super::error::Problems;
 use super::platform::check_prefix;
 use super::{Document, Secrets, check_id, section};
@@ -14,6 +16,8 @@ pub(super) struct CompiledFamily {
     pub(super) family: Family,
     pub(super) default_scopes: Vec<String>,
     pub(super) mintable_scopes: Option<Vec<String>>,
+    pub(super) uses: UsesConfig,
+    pub(super) total: TotalConfig,
     pub(super) can_sign: bool,
     pub(super) has_public_key: bool,
 }
@@ -99,7 +103,11 @@ fn keys(document: &Document<'_>, allow_inline: bool, problems: &mut Problems) ->
 }
 
 fn is_inline(key: &KeyConfig) -> bool {
-    matches!(&key.secret, Some(SecretConfig::Inline(_) | SecretConfig::Derive(MasterConfig::Inline(_))))
+    key.secret.as_ref().is_some_and(is_inline_secret)
+}
+
+pub(super) fn is_inline_secret(secret: &SecretConfig) -> bool {
+    matches!(secret, SecretConfig::Inline(_) | SecretConfig::Derive(MasterConfig::Inline(_)))
 }
 
 fn family(
@@ -138,6 +146,8 @@ fn family(
         family,
         default_scopes: config.default_scopes,
         mintable_scopes: config.mintable_scopes,
+        uses: config.uses,
+        total: config.total_seconds,
         can_sign: signing == 1,
         has_public_key: keys.iter().any(|(_, key)| own(key) && key.alg != Algorithm::Hs256),
     }
@@ -177,24 +187,28 @@ fn load(config: &KeyConfig, family: &str, secrets: &Secrets<'_>) -> Result<Optio
         return Key::from_jwk(config.alg, jwk).map(Some).map_err(text);
     }
     let Some(secret) = &config.secret else { return Ok(None) };
-    let inline = |encoded: &str| decode_base64url(encoded).map(Some).map_err(text);
-    let bytes = match secret {
-        SecretConfig::Env(name) => from_env(name, secrets)?,
-        SecretConfig::Inline(encoded) => inline(encoded)?,
-        SecretConfig::Derive(master) => {
-            let master = match master {
-                MasterConfig::Env(name) => from_env(name, secrets)?,
-                MasterConfig::Inline(encoded) => inline(encoded)?,
-            };
-            match master {
-                Some(master) => {
-                    Some(derive_secret(&master, family, &config.kid, config.alg).map_err(text)?.to_vec())
-                }
-                None => None,
-            }
-        }
-    };
+    let bytes = load_secret(secret, family, &config.kid, config.alg, secrets)?;
     bytes.map(|bytes| Key::from_secret(config.alg, &bytes)).transpose().map_err(text)
+}
+
+/// Looks a secret up, or derives it for a use and a kid; `None` when secrets are not to be looked at.
+pub(super) fn load_secret(
+    secret: &SecretConfig,
+    used_for: &str,
+    kid: &str,
+    algorithm: Algorithm,
+    secrets: &Secrets<'_>,
+) -> Result<Option<Vec<u8>>, String> {
+    let text = |error: KeyError| error.to_string();
+    let inline = |encoded: &str| decode_base64url(encoded).map(Some).map_err(text);
+    let master = match secret {
+        SecretConfig::Env(name) => return from_env(name, secrets),
+        SecretConfig::Inline(encoded) => return inline(encoded),
+        SecretConfig::Derive(MasterConfig::Env(name)) => from_env(name, secrets)?,
+        SecretConfig::Derive(MasterConfig::Inline(encoded)) => inline(encoded)?,
+    };
+    let Some(master) = master else { return Ok(None) };
+    derive_secret(&master, used_for, kid, algorithm).map(|bytes| Some(bytes.to_vec())).map_err(text)
 }
 
 fn from_env(name: &str, secrets: &Secrets<'_>) -> Result<Option<Vec<u8>>, String> {

@@ -7,8 +7,8 @@ use super::super::config::{
 };
 use super::super::error::Problems;
 use super::super::local::{
-    APP_NAMES, Asked, ENDPOINT_NAMES, Field, IntrospectRule, ListingRule, MINT_NAMES, MetadataField,
-    MintRule, PAGE_NAMES, STATE_NAMES, SessionField, SizedList, TextField,
+    APP_NAMES, Allowance, Asked, ENDPOINT_NAMES, Field, IntrospectRule, ListingRule, MINT_NAMES,
+    MetadataField, MintRule, PAGE_NAMES, RangeField, STATE_NAMES, SizedList, TextField,
 };
 use super::super::place::{Place, Pointer};
 use super::super::route::Accept;
@@ -20,6 +20,9 @@ use crate::json::Json;
 
 /// The most seconds a session may last: a week.
 pub(super) const MAX_SESSION: u64 = 604_800;
+
+/// The most uses a token may be given.
+pub(super) const MAX_USES: u64 = 1_000;
 
 fn names_with_bounds(fixed: &[&str], bounds: &[TextBound]) -> Vec<String> {
     let bounds = bounds.iter().map(|bound| bound.name.clone());
@@ -83,6 +86,8 @@ pub(super) fn mint(
         scopes: None,
         ttl: None,
         session: None,
+        uses: Allowance { asked: None, default: family.uses.default },
+        total: Allowance { asked: None, default: family.total.default },
         metadata: None,
         texts: Vec::new(),
         body_optional: false,
@@ -118,7 +123,9 @@ fn read_request(
             "to" => rule.to = asked.list(),
             "scopes" => rule.scopes = asked.list(),
             "ttl" => rule.ttl = asked.field(&[]),
-            "session" => rule.session = asked.session(),
+            "session" => rule.session = asked.range(MAX_SESSION, " seconds"),
+            "uses" => rule.uses.asked = asked.range(MAX_USES, ""),
+            "total" => rule.total.asked = asked.range(MAX_SESSION, " seconds"),
             "metadata" => rule.metadata = asked.metadata(),
             _ => rule.texts.extend(asked.text(&name, known)),
         }
@@ -178,12 +185,12 @@ impl AskedFor<'_> {
         self.config.max.and_then(|max| usize::try_from(max).ok())
     }
 
-    fn session(self) -> Option<SessionField> {
-        let (min, max) = (self.config.min.unwrap_or(1), self.config.max.unwrap_or(MAX_SESSION));
-        if min == 0 || min > max || max > MAX_SESSION {
-            self.problems.add(&self.path, format!("expected 1 <= min <= max <= {MAX_SESSION} seconds"));
+    fn range(self, most: u64, unit: &str) -> Option<RangeField> {
+        let (min, max) = (self.config.min.unwrap_or(1), self.config.max.unwrap_or(most));
+        if min == 0 || min > max || max > most {
+            self.problems.add(&self.path, format!("expected 1 <= min <= max <= {most}{unit}"));
         }
-        Some(SessionField { field: self.field(&["min", "max"])?, min, max })
+        Some(RangeField { field: self.field(&["min", "max"])?, min, max })
     }
 
     fn metadata(self) -> Option<MetadataField> {

@@ -3,10 +3,12 @@
 use super::super::bound::{Form, index_of};
 use super::super::config::{OneOrMany, PlaceConfig, PresentConfig, RouteConfig, VocabularyConfig};
 use super::super::error::Problems;
+use super::super::limit::Limits;
 use super::super::place::Place;
 use super::super::route::{ANY_METHOD, Accept, Local, Present, Route, Routes, TokenSource, Told};
 use super::bounds::{member, route_bounds};
 use super::local::{self, MAX_SESSION};
+use super::memory;
 use super::platform::{carriers, check_header_name, closure};
 use super::shape::{check_routes, check_shape};
 use super::{Document, Known, check_id, check_known_scopes, quoted};
@@ -16,6 +18,7 @@ use crate::uri::fold;
 pub(super) struct CompiledRoutes {
     pub(super) routes: Routes,
     pub(super) vocabulary: Vec<String>,
+    pub(super) limits: Limits,
 }
 
 pub(super) fn routes(
@@ -40,13 +43,14 @@ pub(super) fn routes(
     }
     check_routes(&list, known, problems, warnings);
     let vocabulary = vocabulary(document, &list, problems);
+    let limits = memory::limits(document, known, &mut list, problems);
     let routes = Routes::build(list).unwrap_or_else(|conflicts| {
         for (index, message) in conflicts {
             problems.add(format!("routes[{index}].match"), message);
         }
         Routes::default()
     });
-    CompiledRoutes { routes, vocabulary }
+    CompiledRoutes { routes, vocabulary, limits }
 }
 
 /// A method and a path template.
@@ -162,6 +166,8 @@ fn route(
         tenant,
         bounds,
         local,
+        uses: memory::uses(config.uses.as_ref(), config.upgrade.is_some(), path, problems),
+        limits: Vec::new(),
     };
     check_shape(&route, matches, known, path, problems);
     route
@@ -175,6 +181,8 @@ fn demands_something(config: &RouteConfig) -> bool {
         || config.mint.is_some()
         || config.introspect.is_some()
         || config.directory.is_some()
+        || config.revoke.is_some()
+        || config.uses.is_some()
         || config.read_parent
         || config.present.is_some()
         || config.credential_from.is_some()
@@ -192,10 +200,7 @@ fn accept(names: &[String], known: &Known, path: &str, problems: &mut Problems) 
     }
     let (mut api_key, mut tokens) = (false, Vec::new());
     for (index, name) in names.iter().enumerate() {
-        let family =
-            known.families.iter().position(|family| family.family.name == *name).map(TokenSource::Family);
-        let issuer = known.issuers.iter().position(|issuer| issuer.name == *name).map(TokenSource::Issuer);
-        match family.or(issuer) {
+        match token_source(name, known) {
             _ if name == "api_key" => api_key = true,
             Some(source) => tokens.push(source),
             None => problems.add(
@@ -205,6 +210,13 @@ fn accept(names: &[String], known: &Known, path: &str, problems: &mut Problems) 
         }
     }
     Accept::Credentials { api_key, tokens }
+}
+
+/// Whose tokens a name stands for.
+pub(super) fn token_source(name: &str, known: &Known) -> Option<TokenSource> {
+    let family =
+        known.families.iter().position(|family| family.family.name == *name).map(TokenSource::Family);
+    family.or_else(|| known.issuers.iter().position(|issuer| issuer.name == *name).map(TokenSource::Issuer))
 }
 
 /// The features a route asks for, with all that those require.
@@ -298,6 +310,9 @@ fn local(
         }
         found.push(local::listing(listing.clone(), &path, problems).map(Box::new).map(Local::Listing));
     }
+    if let Some(revoke) = config.revoke {
+        found.push(Some(memory::revoke(revoke, accept, &format!("{path}.revoke"), problems)));
+    }
     if let Some(families) = &config.jwks {
         let path = format!("{path}.jwks");
         if *accept != Accept::Public {
@@ -306,7 +321,7 @@ fn local(
         found.push(Some(Local::Document(local::key_set(families, known, &path, problems))));
     }
     if found.len() > 1 {
-        problems.add(path, "expected at most one of `mint`, `introspect`, `directory` and `jwks`");
+        problems.add(path, "expected at most one of `mint`, `introspect`, `directory`, `revoke` and `jwks`");
     }
     found.into_iter().next().flatten()
 }

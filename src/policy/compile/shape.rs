@@ -102,6 +102,7 @@ fn check_methods(route: &Route, matches: &[Match], path: &str, problems: &mut Pr
         Some(Local::Mint(rule)) if rule.body_optional => ("mint", &["POST", "GET"]),
         Some(Local::Mint(_)) => ("mint", &["POST"]),
         Some(Local::Introspect(_)) => ("introspect", &["POST"]),
+        Some(Local::Revoke(_)) => ("revoke", &["POST"]),
         Some(Local::Listing(_)) => ("directory", &["GET"]),
         Some(Local::Document(_)) => ("jwks", &["GET"]),
         None => return,

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
+use super::memory::{RevokeConfig, RouteUsesConfig};
 use super::{CarrierConfig, Members, Raw};
 
 /// One route, or several that require the same.
@@ -51,6 +52,10 @@ pub struct RouteConfig {
     pub directory: Option<ListingConfig>,
     /// The gateway answers with the public keys of these families.
     pub jwks: Option<Vec<String>>,
+    /// The gateway revokes what the body names.
+    pub revoke: Option<RevokeConfig>,
+    /// What using a token here takes.
+    pub uses: Option<RouteUsesConfig>,
     /// The group of `refusals` that words this route's.
     pub refusals: Option<String>,
 }
@@ -165,7 +170,7 @@ pub struct DirectionConfig {
 pub struct MintConfig {
     /// The family of the new token.
     pub family: String,
-    /// `body`, and what is asked for by name: `from`, `to`, `scopes`, `ttl`, `session`, `metadata` or a text bound.
+    /// `body`, and what is asked for by name: `from`, `to`, `scopes`, `ttl`, `session`, `total`, `uses`, `metadata` or a text bound.
     #[cfg_attr(feature = "cli", schemars(with = "crate::policy::schema::MintRequest"))]
     pub request: Members<Raw>,
     /// The answer.
@@ -185,9 +190,9 @@ pub struct AskedConfig {
     /// Whether `null` is the same as absent; default false.
     #[serde(default)]
     pub nullable: bool,
-    /// The fewest seconds; default 1.
+    /// The fewest seconds or uses; default 1.
     pub min: Option<u64>,
-    /// The most: entries of a list (1 to 1,000), or seconds (at most 604,800). A text without it is one string.
+    /// The most: entries of a list (1 to 1,000), uses (1 to 1,000), or seconds (at most 604,800). A text without it is one string.
     pub max: Option<u64>,
     /// The largest metadata in bytes of JSON; default and most 1,024.
     pub max_bytes: Option<u64>,

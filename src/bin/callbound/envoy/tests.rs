@@ -19,6 +19,7 @@ fn gateway() -> Gateway<'static> {
         no_cors_paths: &[],
         cors_origins: &[],
         key_sets: &[],
+        store: None,
     }
 }
 

@@ -1,0 +1,485 @@
+//! What must be remembered of a request before it goes on, and what the store's answer means for it.
+//!
+//! Nothing is charged here: the charges are named when all else was judged, the narrowest first and a token's use last,
+//! and whoever holds the store takes them. A [`Due`] verdict cannot be carried out before it was settled.
+
+use core::net::IpAddr;
+use std::borrow::Cow;
+
+use crate::credential::VerifiedToken;
+use crate::policy::{Counts, Limit, Measure, PartyId, Per, Policy, Reach, Route, Shown, TokenSource};
+use crate::reason::Reason;
+use crate::store::{
+    Cell, Charge, KEPT_SECONDS, Refusal, Revocation, Rule, Standing, StoreError, Stream, Taken,
+};
+
+use super::answer::Answer;
+use super::authenticate::Principal;
+use super::bounds::Judged;
+use super::rights::Rights;
+use super::verdict::{Denial, Effect, OpenSession, Verdict};
+use super::{Engine, Moment};
+
+/// The bound that names a session.
+const SESSION: &str = "session_id";
+
+/// A verdict that counts only once the store has taken what it costs. Dropping it releases nothing.
+pub struct Due {
+    pub(super) verdict: Verdict,
+    pub(super) plan: Plan,
+}
+
+/// What a request costs.
+#[derive(Default)]
+pub(super) struct Plan {
+    charges: Vec<Charge>,
+    /// What each charge is for.
+    purposes: Vec<Purpose>,
+    /// What it revokes.
+    revocation: Option<Revocation>,
+    /// A use that is only asked after, and the answer when there is none left.
+    question: Option<(Charge, Answer)>,
+}
+
+/// What the store says of what was due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settled {
+    /// Whether the charges were taken.
+    pub taken: Taken,
+    /// Whether what was asked after is spent.
+    pub is_spent: bool,
+}
+
+/// What a charge is for.
+#[derive(Debug, Clone, Copy)]
+enum Purpose {
+    /// A limit, by place in the policy.
+    Limit(usize),
+    /// A use of the token.
+    Use,
+    /// The token's seconds.
+    Seconds,
+}
+
+impl Due {
+    /// What the store must take, all or none.
+    pub fn charges(&self) -> &[Charge] {
+        &self.plan.charges
+    }
+
+    /// What is to be looked at and not charged.
+    pub fn question(&self) -> Option<&Charge> {
+        self.plan.question.as_ref().map(|(charge, _)| charge)
+    }
+
+    /// What must be revoked for the answer to be true.
+    pub fn revocation(&self) -> Option<&Revocation> {
+        self.plan.revocation.as_ref()
+    }
+}
+
+impl Plan {
+    pub(super) fn is_free(&self) -> bool {
+        self.charges.is_empty() && self.revocation.is_none() && self.question.is_none()
+    }
+
+    /// Revokes something as well.
+    pub(super) fn revoking(self, revocation: Revocation) -> Self {
+        Self { revocation: Some(revocation), ..self }
+    }
+
+    /// Asks whether a token of a family has uses left; `spent` is the answer when it has not.
+    pub(super) fn asking(self, token: &VerifiedToken, spent: Answer) -> Self {
+        let Some(max) = token.uses else { return self };
+        let rule = Rule::Uses { max, issued_at: token.iat, until: kept_until(token), stream: None };
+        let charge = Charge { cell: uses_cell(&[], token), share: 0, rule };
+        Self { question: Some((charge, spent)), ..self }
+    }
+
+    fn add(&mut self, purpose: Purpose, charge: Charge) {
+        self.purposes.push(purpose);
+        self.charges.push(charge);
+    }
+
+    /// Names the charges of a request that everything else lets through.
+    pub(super) fn of(
+        policy: &Policy,
+        route: &Route,
+        principal: &Principal,
+        rights: &Rights<'_>,
+        judged: &[Judged],
+        moment: &Moment<'_>,
+    ) -> Result<Self, Denial> {
+        let mut plan = Self::default();
+        let payer = Payer { policy, route, principal, rights, judged, moment };
+        let mut holder = None;
+        let limits = route.limits.iter().filter_map(|index| Some((*index, policy.limits.list.get(*index)?)));
+        for (index, limit) in limits {
+            if limit.counts != Counts::Failures && payer.is_counted(limit) {
+                plan.add(Purpose::Limit(index), payer.limit(limit, &mut holder)?);
+            }
+        }
+        plan.add_token(&payer, &mut holder)?;
+        Ok(plan)
+    }
+
+    fn add_token(&mut self, payer: &Payer<'_, '_>, holder: &mut Option<u64>) -> Result<(), Denial> {
+        let Principal::Token { source, token } = payer.principal else { return Ok(()) };
+        let route = payer.route;
+        let identity = payer.identity(*source);
+        let (share, until) = (payer.share(), kept_until(token));
+        if let Some(max) = token.total.filter(|_| route.is_upgrade) {
+            let ask = payer.rights.session(route).unwrap_or(max);
+            let cell = Cell::of(&[b"seconds", &identity, token.kid.as_bytes(), token.jti.as_bytes()]);
+            self.add(Purpose::Seconds, Charge { cell, share, rule: Rule::Seconds { max, ask, until } });
+        }
+        let max = token.uses.into_iter().chain(route.uses.max).min().filter(|_| route.uses.is_counted);
+        if let Some(max) = max {
+            let cell = uses_cell(&identity, token);
+            let stream = match route.uses.reconnect {
+                Some(grace) => Some(Stream {
+                    cell: cell.beside(payer.session(token)),
+                    holder: payer.holder(holder)?,
+                    grace,
+                }),
+                None => None,
+            };
+            let rule = Rule::Uses { max, issued_at: token.iat, until, stream };
+            self.add(Purpose::Use, Charge { cell, share, rule });
+        }
+        Ok(())
+    }
+}
+
+/// A token's identity is its key and its id, never its text, of which there may be several.
+fn uses_cell(source: &[u8], token: &VerifiedToken) -> Cell {
+    Cell::of(&[b"uses", source, token.kid.as_bytes(), token.jti.as_bytes()])
+}
+
+fn kept_until(token: &VerifiedToken) -> u64 {
+    token.exp.saturating_add(KEPT_SECONDS)
+}
+
+/// Who pays, and for what.
+struct Payer<'a, 'r> {
+    policy: &'a Policy,
+    route: &'a Route,
+    principal: &'a Principal,
+    rights: &'a Rights<'r>,
+    judged: &'a [Judged],
+    moment: &'a Moment<'a>,
+}
+
+impl Payer<'_, '_> {
+    fn is_counted(&self, limit: &Limit) -> bool {
+        limit.credentials.as_ref().is_none_or(|counted| match self.principal {
+            Principal::Key { .. } => counted.api_key,
+            Principal::Token { source, .. } => counted.tokens.contains(source),
+        })
+    }
+
+    fn limit(&self, limit: &Limit, holder: &mut Option<u64>) -> Result<Charge, Denial> {
+        let mut parts = vec![b"limit".to_vec(), limit.id.clone().into_bytes()];
+        for per in &limit.per {
+            parts.push(vec![*per as u8]);
+            self.name(*per, &mut parts)?;
+        }
+        let rule = match limit.measure.with_max(self.maximum(limit)) {
+            Measure::Window { max, seconds } => Rule::Window { max, seconds },
+            Measure::Rate { max, seconds, burst } => Rule::Rate { max, seconds, burst },
+            Measure::Sessions { max } => Rule::Sessions { max, holder: self.holder(holder)? },
+        };
+        // The same name counted in another way is another count.
+        parts.push(vec![letter(&rule)]);
+        let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+        let share = if limit.knows_teams() { self.share() } else { 0 };
+        Ok(Charge { cell: Cell::of(&parts), share, rule })
+    }
+
+    fn name(&self, per: Per, parts: &mut Vec<Vec<u8>>) -> Result<(), Denial> {
+        let key = &self.rights.key().id;
+        match (per, self.principal) {
+            (Per::Team, _) => parts.extend(self.party_name(self.rights.party())?),
+            (Per::Organization, _) => {
+                parts.extend(self.party_name(self.policy.tree.top(self.rights.party()))?)
+            }
+            (Per::Token, Principal::Token { source, token }) => {
+                parts.extend([
+                    self.identity(*source),
+                    token.kid.clone().into_bytes(),
+                    token.jti.clone().into_bytes(),
+                ]);
+            }
+            (Per::Token | Per::Key, _) => parts.push(key.clone().into_bytes()),
+            (Per::Family, Principal::Key { .. }) => parts.push(Vec::new()),
+            (Per::Family, Principal::Token { source, .. }) => parts.push(self.source_name(*source).into()),
+            (Per::Route, _) => parts.push(self.route.id.clone().into_bytes()),
+            (Per::Address, _) => parts.push(network((self.moment.peer)().ok_or(Reason::HostError)?)),
+            (Per::Platform, _) => {}
+        }
+        Ok(())
+    }
+
+    /// A team and a user may have one id.
+    fn party_name(&self, id: PartyId) -> Result<[Vec<u8>; 2], Denial> {
+        let party = self.policy.tree.party(id).ok_or(Reason::TokenOwner)?;
+        Ok([vec![u8::from(party.reach == Reach::User)], party.id.clone().into_bytes()])
+    }
+
+    fn maximum(&self, limit: &Limit) -> u64 {
+        let own = self.rights.key().limits.iter().find_map(|(id, max)| (*id == limit.id).then_some(*max));
+        let own = own.filter(|_| limit.knows_keys());
+        // What all below a team share is that team's to widen, nobody's below it.
+        let party = match limit.per.contains(&Per::Organization) {
+            true => self.policy.tree.top(self.rights.party()),
+            false => self.rights.party(),
+        };
+        let of_party = || self.policy.tree.maximum(party, &limit.id).filter(|_| limit.knows_teams());
+        own.or_else(of_party).unwrap_or(match limit.measure {
+            Measure::Window { max, .. } | Measure::Rate { max, .. } | Measure::Sessions { max } => max,
+        })
+    }
+
+    /// Tokens minted here are one kind, whatever their family is called; each issuer's are another.
+    fn identity(&self, source: TokenSource) -> Vec<u8> {
+        match source {
+            TokenSource::Family(_) => Vec::new(),
+            TokenSource::Issuer(_) => self.source_name(source).into(),
+        }
+    }
+
+    fn source_name(&self, source: TokenSource) -> &str {
+        match source {
+            TokenSource::Family(index) => self.policy.families.get(index).map_or("", |family| &family.name),
+            TokenSource::Issuer(index) => self.policy.issuers.get(index).map_or("", |issuer| &issuer.name),
+        }
+    }
+
+    /// Everything of one party is one share of the memory.
+    fn share(&self) -> u32 {
+        let party = self.policy.tree.party(self.rights.party()).map_or("", |party| party.id.as_str());
+        Cell::of(&[b"share", party.as_bytes()]).share()
+    }
+
+    /// The session a token's stream is of: the one that was judged, else the token's own.
+    fn session<'t>(&'t self, token: &'t VerifiedToken) -> &'t str {
+        let bound = self.policy.bound(SESSION).map(|(index, _)| index);
+        let judged = self.judged.iter().find(|judged| Some(judged.bound) == bound);
+        judged
+            .map(|judged| judged.value.as_str())
+            .or_else(|| token.bound(SESSION)?.first().map(String::as_str))
+            .unwrap_or("")
+    }
+
+    /// The new session's name, the same for everything it is counted on.
+    fn holder(&self, known: &mut Option<u64>) -> Result<u64, Denial> {
+        if let Some(holder) = known {
+            return Ok(*holder);
+        }
+        let mut bytes = [0; 8];
+        if !(self.moment.random)(&mut bytes) || bytes == [0; 8] {
+            return Err(Reason::HostError.into());
+        }
+        Ok(*known.insert(u64::from_le_bytes(bytes)))
+    }
+}
+
+fn letter(rule: &Rule) -> u8 {
+    match rule {
+        Rule::Window { .. } => b'w',
+        Rule::Rate { .. } => b'r',
+        _ => b's',
+    }
+}
+
+/// One client's address: of IPv6 the part that a provider gives to one customer (RFC 6177).
+fn network(address: IpAddr) -> Vec<u8> {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().into_iter().take(8).collect(),
+    }
+}
+
+/// The charge for a credential that was no good, from somebody at this address.
+fn failure(limit: &Limit, address: IpAddr) -> Option<Charge> {
+    let rule = match limit.measure {
+        Measure::Window { max, seconds } => Rule::Window { max, seconds },
+        Measure::Rate { max, seconds, burst } => Rule::Rate { max, seconds, burst },
+        Measure::Sessions { .. } => return None,
+    };
+    let cell = Cell::of(&[b"failures", limit.id.as_bytes(), &network(address)]);
+    Some(Charge { cell, share: 0, rule })
+}
+
+impl Engine {
+    /// What a refused request costs the address it came from.
+    pub fn failures(&self, verdict: &Verdict, peer: &dyn Fn() -> Option<IpAddr>) -> Vec<Charge> {
+        let record = &verdict.record;
+        let is_failure = record.denial.as_ref().is_some_and(|denial| denial.reason.status() == 401);
+        let route = record.route.filter(|_| is_failure).and_then(|index| self.policy.routes.get(index));
+        let limits = route.into_iter().flat_map(|route| self.failure_limits(route));
+        limits.filter_map(|limit| failure(limit, peer()?)).collect()
+    }
+
+    fn failure_limits(&self, route: &Route) -> impl Iterator<Item = &Limit> {
+        let limits = route.limits.iter().filter_map(|index| self.policy.limits.list.get(*index));
+        limits.filter(|limit| limit.counts == Counts::Failures)
+    }
+
+    /// Refuses whoever failed too often at the same address, whatever they show now.
+    pub(super) fn check_failures(&self, route: &Route, moment: &Moment<'_>) -> Result<(), Denial> {
+        for limit in self.failure_limits(route) {
+            let charge = (moment.peer)().and_then(|peer| failure(limit, peer)).ok_or(Reason::HostError)?;
+            if let Some(retry) = (moment.has_failed)(&charge).map_err(unavailable)? {
+                return Err(Denial { retry: Some(retry), ..Reason::FailuresReached.into() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Carries the store's answer into the verdict.
+    pub fn settle(&self, due: Due, answer: Result<Settled, StoreError>, moment: &Moment<'_>) -> Verdict {
+        let Due { mut verdict, mut plan } = due;
+        verdict.record.strength = Some(self.policy.store.home.strength());
+        match answer {
+            Err(error) => self.refuse(unavailable(error), verdict.record),
+            Ok(Settled { taken: Taken::None { charge, refusal }, .. }) => {
+                self.refused(verdict, &plan, charge, refusal, moment)
+            }
+            Ok(Settled { taken: Taken::All(standings), is_spent })
+                if standings.len() == plan.charges.len() =>
+            {
+                if let Some((_, answer)) = plan.question.take().filter(|_| is_spent) {
+                    verdict.effect = Effect::Answer(answer);
+                }
+                self.released(verdict, &plan, &standings, moment)
+            }
+            Ok(_) => self.refuse(Reason::StoreUnavailable.into(), verdict.record),
+        }
+    }
+
+    fn released(
+        &self,
+        mut verdict: Verdict,
+        plan: &Plan,
+        standings: &[Standing],
+        moment: &Moment<'_>,
+    ) -> Verdict {
+        let mut session = OpenSession::default();
+        let mut shown = Vec::new();
+        let parts = plan.purposes.iter().zip(&plan.charges).zip(standings);
+        for ((purpose, charge), standing) in parts {
+            session.leases.extend(charge.lease());
+            match purpose {
+                Purpose::Limit(index) => shown.extend(self.meter(*index, charge, *standing)),
+                Purpose::Use => verdict.record.remaining = Some(standing.remaining),
+                Purpose::Seconds => session.seconds = Some((charge.cell, standing.remaining)),
+            }
+        }
+        let headers = limit_headers(&self.policy.limits.headers, &shown, moment.now);
+        match &mut verdict.effect {
+            Effect::Release(obligations) => {
+                obligations.answer.extend(headers);
+                obligations.open(session);
+            }
+            Effect::Answer(answer) => answer.headers.extend(headers),
+        }
+        verdict
+    }
+
+    fn refused(
+        &self,
+        verdict: Verdict,
+        plan: &Plan,
+        charge: usize,
+        refusal: Refusal,
+        moment: &Moment<'_>,
+    ) -> Verdict {
+        let purpose = plan.purposes.get(charge).copied();
+        let rule = plan.charges.get(charge);
+        let reason = match (purpose, refusal) {
+            (_, Refusal::Forgotten) => Reason::TokenForgotten,
+            (Some(Purpose::Use), _) => Reason::TokenSpent,
+            (Some(Purpose::Seconds), _) => Reason::SecondsSpent,
+            (Some(Purpose::Limit(_)), _) if rule.is_some_and(|charge| charge.lease().is_some()) => {
+                Reason::SessionsReached
+            }
+            (Some(Purpose::Limit(_)), _) => Reason::LimitReached,
+            (None, _) => Reason::StoreUnavailable,
+        };
+        let mut record = verdict.record;
+        if let Some(Purpose::Limit(index)) = purpose {
+            record.limit = self.policy.limits.list.get(index).map(|limit| limit.id.clone());
+        }
+        let (Some(Purpose::Limit(index)), Refusal::Spent { retry, reset }) = (purpose, refusal) else {
+            return self.refuse(reason.into(), record);
+        };
+        let mut verdict = self.refuse(Denial { retry: Some(retry), ..reason.into() }, record);
+        if let Effect::Answer(answer) = &mut verdict.effect {
+            let standing = Standing { remaining: 0, reset: reset.max(retry) };
+            let shown: Vec<Meter<'_>> =
+                rule.and_then(|charge| self.meter(index, charge, standing)).into_iter().collect();
+            answer.headers.extend(limit_headers(&self.policy.limits.headers, &shown, moment.now));
+        }
+        verdict
+    }
+
+    fn meter(&self, index: usize, charge: &Charge, standing: Standing) -> Option<Meter<'_>> {
+        let seconds = match charge.rule {
+            Rule::Window { seconds, .. } | Rule::Rate { seconds, .. } => seconds,
+            _ => return None,
+        };
+        let limit = self.policy.limits.list.get(index)?;
+        let max = match charge.rule {
+            Rule::Rate { max, .. } => max,
+            rule => rule.max(),
+        };
+        Some(Meter { id: &limit.id, max, seconds, standing })
+    }
+}
+
+fn unavailable(error: StoreError) -> Denial {
+    match error {
+        StoreError::Full => Reason::StoreFull,
+        StoreError::Corrupt | StoreError::Contended | StoreError::Unavailable => Reason::StoreUnavailable,
+    }
+    .into()
+}
+
+/// What a client is told of one limit.
+struct Meter<'a> {
+    id: &'a str,
+    max: u64,
+    seconds: u64,
+    standing: Standing,
+}
+
+/// `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers) for all limits, and the platform's own for
+/// the tightest.
+fn limit_headers(
+    own: &[(String, Shown)],
+    meters: &[Meter<'_>],
+    now: u64,
+) -> Vec<(Cow<'static, str>, String)> {
+    let Some(tightest) = meters.iter().min_by_key(|meter| meter.standing.remaining) else {
+        return Vec::new();
+    };
+    let list = |one: &dyn Fn(&Meter<'_>) -> String| meters.iter().map(one).collect::<Vec<_>>().join(", ");
+    let reset = |meter: &Meter<'_>| meter.standing.reset.div_ceil(1_000);
+    let state =
+        |meter: &Meter<'_>| format!("\"{}\";r={};t={}", meter.id, meter.standing.remaining, reset(meter));
+    let policy = |meter: &Meter<'_>| format!("\"{}\";q={};w={}", meter.id, meter.max, meter.seconds);
+    let mut headers: Vec<(Cow<'static, str>, String)> =
+        vec![("ratelimit".into(), list(&state)), ("ratelimit-policy".into(), list(&policy))];
+    headers.extend(own.iter().map(|(name, shown)| {
+        let value = match shown {
+            Shown::Limit => tightest.max,
+            Shown::Remaining => tightest.standing.remaining,
+            Shown::ResetSeconds => reset(tightest),
+            Shown::ResetUnix => now + reset(tightest),
+            Shown::ResetUnixMilliseconds => (now + reset(tightest)) * 1_000,
+        };
+        (Cow::Owned(name.clone()), value.to_string())
+    }));
+    headers
+}

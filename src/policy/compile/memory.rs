@@ -1,0 +1,453 @@
+//! What is remembered: the store, the limits, the uses of tokens, and what the policy itself revokes.
+
+use super::super::config::{
+    CountConfig, HomeConfig, LimitRuleConfig, Members, ReachConfig, RedisConfig, RevocationConfig,
+    RevokeConfig, RouteUsesConfig, ShownConfig, StaleConfig, StoreConfig, StrengthConfig,
+};
+use super::super::error::Problems;
+use super::super::limit::{Counted, Counts, Limit, Limits, Measure, Per, Shown, UsesRule};
+use super::super::local::RevokeRule;
+use super::super::memory::{Home, StoreRule};
+use super::super::route::{Accept, Local, Route};
+use super::keyring::{is_inline_secret, load_secret};
+use super::local::MAX_USES;
+use super::platform::check_header_name;
+use super::routes::{Match, token_source};
+use super::{Document, Known, Secrets, check_id, quoted};
+use crate::credential::Algorithm;
+use crate::store::remote::Remote;
+use crate::store::{Revocation, Revocations, Size, Strength, Subject};
+
+impl From<StrengthConfig> for Strength {
+    fn from(config: StrengthConfig) -> Self {
+        match config {
+            StrengthConfig::Node => Self::Node,
+            StrengthConfig::Fleet => Self::Fleet,
+        }
+    }
+}
+
+pub(super) fn store(
+    document: &Document<'_>,
+    known: &Known,
+    secrets: &Secrets<'_>,
+    problems: &mut Problems,
+) -> StoreRule {
+    let config: StoreConfig = document.section("store", problems).unwrap_or_default();
+    let home = home(&config, problems);
+    let entries = config.entries.unwrap_or(262_144);
+    if !(65_536..=1_048_576).contains(&entries) {
+        problems.add("store.entries", "expected 65536 to 1048576");
+    }
+    let key = config.secret.as_ref().and_then(|secret| {
+        if is_inline_secret(secret) && !document.allows_inline_secrets() {
+            problems.add(
+                "store.secret",
+                "a secret in the policy needs `allow_inline_secrets: true`; better `{\"env\": NAME}`",
+            );
+        }
+        load_secret(secret, "*store", "seal", Algorithm::Hs256, secrets)
+            .map_err(|message| problems.add("store.secret", message))
+            .ok()
+            .flatten()
+    });
+    let feed = config.revocations.as_ref();
+    let refresh = feed.and_then(|feed| feed.refresh).unwrap_or(2);
+    let stale = feed.and_then(|feed| feed.stale).unwrap_or(30);
+    if !(1..=60).contains(&refresh) || stale < refresh.saturating_mul(2) || stale > 86_400 {
+        problems.add(
+            "store.revocations",
+            "expected 1 <= refresh <= 60 and 2 * refresh <= stale <= 86400 seconds",
+        );
+    }
+    if feed.is_some() && home == Home::Local {
+        problems.add(
+            "store.revocations",
+            "in the gateway's own memory they are never stale; this is for `home: redis`",
+        );
+    }
+    StoreRule {
+        home,
+        key: key.unwrap_or_default(),
+        size: Size { entries: usize::try_from(entries).unwrap_or(0), is_shared: known.tree.len() > 1 },
+        refresh,
+        stale,
+        refuses_when_stale: feed.is_none_or(|feed| feed.when_stale == StaleConfig::Refuse),
+        revocations: revocations(document, known, problems),
+    }
+}
+
+fn home(config: &StoreConfig, problems: &mut Problems) -> Home {
+    match (config.home, &config.redis) {
+        (HomeConfig::Local, None) => Home::Local,
+        (HomeConfig::Redis, Some(redis)) => remote(redis, problems).map_or(Home::Local, Home::Redis),
+        (HomeConfig::Local, Some(_)) => {
+            problems.add("store.redis", "this is for `home: redis`");
+            Home::Local
+        }
+        (HomeConfig::Redis, None) => {
+            problems.add(
+                "store.redis",
+                "missing; say where Redis is, as in `{\"url\": \"http://127.0.0.1:7379\"}`",
+            );
+            Home::Local
+        }
+    }
+}
+
+fn remote(config: &RedisConfig, problems: &mut Problems) -> Option<Remote> {
+    let timeout = config.timeout_ms.unwrap_or(250);
+    if !(10..=5_000).contains(&timeout) {
+        problems.add("store.redis.timeout_ms", "expected 10 to 5000 milliseconds");
+    }
+    let prefix = config.prefix.clone().unwrap_or_else(|| "callbound:".to_owned());
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
+    if prefix.is_empty() || prefix.len() > 64 || !prefix.bytes().all(fits) {
+        problems.add("store.redis.prefix", "expected 1 to 64 of `A-Z a-z 0-9 - _ . :`");
+    }
+    let authority = config.url.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
+    let is_host = |text: &&str| {
+        !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.:[]".contains(&b))
+    };
+    let Some(authority) = authority.filter(is_host) else {
+        problems.add("store.redis.url", "expected where Webdis is, as in `http://127.0.0.1:7379`");
+        return None;
+    };
+    let cluster = config.cluster.clone().unwrap_or_else(|| "callbound_store".to_owned());
+    check_id(&cluster, "store.redis.cluster", problems);
+    Some(Remote { cluster, authority: authority.to_owned(), timeout, prefix, is_durable: config.durable })
+}
+
+fn revocations(document: &Document<'_>, known: &Known, problems: &mut Problems) -> Revocations {
+    let mut list = Revocations::default();
+    for (path, config) in document.elements::<RevocationConfig>("revocations", problems) {
+        let RevocationConfig { key, token, tokens_of_key, tokens_of_team, before } = config;
+        let key_is_there = |id: &String| known.keys.with_id(id).is_some();
+        let all_of = [&tokens_of_key, &tokens_of_team].into_iter().flatten().next().is_some();
+        if [&key, &tokens_of_key].into_iter().flatten().any(|id| !key_is_there(id)) {
+            problems.add(&path, "not one of api_keys; a key that is gone needs no revocation");
+        }
+        if tokens_of_team.as_ref().is_some_and(|id| known.tree.team(id).is_none()) {
+            problems.add(format!("{path}.tokens_of_team"), "not one of teams");
+        }
+        // Milliseconds would revoke what is minted in the next centuries.
+        if all_of != before.is_some() || before.is_some_and(|before| before > 4_102_444_800) {
+            problems.add(
+                format!("{path}.before"),
+                "`tokens_of_key` and `tokens_of_team` say the Unix second before which they were issued; nothing else does",
+            );
+        }
+        let subjects = [
+            key.map(Subject::Key),
+            token.map(Subject::Token),
+            tokens_of_key.map(Subject::TokensOfKey),
+            tokens_of_team.map(Subject::TokensOfTeam),
+        ];
+        let mut subjects = subjects.into_iter().flatten();
+        match (subjects.next(), subjects.next()) {
+            (Some(subject), None) => {
+                list.add(Revocation { subject, by: None, before: before.unwrap_or(0) });
+            }
+            _ => problems.add(path, "expected one of `key`, `token`, `tokens_of_key` and `tokens_of_team`"),
+        }
+    }
+    list
+}
+
+/// Reads the limits and tells the routes which are for them.
+pub(super) fn limits(
+    document: &Document<'_>,
+    known: &Known,
+    routes: &mut [(Route, Vec<Match>)],
+    problems: &mut Problems,
+) -> Limits {
+    let mut read: Vec<(Limit, Option<Vec<String>>, String)> = Vec::new();
+    for (path, config) in document.elements::<LimitRuleConfig>("limits", problems) {
+        check_id(&config.id, &format!("{path}.id"), problems);
+        if read.iter().any(|(other, ..)| other.id == config.id) {
+            problems.add(format!("{path}.id"), format!("`{}` stands among the limits already", config.id));
+        }
+        let routes = config.routes.clone();
+        if let Some(limit) = limit(config, known, &path, problems) {
+            read.push((limit, routes, path));
+        }
+    }
+    read.sort_by_key(|(limit, ..)| limit.per.iter().min().copied());
+    for (index, (limit, names, path)) in read.iter().enumerate() {
+        assign(index, limit, names.as_deref(), routes, path, problems);
+    }
+    let headers = limit_headers(document, problems);
+    let list: Vec<Limit> = read.into_iter().map(|(limit, ..)| limit).collect();
+    check_maxima(&list, known, problems);
+    Limits { list, headers }
+}
+
+fn limit(config: LimitRuleConfig, known: &Known, path: &str, problems: &mut Problems) -> Option<Limit> {
+    let mut per: Vec<Per> = Vec::new();
+    for name in &config.per.0 {
+        match per_of(name) {
+            Some(one) if !per.contains(&one) => per.push(one),
+            Some(_) => problems.add(format!("{path}.per"), format!("{} stands twice", quoted(name))),
+            None => problems.add(
+                format!("{path}.per"),
+                "expected some of `platform`, `organization`, `team`, `key`, `token`, `family`, `route` and `address`",
+            ),
+        }
+    }
+    per.sort_unstable();
+    if per.is_empty() {
+        problems.add(
+            format!("{path}.per"),
+            "an empty list counts nothing apart; for everything together say `platform`",
+        );
+    }
+    let counts = match config.count {
+        None | Some(CountConfig::Requests) => Counts::Requests,
+        Some(CountConfig::Mints) => Counts::Mints,
+        Some(CountConfig::Failures) => Counts::Failures,
+    };
+    let measure = measure(&config, path, problems)?;
+    check_meaning(&config, &per, counts, measure, path, problems);
+    let credentials = config.credentials.as_ref().map(|names| counted(names, known, path, problems));
+    let strength = config.strength.unwrap_or_default().into();
+    Some(Limit { id: config.id, per, counts, measure, credentials, strength })
+}
+
+fn per_of(name: &str) -> Option<Per> {
+    Some(match name {
+        "token" => Per::Token,
+        "address" => Per::Address,
+        "key" => Per::Key,
+        "team" => Per::Team,
+        "organization" => Per::Organization,
+        "family" => Per::Family,
+        "route" => Per::Route,
+        "platform" => Per::Platform,
+        _ => return None,
+    })
+}
+
+fn measure(config: &LimitRuleConfig, path: &str, problems: &mut Problems) -> Option<Measure> {
+    let measure = match (config.window, config.rate, config.sessions) {
+        (Some(window), None, None) => Measure::Window { max: window.max, seconds: window.seconds },
+        (None, Some(rate), None) => Measure::Rate { max: rate.max, seconds: rate.seconds, burst: rate.burst },
+        (None, None, Some(sessions)) => Measure::Sessions { max: sessions.max },
+        _ => {
+            problems.add(path, "expected one of `window`, `rate` and `sessions`");
+            return None;
+        }
+    };
+    let (is_fit, expected) = match measure {
+        Measure::Window { max, seconds } => (
+            (1..=MOST).contains(&max) && (1..=2_678_400).contains(&seconds),
+            "expected max from 1 to 1000000000 and seconds from 1 to 2678400",
+        ),
+        Measure::Rate { max, seconds, burst } => (
+            (1..=1_000_000).contains(&max)
+                && (1..=86_400).contains(&seconds)
+                && (1..=1_000_000).contains(&burst),
+            "expected max and burst from 1 to 1000000 and seconds from 1 to 86400",
+        ),
+        Measure::Sessions { max } => ((1..=10_000).contains(&max), "expected max from 1 to 10000"),
+    };
+    if !is_fit {
+        problems.add(
+            path,
+            format!("{expected}; 0 is no limit: to let nothing through, take the scope or the route away"),
+        );
+    }
+    Some(measure)
+}
+
+/// The most a window may let through.
+const MOST: u64 = 1_000_000_000;
+
+fn check_meaning(
+    config: &LimitRuleConfig,
+    per: &[Per],
+    counts: Counts,
+    measure: Measure,
+    path: &str,
+    problems: &mut Problems,
+) {
+    let is_sessions = matches!(measure, Measure::Sessions { .. });
+    if is_sessions && counts != Counts::Requests {
+        problems.add(
+            format!("{path}.count"),
+            "sessions are counted while they are open; this means nothing here",
+        );
+    }
+    if counts == Counts::Failures {
+        if per != [Per::Address] || config.credentials.is_some() {
+            problems.add(path, "whoever fails is nobody yet: failures are counted `per: \"address\"` alone");
+        }
+        if config.strength == Some(StrengthConfig::Fleet) {
+            problems.add(format!("{path}.strength"), "failures are counted by each gateway: `node`");
+        }
+    }
+}
+
+fn counted(names: &[String], known: &Known, path: &str, problems: &mut Problems) -> Counted {
+    if names.is_empty() {
+        problems.add(format!("{path}.credentials"), "an empty list is for nobody; leave it out for all");
+    }
+    let mut counted = Counted { api_key: false, tokens: Vec::new() };
+    for (index, name) in names.iter().enumerate() {
+        match token_source(name, known) {
+            _ if name == "api_key" => counted.api_key = true,
+            Some(source) => counted.tokens.push(source),
+            None => problems.add(
+                format!("{path}.credentials[{index}]"),
+                format!("{} is neither `api_key` nor one of tokens", quoted(name)),
+            ),
+        }
+    }
+    counted
+}
+
+/// Notes a limit with the routes it is for; one that is for none is a mistake.
+fn assign(
+    index: usize,
+    limit: &Limit,
+    names: Option<&[String]>,
+    routes: &mut [(Route, Vec<Match>)],
+    path: &str,
+    problems: &mut Problems,
+) {
+    for (at, name) in names.unwrap_or_default().iter().enumerate() {
+        if !routes.iter().any(|(route, _)| route.id == *name) {
+            problems.add(format!("{path}.routes[{at}]"), format!("{} is not one of routes", quoted(name)));
+        }
+    }
+    let is_fit = |route: &Route| {
+        route.accept != Accept::Public
+            && (limit.counts != Counts::Mints || route.mint().is_some())
+            && (!matches!(limit.measure, Measure::Sessions { .. }) || route.is_upgrade)
+    };
+    let mut is_used = false;
+    for (route, _) in routes.iter_mut() {
+        let is_named = names.map(|names| names.contains(&route.id));
+        if is_named == Some(true) && !is_fit(route) {
+            problems.add(format!("{path}.routes"), format!("`{}` has nothing this limit counts", route.id));
+        }
+        if is_named != Some(false) && is_fit(route) {
+            route.limits.push(index);
+            is_used = true;
+        }
+    }
+    if !is_used {
+        problems.add(path, "there is no route with anything this limit counts");
+    }
+}
+
+fn limit_headers(document: &Document<'_>, problems: &mut Problems) -> Vec<(String, Shown)> {
+    let headers: Members<ShownConfig> = document.section("limit_headers", problems).unwrap_or_default();
+    for (name, _) in &headers.0 {
+        check_header_name(name, &format!("limit_headers.{name}"), problems);
+    }
+    let shown = |shown| match shown {
+        ShownConfig::Limit => Shown::Limit,
+        ShownConfig::Remaining => Shown::Remaining,
+        ShownConfig::ResetSeconds => Shown::ResetSeconds,
+        ShownConfig::ResetUnix => Shown::ResetUnix,
+        ShownConfig::ResetUnixMs => Shown::ResetUnixMilliseconds,
+    };
+    headers.0.into_iter().map(|(name, config)| (name, shown(config))).collect()
+}
+
+/// The maxima that teams, users and keys have of their own.
+fn check_maxima(limits: &[Limit], known: &Known, problems: &mut Problems) {
+    let parties = known.tree.parties().map(|party| (&party.id, &party.limits, false));
+    let keys = known.keys.iter().map(|key| (&key.id, &key.limits, true));
+    for (id, maxima, is_key) in parties.chain(keys) {
+        for (name, max) in maxima {
+            let path = format!("{}.{id}.limits.{name}", if is_key { "api_keys" } else { "teams" });
+            match limits.iter().find(|limit| limit.id == *name) {
+                None => problems.add(path, "not one of limits"),
+                Some(limit) if !(if is_key { limit.knows_keys() } else { limit.knows_teams() }) => {
+                    problems.add(path, "this limit is not counted apart for it");
+                }
+                Some(_) if !(1..=MOST).contains(max) => {
+                    problems.add(path, "expected 1 to 1000000000; 0 is no limit");
+                }
+                Some(_) => {}
+            }
+        }
+    }
+}
+
+/// A home that cannot reach as far as a rule needs would enforce half of it.
+pub(super) fn check_strength(store: &StoreRule, limits: &Limits, known: &Known, problems: &mut Problems) {
+    let reaches = store.home.strength();
+    let refuse = |path: String, problems: &mut Problems| {
+        problems.add(path, "`fleet` needs a store that all gateways share: `store.home: redis`");
+    };
+    for limit in limits.list.iter().filter(|limit| limit.strength > reaches) {
+        refuse(format!("limits.{}.strength", limit.id), problems);
+    }
+    for family in &known.families {
+        for (member, strength) in [("uses", family.uses.strength), ("total_seconds", family.total.strength)] {
+            if Strength::from(strength) > reaches {
+                refuse(format!("tokens.{}.{member}.strength", family.family.name), problems);
+            }
+        }
+        if family.uses.default.is_some_and(|uses| !(1..=MAX_USES).contains(&uses)) {
+            problems.add(
+                format!("tokens.{}.uses.default", family.family.name),
+                format!("expected 1 to {MAX_USES}"),
+            );
+        }
+        if family.total.default.is_some_and(|total| !(1..=604_800).contains(&total)) {
+            problems.add(
+                format!("tokens.{}.total_seconds.default", family.family.name),
+                "expected 1 to 604800 seconds",
+            );
+        }
+    }
+}
+
+/// Without a secret the seal keeps accidents away, not a neighbour who means harm.
+pub(super) fn check_seal(store: &StoreRule, limits: &Limits, known: &Known, warnings: &mut Vec<String>) {
+    let is_used =
+        !limits.list.is_empty() || known.families.iter().any(|family| family.uses.default.is_some());
+    if store.home == Home::Local && store.key.is_empty() && is_used {
+        warnings.push(
+            "store.secret: not set, so another plugin in the same VM could change what is remembered unseen"
+                .into(),
+        );
+    }
+}
+
+pub(super) fn uses(
+    config: Option<&RouteUsesConfig>,
+    is_upgrade: bool,
+    path: &str,
+    problems: &mut Problems,
+) -> UsesRule {
+    let Some(config) = config else { return UsesRule::default() };
+    let rule = UsesRule {
+        is_counted: config.counted.unwrap_or(true),
+        max: config.max,
+        reconnect: config.reconnect_seconds,
+    };
+    if rule.max.is_some_and(|max| !(1..=MAX_USES).contains(&max)) {
+        problems.add(format!("{path}.uses.max"), format!("expected 1 to {MAX_USES}"));
+    }
+    if rule.reconnect.is_some_and(|seconds| !is_upgrade || !(1..=300).contains(&seconds)) {
+        problems.add(
+            format!("{path}.uses.reconnect_seconds"),
+            "expected 1 to 300 seconds, on a route with `upgrade`",
+        );
+    }
+    if !rule.is_counted && (rule.max.is_some() || rule.reconnect.is_some()) {
+        problems.add(format!("{path}.uses"), "what is not counted has neither `max` nor `reconnect_seconds`");
+    }
+    rule
+}
+
+pub(super) fn revoke(config: RevokeConfig, accept: &Accept, path: &str, problems: &mut Problems) -> Local {
+    if !matches!(accept, Accept::Credentials { api_key: true, tokens } if tokens.is_empty()) {
+        problems.add(path, "only API keys may revoke: `accept` must be `[\"api_key\"]`");
+    }
+    Local::Revoke(RevokeRule { reaches_everything: config.reach == ReachConfig::Platform })
+}

@@ -1,0 +1,41 @@
+//! What is remembered and where: the store's home, and how fresh what is known of it must be.
+
+use crate::store::remote::Remote;
+use crate::store::{Revocations, Size, Strength};
+
+/// The store.
+pub struct StoreRule {
+    /// Where it is.
+    pub home: Home,
+    /// Seals what stands in memory that others may share; a secret. Deliberately not in any `Debug`.
+    pub key: Vec<u8>,
+    /// How much is kept in the gateway's own memory.
+    pub size: Size,
+    /// Seconds after which the revocations are asked for again.
+    pub refresh: u64,
+    /// Seconds after which what is known of them is too old.
+    pub stale: u64,
+    /// Whether requests are refused while it is.
+    pub refuses_when_stale: bool,
+    /// What the policy itself revokes.
+    pub revocations: Revocations,
+}
+
+/// Where the store is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Home {
+    /// In the gateway's own memory.
+    Local,
+    /// In Redis, for all gateways.
+    Redis(Remote),
+}
+
+impl Home {
+    /// How far it reaches.
+    pub fn strength(&self) -> Strength {
+        match self {
+            Self::Local => Strength::Node,
+            Self::Redis(_) => Strength::Fleet,
+        }
+    }
+}

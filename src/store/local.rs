@@ -1,0 +1,309 @@
+//! The store of one gateway: memory that all its workers share, changed by compare-and-swap.
+//!
+//! The memory is a fixed number of values, each a bucket of entries under a seal: other programs may share it, and what
+//! they wrote is refused, never believed. There is no lock: a charge is read, judged and written back, and whoever was
+//! overtaken tries again.
+
+use super::bucket::{Bucket, Room};
+use super::{Cell, Change, Charge, Refusal, Revocation, Revocations, Standing, StoreError, Taken, seal};
+
+/// How many buckets there are: fixed, so that another size in a new policy finds what was written under the old one.
+const BUCKETS: usize = 4_096;
+
+/// How many of those are for failures of strangers, kept apart so that nobody without a credential can fill the rest.
+const FAILURE_BUCKETS: usize = 256;
+
+/// Entries in one of those.
+const FAILURE_CAPACITY: usize = 32;
+
+/// How often an overtaken writer tries again. Each time somebody else got through, so many in a row mean a flood.
+const ATTEMPTS: usize = 64;
+
+const EPOCH: &str = "callbound/1/epoch";
+const REVOCATIONS: &str = "callbound/1/revocations";
+/// Changed after every change of the revocations: so short that it can be looked at for every request.
+const REVISION: &str = "callbound/1/revision";
+
+/// The most revocations remembered here.
+const MAX_REVOCATIONS: usize = 4_096;
+
+/// Memory that all workers of a gateway share.
+pub trait Memory {
+    /// Reads a value and the number of its version.
+    ///
+    /// # Errors
+    ///
+    /// When the memory cannot be read, which is not the same as nothing being there.
+    fn get(&self, name: &str) -> Result<Option<(Vec<u8>, u32)>, MemoryError>;
+
+    /// Writes a value over the version that was read, or over nothing; false when somebody else wrote in between.
+    ///
+    /// # Errors
+    ///
+    /// When the memory cannot be written.
+    fn swap(&self, name: &str, value: &[u8], version: Option<u32>) -> Result<bool, MemoryError>;
+}
+
+/// The memory failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryError;
+
+impl From<MemoryError> for StoreError {
+    fn from(_: MemoryError) -> Self {
+        Self::Unavailable
+    }
+}
+
+/// How much a local store holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// The most entries; each takes 32 bytes.
+    pub entries: usize,
+    /// Whether several teams share it.
+    pub is_shared: bool,
+}
+
+/// A store in a gateway's own memory.
+pub struct Local<M> {
+    memory: M,
+    key: Vec<u8>,
+    room: Room,
+    epoch: u64,
+}
+
+impl<M: Memory> Local<M> {
+    /// Opens the store, or begins it; `key` seals its values, `now` is in Unix seconds.
+    ///
+    /// # Errors
+    ///
+    /// When the memory fails or holds something else.
+    pub fn open(memory: M, key: &[u8], size: Size, now: u64) -> Result<Self, StoreError> {
+        let room = Room { capacity: (size.entries / BUCKETS).max(1), is_shared: size.is_shared };
+        let mut store = Self { memory, key: key.to_vec(), room, epoch: now };
+        store.epoch = store.update(EPOCH, |value| {
+            let begun = <[u8; 8]>::try_from(value.as_slice()).ok().map(u64::from_le_bytes);
+            if begun.is_none() {
+                *value = now.to_le_bytes().to_vec();
+            }
+            Ok(begun.unwrap_or(now))
+        })?;
+        Ok(store)
+    }
+
+    /// When it began to remember, in Unix seconds.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Takes all charges or none; `now` in microseconds.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when it cannot be said whether they may be taken; then none was, but for one of a use, which is
+    /// never taken back.
+    pub fn take(&self, charges: &[Charge], now: u64) -> Result<Taken, StoreError> {
+        if charges.len() > 1 {
+            // Looked at before any is written: what one refuses should not weigh on the others even for a moment.
+            for (index, charge) in charges.iter().enumerate() {
+                if let Err(refusal) = self.look(charge, now)? {
+                    return Ok(Taken::None { charge: index, refusal });
+                }
+            }
+        }
+        let mut standings: Vec<Standing> = Vec::with_capacity(charges.len());
+        for (index, charge) in charges.iter().enumerate() {
+            let taken = self.take_one(charge, now);
+            if let Ok(Ok(standing)) = taken {
+                standings.push(standing);
+                continue;
+            }
+            for (charge, standing) in charges.iter().zip(&standings) {
+                // What cannot be taken back stays taken: too little for somebody, never too much.
+                let _ = self.change_bucket(charge.cell, now, |bucket| bucket.undo(charge, *standing));
+            }
+            return taken.map(|refusal| match refusal {
+                Ok(_) => Taken::All(Vec::new()),
+                Err(refusal) => Taken::None { charge: index, refusal },
+            });
+        }
+        Ok(Taken::All(standings))
+    }
+
+    /// Tells how a cell would stand after a charge, and charges nothing; `now` in microseconds.
+    ///
+    /// # Errors
+    ///
+    /// As [`Local::take`].
+    pub fn look(&self, charge: &Charge, now: u64) -> Result<Result<Standing, Refusal>, StoreError> {
+        if self.is_forgotten(charge) {
+            return Ok(Err(Refusal::Forgotten));
+        }
+        let (mut bucket, _) = self.read_bucket(&bucket_name(charge.cell))?;
+        bucket.clean(now / 1_000_000);
+        Ok(bucket.look(charge, now))
+    }
+
+    fn take_one(&self, charge: &Charge, now: u64) -> Result<Result<Standing, Refusal>, StoreError> {
+        if self.is_forgotten(charge) {
+            return Ok(Err(Refusal::Forgotten));
+        }
+        self.update_bucket(&bucket_name(charge.cell), now, |bucket| bucket.take(charge, now, self.room))
+    }
+
+    /// What was issued in the second in which the store began may have been used just before it.
+    fn is_forgotten(&self, charge: &Charge) -> bool {
+        matches!(charge.rule, super::Rule::Uses { issued_at, .. } if issued_at <= self.epoch)
+    }
+
+    /// Makes changes; `now` in Unix seconds. What fails is tried no more: a lease ends by itself.
+    pub fn change(&self, changes: &[Change], now: u64) {
+        for change in changes {
+            let cell = match change {
+                Change::Renew(lease) | Change::End(lease) => lease.cell,
+                Change::GiveBack(cell, _) => *cell,
+            };
+            let _ = self.change_bucket(cell, now.saturating_mul(1_000_000), |bucket| {
+                bucket.change(*change, now, self.room.capacity);
+            });
+        }
+    }
+
+    /// Counts a failure of a stranger; the oldest make room for new ones.
+    pub fn fail(&self, charge: &Charge, now: u64) {
+        let room = Room { capacity: FAILURE_CAPACITY, is_shared: false };
+        let _ = self.update_bucket(&failure_name(charge.cell), now, |bucket| {
+            if bucket.look(charge, now).is_ok() {
+                bucket.evict(FAILURE_CAPACITY);
+            }
+            bucket.take(charge, now, room)
+        });
+    }
+
+    /// Whether a stranger has failed too often: how long it is until the next try, in milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// As [`Local::take`].
+    pub fn has_failed(&self, charge: &Charge, now: u64) -> Result<Option<u64>, StoreError> {
+        let (mut bucket, _) = self.read_bucket(&failure_name(charge.cell))?;
+        bucket.clean(now / 1_000_000);
+        Ok(match bucket.look(charge, now) {
+            Ok(_) => None,
+            Err(Refusal::Spent { retry, .. }) => Some(retry),
+            Err(Refusal::Forgotten) => Some(0),
+        })
+    }
+
+    /// The revocations, when they are others than those of `known`, which is a version.
+    ///
+    /// # Errors
+    ///
+    /// As [`Local::take`].
+    pub fn revocations(&self, known: Option<u32>) -> Result<Option<(Revocations, u32)>, StoreError> {
+        let Some((_, version)) = self.memory.get(REVISION)?.filter(|(_, version)| known != Some(*version))
+        else {
+            return Ok(None);
+        };
+        let (sealed, _) = self.memory.get(REVOCATIONS)?.ok_or(StoreError::Corrupt)?;
+        let text = self.open_value(REVOCATIONS, &sealed)?;
+        Ok(Some((Revocations::read(text).ok_or(StoreError::Corrupt)?, version)))
+    }
+
+    /// Adds a revocation; `now` in Unix seconds.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Full`] when there are as many as may be: then it is not in force.
+    pub fn revoke(&self, revocation: &Revocation, now: u64) -> Result<(), StoreError> {
+        self.update(REVOCATIONS, |value| {
+            let mut revocations = Revocations::read(value).ok_or(StoreError::Corrupt)?;
+            revocations.clean(now);
+            revocations.add(revocation.clone());
+            if revocations.len() > MAX_REVOCATIONS {
+                return Err(StoreError::Full);
+            }
+            *value = revocations.write();
+            Ok(())
+        })?;
+        self.update(REVISION, |value| {
+            let revision = <[u8; 8]>::try_from(value.as_slice()).map_or(0, u64::from_le_bytes);
+            *value = revision.wrapping_add(1).to_le_bytes().to_vec();
+            Ok(())
+        })
+    }
+
+    fn change_bucket(&self, cell: Cell, now: u64, change: impl Fn(&mut Bucket)) -> Result<(), StoreError> {
+        self.update_bucket(&bucket_name(cell), now, |bucket| {
+            change(bucket);
+            Ok(Ok::<(), Refusal>(()))
+        })
+        .map(drop)
+    }
+
+    fn read_bucket(&self, name: &str) -> Result<(Bucket, Option<u32>), StoreError> {
+        let Some((sealed, version)) = self.memory.get(name)? else { return Ok((Bucket::default(), None)) };
+        let bucket = Bucket::read(self.open_value(name, &sealed)?).ok_or(StoreError::Corrupt)?;
+        Ok((bucket, Some(version)))
+    }
+
+    /// Changes a bucket; a change that refuses writes nothing.
+    fn update_bucket<T, R>(
+        &self,
+        name: &str,
+        now: u64,
+        change: impl Fn(&mut Bucket) -> Result<Result<T, R>, StoreError>,
+    ) -> Result<Result<T, R>, StoreError> {
+        for _ in 0..ATTEMPTS {
+            let (mut bucket, version) = self.read_bucket(name)?;
+            bucket.clean(now / 1_000_000);
+            let changed = change(&mut bucket)?;
+            if changed.is_err() || self.memory.swap(name, &self.seal_value(name, &bucket.write()), version)? {
+                return Ok(changed);
+            }
+        }
+        Err(StoreError::Contended)
+    }
+
+    /// Changes a value that is no bucket; nothing there is empty.
+    fn update<T>(
+        &self,
+        name: &str,
+        change: impl Fn(&mut Vec<u8>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        for _ in 0..ATTEMPTS {
+            let (before, version) = match self.memory.get(name)? {
+                Some((sealed, version)) => (self.open_value(name, &sealed)?.to_vec(), Some(version)),
+                None => (Vec::new(), None),
+            };
+            let mut value = before.clone();
+            let result = change(&mut value)?;
+            if value == before || self.memory.swap(name, &self.seal_value(name, &value), version)? {
+                return Ok(result);
+            }
+        }
+        Err(StoreError::Contended)
+    }
+
+    fn seal_value(&self, name: &str, value: &[u8]) -> Vec<u8> {
+        let mut sealed = seal(&self.key, name, value).to_vec();
+        sealed.extend_from_slice(value);
+        sealed
+    }
+
+    /// The value below a seal that holds.
+    fn open_value<'v>(&self, name: &str, sealed: &'v [u8]) -> Result<&'v [u8], StoreError> {
+        let (found, value) = sealed.split_first_chunk::<16>().ok_or(StoreError::Corrupt)?;
+        // Whoever shares the memory sees how long this takes as little as anybody else: all bytes are compared.
+        let pairs = seal(&self.key, name, value).into_iter().zip(*found);
+        let differs = pairs.fold(0u8, |all, (one, other)| all | (one ^ other));
+        if differs == 0 { Ok(value) } else { Err(StoreError::Corrupt) }
+    }
+}
+
+fn bucket_name(cell: Cell) -> String {
+    format!("callbound/1/{}", cell.number() % BUCKETS)
+}
+
+fn failure_name(cell: Cell) -> String {
+    format!("callbound/1/f/{}", cell.number() % FAILURE_BUCKETS)
+}

@@ -1,0 +1,235 @@
+//! The store of all gateways: the batch they send to Redis through an HTTP bridge, and its answer.
+//!
+//! The bridge is Webdis: a command's words stand in the body, each percent-encoded, and the answer is JSON. The script
+//! travels with every batch, so nothing has to be installed in Redis and gateways of two versions do not share a wrong
+//! one. What is not the expected answer to the letter is none: the store is then unavailable.
+
+use super::{
+    Cell, Change, Charge, Lease, Refusal, Revocation, Revocations, Rule, Standing, StoreError, Stream, Taken,
+    interval, revocation,
+};
+use crate::json::Json;
+
+/// What Redis runs.
+const SCRIPT: &str = include_str!("store.lua");
+
+/// The most revocations a fleet may hold.
+const MAX_REVOCATIONS: u64 = 100_000;
+
+/// How many texts follow the letter of an operation.
+const VALUES: usize = 6;
+
+/// Where the store is and what its names begin with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remote {
+    /// The gateway's name for the bridge.
+    pub cluster: String,
+    /// The bridge's host, with its port where that is not the scheme's.
+    pub authority: String,
+    /// Milliseconds an answer may take.
+    pub timeout: u64,
+    /// What every name in Redis begins with.
+    pub prefix: String,
+    /// Whether Redis keeps everything over a restart.
+    pub is_durable: bool,
+}
+
+/// One thing to be done in a batch.
+#[derive(Debug, Clone)]
+pub enum Operation {
+    /// A charge; of several all are taken or none.
+    Charge(Charge),
+    /// Asks whether a charge of a token's use would be refused.
+    Question(Charge),
+    /// A change.
+    Change(Change),
+    /// So many uses of a key, the last of them at this Unix second.
+    Usage(String, u64, u64),
+    /// A revocation.
+    Revoke(Revocation),
+    /// Asks for the revocations if they are others than those of this version.
+    Feed(Option<u64>),
+}
+
+/// What came of a batch.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// When the store began to remember, in Unix seconds.
+    pub epoch: u64,
+    /// Whether the charges were taken.
+    pub taken: Taken,
+    /// Whether what was asked after is spent.
+    pub is_spent: bool,
+    /// Whether a revocation found no room.
+    pub is_full: bool,
+    /// The version of the revocations, and the revocations unless they are those that were known.
+    pub feed: Option<(u64, Option<Revocations>)>,
+}
+
+/// Writes a batch as the body of a request to the bridge. `nonce` must be new: by it the answer is known.
+pub fn request(remote: &Remote, nonce: &str, operations: &[Operation]) -> Vec<u8> {
+    let mut words: Vec<String> =
+        ["EVAL".to_owned(), SCRIPT.to_owned(), (4 + operations.len()).to_string()].into();
+    words.extend(["epoch", "revocations", "version", "usage"].map(|name| format!("{}{name}", remote.prefix)));
+    words.extend(operations.iter().map(|operation| key_of(remote, operation)));
+    words.push(nonce.to_owned());
+    words.push(u8::from(remote.is_durable).to_string());
+    for operation in operations {
+        let (letter, mut values) = written(remote, operation);
+        values.resize(VALUES, String::new());
+        words.push(letter.to_owned());
+        words.append(&mut values);
+    }
+    let mut body = Vec::with_capacity(SCRIPT.len() * 2);
+    for (index, word) in words.iter().enumerate() {
+        if index > 0 {
+            body.push(b'/');
+        }
+        encode(word, &mut body);
+    }
+    body
+}
+
+/// Percent-encodes all but what no reader takes for anything else (RFC 3986 section 2.3).
+fn encode(word: &str, body: &mut Vec<u8>) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    for byte in word.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~') {
+            body.push(byte);
+        } else {
+            let digit = |value: u8| DIGITS.get(usize::from(value)).copied().unwrap_or(b'0');
+            body.extend([b'%', digit(byte >> 4), digit(byte & 15)]);
+        }
+    }
+}
+
+fn key_of(remote: &Remote, operation: &Operation) -> String {
+    let name = |cell: Cell| format!("{}{}", remote.prefix, cell.hex());
+    match operation {
+        Operation::Charge(charge) | Operation::Question(charge) => name(charge.cell),
+        Operation::Change(Change::Renew(lease) | Change::End(lease)) => name(lease.cell),
+        Operation::Change(Change::GiveBack(cell, _)) => name(*cell),
+        // Redis wants a name for each; these have theirs already.
+        Operation::Usage(..) | Operation::Revoke(_) | Operation::Feed(_) => format!("{}epoch", remote.prefix),
+    }
+}
+
+fn written(remote: &Remote, operation: &Operation) -> (&'static str, Vec<String>) {
+    let texts = |values: &[u64]| values.iter().map(u64::to_string).collect::<Vec<_>>();
+    let leased = |lease: &Lease| vec![session(lease.holder), lease.grace.to_string()];
+    match operation {
+        Operation::Charge(charge) => written_charge(remote, &charge.rule),
+        Operation::Question(charge) => ("P", written_charge(remote, &charge.rule).1),
+        Operation::Change(Change::Renew(lease)) => ("N", leased(lease)),
+        Operation::Change(Change::End(lease)) => ("E", leased(lease)),
+        Operation::Change(Change::GiveBack(_, seconds)) => ("G", texts(&[*seconds])),
+        Operation::Usage(key, uses, last) => ("K", [vec![key.clone()], texts(&[*uses, *last])].concat()),
+        Operation::Revoke(revocation) => {
+            ("V", [vec![revocation.name()], texts(&[revocation.before, MAX_REVOCATIONS])].concat())
+        }
+        Operation::Feed(known) => {
+            let known = known.map_or_else(|| "-1".to_owned(), |version| version.to_string());
+            ("F", vec![known, revocation::LONGEST_TOKEN.to_string()])
+        }
+    }
+}
+
+fn written_charge(remote: &Remote, rule: &Rule) -> (&'static str, Vec<String>) {
+    let texts = |values: &[u64]| values.iter().map(u64::to_string).collect::<Vec<_>>();
+    match *rule {
+        Rule::Window { max, seconds } => ("W", texts(&[max, seconds])),
+        Rule::Rate { max, seconds, burst } => ("R", texts(&[interval(max, seconds), burst])),
+        Rule::Uses { max, issued_at, until, stream } => {
+            let stream = stream.map_or_else(Vec::new, |Stream { cell, holder, grace }| {
+                vec![session(holder), grace.to_string(), format!("{}{}", remote.prefix, cell.hex())]
+            });
+            ("U", [texts(&[max, issued_at, until]), stream].concat())
+        }
+        Rule::Sessions { max, holder } => ("S", vec![max.to_string(), session(holder)]),
+        Rule::Seconds { max, ask, until } => ("B", texts(&[max, ask, until])),
+    }
+}
+
+/// A session's name: Lua would round so large a number.
+fn session(holder: u64) -> String {
+    format!("{holder:016x}")
+}
+
+/// Reads the bridge's answer to a batch.
+///
+/// # Errors
+///
+/// [`StoreError::Unavailable`] for everything but the answer the script gives to these operations of this batch.
+pub fn answer(status: u16, body: &[u8], nonce: &str, operations: &[Operation]) -> Result<Reply, StoreError> {
+    let reply = || {
+        let json = Json::parse(body).ok().filter(|_| status == 200)?;
+        let inner = Json::parse(json.get("EVAL")?.as_str()?.as_bytes()).ok()?;
+        read(&inner, nonce, operations)
+    };
+    reply().ok_or(StoreError::Unavailable)
+}
+
+fn read(json: &Json<'_>, nonce: &str, operations: &[Operation]) -> Option<Reply> {
+    let number = |name: &str| match json.get(name) {
+        Some(Json::Unsigned(number)) => Some(*number),
+        _ => None,
+    };
+    if json.get("nonce").and_then(Json::as_str) != Some(nonce) {
+        return None;
+    }
+    let taken = Taken::All(Vec::new());
+    let mut reply = Reply { epoch: number("epoch")?, taken, is_spent: false, is_full: false, feed: None };
+    if let Some(Json::Array(refusal)) = json.get("refusal") {
+        let charge = usize::try_from(number("charge")?).ok()?.checked_sub(1)?;
+        let is_charge = matches!(operations.get(charge), Some(Operation::Charge(_)));
+        reply.taken = Taken::None { charge, refusal: read_refusal(refusal).filter(|_| is_charge)? };
+        return Some(reply);
+    }
+    let Some(Json::Array(answers)) = json.get("answers") else { return None };
+    if answers.len() != operations.len() {
+        return None;
+    }
+    let mut standings = Vec::new();
+    for (operation, answer) in operations.iter().zip(answers) {
+        match operation {
+            Operation::Charge(_) => standings.push(read_standing(answer)?),
+            Operation::Question(_) => reply.is_spent |= *answer != Json::Unsigned(0),
+            Operation::Revoke(_) => reply.is_full |= *answer != Json::Unsigned(1),
+            Operation::Feed(_) => reply.feed = Some(read_feed(answer)?),
+            Operation::Change(_) | Operation::Usage(..) => {}
+        }
+    }
+    reply.taken = Taken::All(standings);
+    Some(reply)
+}
+
+fn read_standing(answer: &Json<'_>) -> Option<Standing> {
+    let Json::Array(values) = answer else { return None };
+    let [Json::Unsigned(remaining), Json::Unsigned(reset)] = values.as_slice() else { return None };
+    Some(Standing { remaining: *remaining, reset: *reset })
+}
+
+fn read_refusal(answer: &[Json<'_>]) -> Option<Refusal> {
+    match answer {
+        [Json::Unsigned(1), Json::Unsigned(retry), Json::Unsigned(reset)] => {
+            Some(Refusal::Spent { retry: *retry, reset: *reset })
+        }
+        [Json::Unsigned(2), ..] => Some(Refusal::Forgotten),
+        _ => None,
+    }
+}
+
+fn read_feed(answer: &Json<'_>) -> Option<(u64, Option<Revocations>)> {
+    let Json::Array(values) = answer else { return None };
+    let (version, list) = match values.as_slice() {
+        [Json::Unsigned(version)] => return Some((*version, None)),
+        [Json::Unsigned(version), list] => (*version, list),
+        _ => return None,
+    };
+    let mut revocations = Revocations::default();
+    // Lua's empty list is its empty object.
+    for (name, before) in list.members()? {
+        revocations.add(Revocation::read(name, before.as_str()?.parse().ok()?).ok()?);
+    }
+    Some((version, Some(revocations)))
+}

@@ -1,0 +1,195 @@
+-- One batch for the fleet's store: charges are taken all or none, then changes are made, in one step.
+--   KEYS[1] the epoch, KEYS[2] the revocations, KEYS[3] their version, KEYS[4] usage, KEYS[5...] one for each operation
+--   ARGV[1] the batch's nonce, ARGV[2] "1" when nothing is lost at a restart,
+--   then for each operation seven texts: its letter, and up to six values
+-- Answers one text, JSON: {nonce, epoch, answers: one for each operation} or {nonce, epoch, charge: place, refusal: [...]}.
+-- The nonce is there because a bridge may give an answer to somebody else than who asked.
+local time = redis.call('TIME')
+local second = tonumber(time[1])
+local now = second * 1000000 + tonumber(time[2])
+
+-- Whatever was remembered before this run of Redis may be lost, and with it what was spent.
+local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+local epoch = redis.call('HMGET', KEYS[1], 'since', 'run')
+if not epoch[1] or (epoch[2] ~= run and ARGV[2] ~= '1') then
+  epoch[1] = time[1]
+  redis.call('HSET', KEYS[1], 'since', second, 'run', run)
+end
+local since = tonumber(epoch[1])
+
+local SPENT, FORGOTTEN = 1, 2
+local LEASE = 15
+
+local function counted(count, max, retry, reset)
+  if count >= max then return nil, {SPENT, retry, reset} end
+  return {max - count - 1, reset}
+end
+
+-- How a charge would stand, and what to do if it is taken; or why it is refused.
+local charge = {}
+
+function charge.W(key, max, length)
+  local start = second - second % length
+  local reset = math.floor(((start + length) * 1000000 - now) / 1000)
+  key = key .. ':' .. start
+  local standing, refusal = counted(tonumber(redis.call('GET', key) or 0), max, reset, reset)
+  return standing, refusal, function()
+    redis.call('INCR', key)
+    redis.call('EXPIREAT', key, start + length)
+  end
+end
+
+function charge.R(key, interval, burst)
+  local arrival = math.max(tonumber(redis.call('GET', key) or 0), now) + interval
+  local ahead = arrival - now
+  local left = interval * burst - ahead
+  if left < 0 then
+    return nil, {SPENT, math.ceil(-left / 1000), math.ceil((ahead - interval) / 1000)}
+  end
+  return {math.floor(left / interval), math.ceil(ahead / 1000)}, nil, function()
+    redis.call('SET', key, string.format('%.0f', arrival), 'PX', math.ceil(ahead / 1000) + 1)
+  end
+end
+
+-- A stream has its own key; its value is "holder end-of-lease", and it lives for the grace after that.
+local function stream(key)
+  local value = redis.call('GET', key)
+  if not value then return nil end
+  local holder, ends = string.match(value, '^(%S+) (%d+)$')
+  return holder, tonumber(ends)
+end
+
+function charge.U(key, max, issued, till, holder, grace, place)
+  if issued <= since or till <= second then return nil, {FORGOTTEN, 0, 0} end
+  local count = tonumber(redis.call('GET', key) or 0)
+  local _, ends = nil, nil
+  if holder ~= '' then _, ends = stream(place) end
+  if ends and ends > second then return nil, {SPENT, 0, 0} end
+  local standing, refusal
+  if ends then standing = {math.max(max - count, 0), 0} else standing, refusal = counted(count, max, 0, 0) end
+  return standing, refusal, function()
+    if not ends then
+      redis.call('INCR', key)
+      redis.call('EXPIREAT', key, till)
+    end
+    if holder ~= '' then
+      redis.call('SET', place, holder .. ' ' .. (second + LEASE), 'EX', LEASE + grace)
+    end
+  end
+end
+
+function charge.S(key, max, holder)
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', second)
+  local standing, refusal = counted(redis.call('ZCARD', key), max, 1000, 0)
+  return standing, refusal, function()
+    redis.call('ZADD', key, second + LEASE, holder)
+    redis.call('EXPIRE', key, LEASE)
+  end
+end
+
+function charge.B(key, max, ask, till)
+  local used = tonumber(redis.call('GET', key) or 0)
+  local granted = math.min(max - used, ask)
+  if granted < 1 then return nil, {SPENT, 0, 0} end
+  return {granted, 0}, nil, function()
+    redis.call('INCRBY', key, granted)
+    redis.call('EXPIREAT', key, till)
+  end
+end
+
+local change = {}
+
+function change.N(key, holder, grace)
+  if grace > 0 then
+    local own = stream(key)
+    if own == nil or own == holder then
+      redis.call('SET', key, holder .. ' ' .. (second + LEASE), 'EX', LEASE + grace)
+    end
+    return 1
+  end
+  redis.call('ZADD', key, second + LEASE, holder)
+  redis.call('EXPIRE', key, LEASE)
+  return 1
+end
+
+function change.E(key, holder, grace)
+  if grace > 0 then
+    if stream(key) == holder then redis.call('SET', key, holder .. ' ' .. second, 'EX', grace) end
+    return 1
+  end
+  return redis.call('ZREM', key, holder)
+end
+
+function change.G(key, seconds)
+  local used = tonumber(redis.call('GET', key) or 0)
+  if used > 0 then redis.call('DECRBY', key, math.min(used, seconds)) end
+  return 1
+end
+
+-- Whether a token has no use left.
+function change.P(key, max, issued, till)
+  local _, refusal = charge.U(key, max, issued, till, '')
+  return refusal and 1 or 0
+end
+
+-- A key's uses since the last report, and when it was used last.
+function change.K(_, id, uses, last)
+  redis.call('HINCRBY', KEYS[4], id, uses)
+  redis.call('HSET', KEYS[4], id .. ' last', last)
+  return 1
+end
+
+-- A revocation; the most there may be stand after it.
+function change.V(_, name, before, most)
+  if redis.call('HEXISTS', KEYS[2], name) == 0 and redis.call('HLEN', KEYS[2]) >= most then return 0 end
+  local known = tonumber(redis.call('HGET', KEYS[2], name) or 0)
+  redis.call('HSET', KEYS[2], name, string.format('%.0f', math.max(known, before)))
+  redis.call('INCR', KEYS[3])
+  return 1
+end
+
+-- The revocations, when they are others than those of a version. Also the time to look whether Redis may forget.
+function change.F(_, known, longest)
+  if not string.find(redis.call('INFO', 'memory'), 'maxmemory_policy:noeviction', 1, true) then return -1 end
+  local version = tonumber(redis.call('GET', KEYS[3]) or 0)
+  if version == known then return {version} end
+  local all = redis.call('HGETALL', KEYS[2])
+  local kept = {}
+  for i = 1, #all, 2 do
+    if string.sub(all[i], 1, 4) ~= 'key ' and tonumber(all[i + 1]) + longest <= second then
+      redis.call('HDEL', KEYS[2], all[i])
+    else
+      kept[all[i]] = all[i + 1]
+    end
+  end
+  return {version, kept}
+end
+
+local answers, todo = {}, {}
+local count = (#ARGV - 2) / 7
+for i = 1, count do
+  local at = 3 + (i - 1) * 7
+  local values = {}
+  for j = 1, 6 do values[j] = tonumber(ARGV[at + j]) or ARGV[at + j] end
+  local letter = ARGV[at]
+  if letter == 'U' or letter == 'S' or letter == 'N' or letter == 'E' then
+    -- A session is a name here, however it is written.
+    local place = letter == 'U' and 4 or (letter == 'S' and 2 or 1)
+    values[place] = ARGV[at + place]
+  elseif letter == 'K' or letter == 'V' then
+    values[1] = ARGV[at + 1]
+  end
+  local make = charge[letter]
+  if make then
+    local standing, refusal, write = make(KEYS[4 + i], unpack(values))
+    if refusal then
+      return cjson.encode({nonce = ARGV[1], epoch = since, charge = i, refusal = refusal})
+    end
+    answers[i] = standing
+    todo[#todo + 1] = write
+  else
+    todo[#todo + 1] = function() answers[i] = change[letter](KEYS[4 + i], unpack(values)) end
+  end
+end
+for _, write in ipairs(todo) do write() end
+return cjson.encode({nonce = ARGV[1], epoch = since, answers = answers})
