@@ -95,6 +95,8 @@ impl Http {
                 Ok(nanoseconds) => shared.store.settle(&due, nanoseconds / 1_000),
                 Err(_) => Err(StoreError::Unavailable),
             },
+            // Nobody has looked yet whether it is fit to be trusted.
+            Home::Redis(_) if shared.store.epoch().is_none() => Err(StoreError::Unavailable),
             Home::Redis(remote) => match Sent::send_due(self, remote, &due) {
                 Ok(sent) => {
                     self.state = State::Charging(Box::new((due, sent)));
@@ -220,9 +222,6 @@ impl Http {
     fn take_answer(&mut self, due: Due, sent: &Sent, size: usize) -> Option<()> {
         let shared = self.shared.clone()?;
         let reply = sent.answer(size);
-        if let Ok(reply) = &reply {
-            shared.store.heard(reply);
-        }
         self.settle(&shared, due, memory::settled(reply), seconds()?)
     }
 

@@ -126,11 +126,6 @@ impl Store {
         self.known.set(Some(version));
         Ok(Some(revocations))
     }
-
-    /// Notes what a remote store said.
-    pub(super) fn heard(&self, reply: &Reply) {
-        self.epoch.set(Some(reply.epoch));
-    }
 }
 
 /// Whether anything of a policy stands in this gateway's own memory.
@@ -278,7 +273,16 @@ impl Shared {
 
     /// Takes what a remote store says is revoked.
     pub(super) fn take_feed(&self, remote: &Remote, reply: Reply, now: u64) -> bool {
-        self.store.heard(&reply);
+        if reply.may_evict {
+            raw::log(
+                raw::Level::Error,
+                "store: Redis may forget what it was told: set `maxmemory-policy noeviction`",
+            );
+            self.store.epoch.set(None);
+            FETCHED.set(None);
+            return false;
+        }
+        self.store.epoch.set(Some(reply.epoch));
         let Some((version, revocations)) = reply.feed else { return false };
         let known =
             FETCHED.with_borrow(|fetched| fetched.as_ref().map(|fetched| Rc::clone(&fetched.revocations)));

@@ -25,7 +25,7 @@ const REVOCATIONS: &str = "callbound/1/revocations";
 const REVISION: &str = "callbound/1/revision";
 
 /// The most revocations remembered here.
-const MAX_REVOCATIONS: usize = 4_096;
+const MAX_REVOCATIONS: usize = 1_024;
 
 /// Memory that all workers of a gateway share.
 pub trait Memory {

@@ -60,6 +60,8 @@ pub struct Reply {
     pub taken: Taken,
     /// Whether what was asked after is spent.
     pub is_spent: bool,
+    /// Whether Redis may forget what it was told, to make room.
+    pub may_evict: bool,
     /// Whether a revocation found no room.
     pub is_full: bool,
     /// The version of the revocations, and the revocations unless they are those that were known.
@@ -178,7 +180,14 @@ fn read(json: &Json<'_>, nonce: &str, operations: &[Operation]) -> Option<Reply>
         return None;
     }
     let taken = Taken::All(Vec::new());
-    let mut reply = Reply { epoch: number("epoch")?, taken, is_spent: false, is_full: false, feed: None };
+    let mut reply = Reply {
+        epoch: number("epoch")?,
+        taken,
+        is_spent: false,
+        may_evict: false,
+        is_full: false,
+        feed: None,
+    };
     if let Some(Json::Array(refusal)) = json.get("refusal") {
         let charge = usize::try_from(number("charge")?).ok()?.checked_sub(1)?;
         let is_charge = matches!(operations.get(charge), Some(Operation::Charge(_)));
@@ -195,6 +204,7 @@ fn read(json: &Json<'_>, nonce: &str, operations: &[Operation]) -> Option<Reply>
             Operation::Charge(_) => standings.push(read_standing(answer)?),
             Operation::Question(_) => reply.is_spent |= *answer != Json::Unsigned(0),
             Operation::Revoke(_) => reply.is_full |= *answer != Json::Unsigned(1),
+            Operation::Feed(_) if matches!(answer, Json::OtherNumber(_)) => reply.may_evict = true,
             Operation::Feed(_) => reply.feed = Some(read_feed(answer)?),
             Operation::Change(_) | Operation::Usage(..) => {}
         }
