@@ -8,12 +8,14 @@ use crate::credential::{
     Carriers, CredentialError, Issuer, KeySource, Remote, RemoteKeys, TokenError, VerificationCache,
     VerifiedToken, digest, extract,
 };
-use crate::policy::{Accept, Policy, Route, TokenSource};
+use crate::policy::{Accept, ApiKey, Policy, Route, TokenSource};
 use crate::reason::Reason;
 use crate::store::Revocations;
+use crate::store::remote::Lookup;
 use crate::uri::Query;
 
 use super::Moment;
+use super::directory::{Known, LookedUp};
 use super::request::Head;
 use super::verdict::{Denial, Record};
 
@@ -21,8 +23,8 @@ use super::verdict::{Denial, Record};
 pub enum Principal {
     /// An API key.
     Key {
-        /// Its place in the policy.
-        index: usize,
+        /// The key.
+        key: Rc<ApiKey>,
     },
     /// A token and the key it was minted from, or stands for.
     Token {
@@ -30,6 +32,8 @@ pub enum Principal {
         source: TokenSource,
         /// What its signature proved.
         token: Rc<VerifiedToken>,
+        /// The key.
+        key: Rc<ApiKey>,
     },
 }
 
@@ -43,6 +47,14 @@ impl Principal {
     }
 }
 
+/// What comes of a credential.
+pub(super) enum Found {
+    /// Who it speaks for.
+    Principal(Principal),
+    /// Nobody knows before this was looked up.
+    Ask(Lookup),
+}
+
 /// What was learned under a policy: tokens that were verified, and the fetched keys of issuers.
 pub(super) struct Learned {
     pub(super) cache: VerificationCache,
@@ -52,6 +64,8 @@ pub(super) struct Learned {
     pub(super) revocations: RefCell<Rc<Revocations>>,
     /// The Unix second at which that was right.
     pub(super) confirmed: Cell<Option<u64>>,
+    /// Keys that stand outside the policy.
+    pub(super) directory: LookedUp,
 }
 
 impl Learned {
@@ -67,6 +81,16 @@ impl Learned {
             remote: remote.collect(),
             revocations: RefCell::default(),
             confirmed: Cell::new(None),
+            directory: LookedUp::new(policy.store.directory.map_or(0, |rule| rule.entries)),
+        }
+    }
+
+    /// Finds a key in the policy, or among those that were looked up.
+    fn key(&self, policy: &Policy, known: Option<Rc<ApiKey>>, lookup: Lookup, now: u64) -> Known {
+        match (known, policy.store.directory) {
+            (Some(key), _) => Known::Key(key),
+            (None, None) => Known::Unknown,
+            (None, Some(_)) => self.directory.find(lookup, now),
         }
     }
 
@@ -127,7 +151,7 @@ pub(super) fn authenticate(
     query: &Query<'_>,
     moment: &Moment<'_>,
     record: &mut Record,
-) -> Result<Principal, Denial> {
+) -> Result<Found, Denial> {
     if moment.now < EARLIEST_NOW {
         return Err(Reason::ClockUnset.into());
     }
@@ -141,16 +165,29 @@ pub(super) fn authenticate(
         let token = learned.verify(policy, source, &credential, moment).map_err(token_reason)?;
         record.token = Some(token.jti.clone());
         record.key = Some(token.key_id.clone());
-        return Ok(Principal::Token { source, token });
+        let lookup = Lookup::Id(token.key_id.clone());
+        let known = policy.keys.with_id(&token.key_id).cloned();
+        return Ok(match learned.key(policy, known, lookup, moment.now) {
+            Known::Key(key) => Found::Principal(Principal::Token { source, token, key }),
+            Known::Unknown => return Err(Reason::TokenOwner.into()),
+            Known::Ask(lookup) => Found::Ask(lookup),
+        });
     }
     if !policy.key_shapes.iter().any(|shape| shape.matches(&credential)) {
         return Err(Reason::CredentialMalformed.into());
     }
     // Looked up by the digest of the whole text: what an attacker chooses decides nothing about where the comparison
     // stops.
-    let (index, key) = policy.keys.with_digest(&digest(&credential)).ok_or(Reason::KeyUnknown)?;
-    record.key = Some(key.id.clone());
-    Ok(Principal::Key { index })
+    let digest = digest(&credential);
+    let known = policy.keys.with_digest(&digest).cloned();
+    match learned.key(policy, known, Lookup::Digest(digest), moment.now) {
+        Known::Key(key) => {
+            record.key = Some(key.id.clone());
+            Ok(Found::Principal(Principal::Key { key }))
+        }
+        Known::Unknown => Err(Reason::KeyUnknown.into()),
+        Known::Ask(lookup) => Ok(Found::Ask(lookup)),
+    }
 }
 
 /// Whose token a text is written like, if anybody's. A claimed issuer chooses only whose keys it is tried with.

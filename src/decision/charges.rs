@@ -124,7 +124,7 @@ impl Plan {
     }
 
     fn add_token(&mut self, payer: &Payer<'_, '_>, holder: &mut Option<u64>) -> Result<(), Denial> {
-        let Principal::Token { source, token } = payer.principal else { return Ok(()) };
+        let Principal::Token { source, token, .. } = payer.principal else { return Ok(()) };
         let route = payer.route;
         let identity = payer.identity(*source);
         let (share, until) = (payer.share(), kept_until(token));
@@ -203,7 +203,7 @@ impl Payer<'_, '_> {
             (Per::Organization, _) => {
                 parts.extend(self.party_name(self.policy.tree.top(self.rights.party()))?)
             }
-            (Per::Token, Principal::Token { source, token }) => {
+            (Per::Token, Principal::Token { source, token, .. }) => {
                 parts.extend([
                     self.identity(*source),
                     token.kid.clone().into_bytes(),

@@ -103,7 +103,9 @@ fn state(
     token: &Rc<VerifiedToken>,
     now: u64,
 ) -> State {
-    let principal = Principal::Token { source: TokenSource::Family(family), token: Rc::clone(token) };
+    // Of a key outside the policy nothing is known here.
+    let Some(key) = policy.keys.with_id(&token.key_id).cloned() else { return State::Revoked };
+    let principal = Principal::Token { source: TokenSource::Family(family), token: Rc::clone(token), key };
     let rights = Rights::of(policy, &principal, now);
     match rights.and_then(|rights| revoke::check(policy, revocations, &rights)) {
         Ok(()) => State::Active,

@@ -9,6 +9,7 @@ mod asked;
 mod authenticate;
 mod bounds;
 mod charges;
+mod directory;
 mod introspect;
 mod listing;
 mod mint;
@@ -25,12 +26,13 @@ use crate::credential::{Algorithm, Carrier, HostVerify, Remote, RemoteKeys};
 use crate::json::Arrays;
 use crate::policy::{Accept, Home, Local, Place, Policy, Present, Route, RouteMatch, Unmatched};
 use crate::reason::Reason;
+use crate::store::remote::Lookup;
 use crate::store::{Charge, Revocations, StoreError};
 use crate::uri::Query;
 
 pub use answer::Answer;
 pub use asked::MintRequest;
-use authenticate::Learned;
+use authenticate::{Found, Learned};
 pub use authenticate::{Principal, no_peer};
 use bounds::{Judge, Judged};
 use charges::Plan;
@@ -88,6 +90,8 @@ pub enum Step {
     Decided(Box<Verdict>),
     /// The verdict needs the whole body; until then the request must be held.
     NeedsBody(Box<Pending>),
+    /// The verdict needs to know a key that is not in the policy; see [`Engine::learn`]. Then the request is judged anew.
+    NeedsDirectory(Lookup),
     /// The verdict needs the store; until then the request must be held. See [`Engine::settle`].
     NeedsStore(Box<Due>),
 }
@@ -112,6 +116,7 @@ impl Pending {
 enum Judgement {
     Release(Obligations, Plan),
     NeedsBody { route: usize, principal: Principal, judged: Vec<Judged>, obligations: Obligations },
+    NeedsDirectory(Lookup),
     Answer(Answer, Outcome, Plan),
 }
 
@@ -130,6 +135,16 @@ impl Engine {
     /// The key sets of issuers elsewhere, for the engine that takes this one's place.
     pub fn key_sets(&self) -> Vec<Rc<RemoteKeys>> {
         self.learned.remote.iter().flatten().cloned().collect()
+    }
+
+    /// Takes what was looked up: the text of a key, or that there is none. False when the text is no key of this
+    /// policy; nobody is let in by it.
+    pub fn learn(&self, lookup: Lookup, text: Option<&[u8]>, now: u64) -> bool {
+        let key = text.map(|text| directory::read(&self.policy, &lookup, text));
+        let is_good = key.as_ref().is_none_or(Option::is_some);
+        let Some(rule) = self.policy.store.directory else { return false };
+        self.learned.directory.learn(lookup, key.flatten(), rule, now);
+        is_good
     }
 
     /// Takes what is revoked at present, as the store says it.
@@ -186,6 +201,7 @@ impl Engine {
                 }
                 Step::NeedsBody(pending)
             }
+            Ok(Judgement::NeedsDirectory(lookup)) => Step::NeedsDirectory(lookup),
             judgement => self.conclude(judgement, record),
         }
     }
@@ -210,7 +226,7 @@ impl Engine {
                 (Verdict { effect: Effect::Answer(answer), record: record.with(outcome) }, plan)
             }
             // Law 2: a body that is still needed after the body is a request nobody judged.
-            Ok(Judgement::NeedsBody { .. }) => {
+            Ok(Judgement::NeedsBody { .. } | Judgement::NeedsDirectory(_)) => {
                 (self.refuse(Reason::HostError.into(), record), Plan::default())
             }
             Err(denial) => (self.refuse(denial, record), Plan::default()),
@@ -278,8 +294,12 @@ impl Engine {
         let query = head.query();
         head.check_method_override(&query)?;
         self.check_failures(route, moment)?;
-        let principal =
+        let asked =
             authenticate::authenticate(&self.policy, &self.learned, route, head, &query, moment, record)?;
+        let principal = match asked {
+            Found::Principal(principal) => principal,
+            Found::Ask(lookup) => return Ok(Judgement::NeedsDirectory(lookup)),
+        };
         if !principal.is_accepted_by(&route.accept) {
             return Err(Reason::CredentialNotAccepted.into());
         }

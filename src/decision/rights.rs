@@ -46,11 +46,9 @@ impl<'a> Rights<'a> {
     ///
     /// A 401 [`Reason`] when the credential, or the key a token was minted from, is no longer good at `now`.
     pub fn of(policy: &'a Policy, principal: &'a Principal, now: u64) -> Result<Self, Denial> {
-        let (source, token) = match principal {
-            Principal::Key { index } => {
-                return Self::of_key(policy, policy.keys.get(*index).ok_or(Reason::KeyUnknown)?, now);
-            }
-            Principal::Token { source, token } => (*source, token.as_ref()),
+        let (source, token, key) = match principal {
+            Principal::Key { key } => return Self::of_key(policy, key, now),
+            Principal::Token { source, token, key } => (*source, token.as_ref(), key),
         };
         let time = match source {
             TokenSource::Family(index) => {
@@ -61,7 +59,6 @@ impl<'a> Rights<'a> {
             }
         };
         time.map_err(|_| Reason::TokenExpired)?;
-        let key = policy.keys.with_id(&token.key_id).ok_or(Reason::TokenOwner)?;
         // A bound nobody here knows would be one nobody judges.
         if token.bounds.iter().any(|(name, _)| policy.bound(name).is_none()) {
             return Err(Reason::TokenClaims.into());

@@ -16,11 +16,12 @@ use crate::decision::{
 };
 use crate::policy::{Home, Policy};
 use crate::reason::Reason;
+use crate::store::remote::Lookup;
 use crate::store::{Charge, StoreError};
 
 use super::crypto;
 use super::memory::{self, Sent};
-use super::raw::{self, BufferType, HostResult, MapType};
+use super::raw::{self, BufferType, HostResult, Level, MapType, Pairs};
 use super::root::{Held, Shared};
 
 /// A request's life here. A fresh context denies: some hosts give a request a blank one in mid-stream.
@@ -31,12 +32,24 @@ enum State {
     Fresh,
     /// The headers were judged; the verdict waits for the body.
     Waiting(Box<Pending>),
+    /// Its key is being looked up; then it is judged.
+    Looking(Box<Looking>),
     /// It was judged; the verdict waits for a remote store.
     Charging(Box<(Due, Sent)>),
     /// It was answered here.
     Answered,
     /// It went on to the upstream.
     Released,
+}
+
+/// A request that waits for its key.
+struct Looking {
+    headers: Pairs,
+    end_of_stream: bool,
+    /// Whether the body's end has come since.
+    is_complete: bool,
+    lookup: Lookup,
+    sent: Sent,
 }
 
 /// The context of one request.
@@ -69,9 +82,40 @@ impl Http {
             let verdict = shared.engine.refuse(Denial::from(Reason::StoreUnavailable), Record::default());
             return self.carry_out(&shared, verdict, now);
         }
-        let has_failed = |charge: &Charge| shared.store.has_failed(charge, now.saturating_mul(1_000_000));
-        let step = shared.engine.begin(&headers, end_of_stream, &moment(&shared, now, &has_failed));
-        self.take_step(&shared, step, now)
+        match judge(&shared, &headers, end_of_stream, now) {
+            Step::NeedsDirectory(lookup) => self.look_up(&shared, lookup, pairs?, end_of_stream, now),
+            step => self.take_step(&shared, step, now),
+        }
+    }
+
+    /// Asks the store for a key; the request is judged again when the answer has come.
+    fn look_up(
+        &mut self,
+        shared: &Rc<Shared>,
+        lookup: Lookup,
+        headers: Pairs,
+        end_of_stream: bool,
+        now: u64,
+    ) -> Option<()> {
+        let sent = match &shared.engine.policy().store.home {
+            Home::Redis(remote) => Sent::find(self, remote, &lookup),
+            Home::Local => Err(StoreError::Unavailable),
+        };
+        match sent {
+            Ok(sent) => {
+                let looking = Looking { headers, end_of_stream, is_complete: false, lookup, sent };
+                self.state = State::Looking(Box::new(looking));
+                Some(())
+            }
+            Err(error) => self.give_up(shared, error, now),
+        }
+    }
+
+    /// Refuses because the store did not say what must be known.
+    fn give_up(&mut self, shared: &Rc<Shared>, error: StoreError, now: u64) -> Option<()> {
+        shared.telemetry.complain(error, now);
+        let verdict = shared.engine.refuse(Denial::from(Reason::StoreUnavailable), Record::default());
+        self.carry_out(shared, verdict, now)
     }
 
     /// Goes where a judgement leads.
@@ -85,6 +129,8 @@ impl Http {
                 Some(())
             }
             Step::NeedsStore(due) => self.charge(shared, *due, now),
+            // What was looked up a moment ago is not known: it is not asked after for ever.
+            Step::NeedsDirectory(_) => self.give_up(shared, StoreError::Unavailable, now),
         }
     }
 
@@ -181,7 +227,9 @@ impl Http {
     fn action(&self) -> Action {
         match self.state {
             State::Released => Action::Continue,
-            State::Fresh | State::Waiting(_) | State::Charging(_) | State::Answered => Action::Pause,
+            State::Fresh | State::Looking(_) | State::Waiting(_) | State::Charging(_) | State::Answered => {
+                Action::Pause
+            }
         }
     }
 
@@ -212,12 +260,38 @@ impl Context for Http {
                     _ => self.refuse_if_undecided(),
                 }
             }
+            State::Looking(looking) if looking.sent.is(call) => {
+                let _ = self.take_key(*looking, size);
+                match self.state {
+                    State::Released => _ = raw::resume_request(),
+                    _ => self.refuse_if_undecided(),
+                }
+            }
             other => self.state = other,
         }
     }
 }
 
 impl Http {
+    /// Takes a key that was looked up, and judges the request by it.
+    fn take_key(&mut self, looking: Looking, size: usize) -> Option<()> {
+        let shared = self.shared.clone()?;
+        let now = seconds()?;
+        let Looking { headers, end_of_stream, is_complete, lookup, sent } = looking;
+        match sent.answer(size) {
+            Ok(reply) => {
+                if !shared.engine.learn(lookup, reply.found.as_deref().map(str::as_bytes), now) {
+                    raw::log(Level::Warn, "store: an API key that was looked up does not fit this policy");
+                }
+            }
+            Err(error) => return self.give_up(&shared, error, now),
+        }
+        let step = judge(&shared, &headers.list()?, end_of_stream, now);
+        self.take_step(&shared, step, now)?;
+        // The body may have come while the key was looked up.
+        if is_complete && matches!(self.state, State::Waiting(_)) { self.judge_body() } else { Some(()) }
+    }
+
     /// Takes a remote store's answer to what a verdict costs.
     fn take_answer(&mut self, due: Due, sent: &Sent, size: usize) -> Option<()> {
         let shared = self.shared.clone()?;
@@ -242,6 +316,10 @@ impl HttpContext for Http {
     }
 
     fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        if let State::Looking(looking) = &mut self.state {
+            self.received = size;
+            looking.is_complete |= end_of_stream;
+        }
         if let (State::Waiting(_), Some(shared)) = (&self.state, &self.shared) {
             shared.can_hold.set(true);
             self.received = size;
@@ -255,6 +333,9 @@ impl HttpContext for Http {
 
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
         self.has_trailers = true;
+        if let State::Looking(looking) = &mut self.state {
+            looking.is_complete = true;
+        }
         // With trailers the last body callback does not say that it was the last.
         if matches!(self.state, State::Waiting(_)) {
             let _ = self.judge_body();
@@ -281,6 +362,12 @@ impl HttpContext for Http {
         }
         memory::end_session(self.id, seconds().unwrap_or(0));
     }
+}
+
+/// Judges headers.
+fn judge(shared: &Shared, headers: &[(&[u8], &[u8])], end_of_stream: bool, now: u64) -> Step {
+    let has_failed = |charge: &Charge| shared.store.has_failed(charge, now.saturating_mul(1_000_000));
+    shared.engine.begin(headers, end_of_stream, &moment(shared, now, &has_failed))
 }
 
 impl Shared {

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use proxy_wasm::traits::Context;
 
-use crate::decision::{Due, OpenSession, Settled};
+use crate::decision::{Due, OpenSession, Outcome, Record, Settled};
 use crate::policy::{Home, Policy};
-use crate::store::remote::{self, Operation, Remote, Reply};
+use crate::store::remote::{self, Lookup, Operation, Remote, Reply};
 use crate::store::{
     Change, Charge, Local, Memory, MemoryError, RENEW_SECONDS, Revocations, StoreError, Taken,
 };
@@ -65,6 +65,8 @@ thread_local! {
     static SESSIONS: RefCell<BTreeMap<u32, Session>> = const { RefCell::new(BTreeMap::new()) };
     /// Changes for a remote store that were not sent yet.
     static PENDING: RefCell<Vec<(Remote, Change)>> = const { RefCell::new(Vec::new()) };
+    /// How often keys were used since a remote store was told, and when last, in Unix seconds.
+    static USED: RefCell<BTreeMap<String, (u64, u64)>> = const { RefCell::new(BTreeMap::new()) };
     static FETCHED: RefCell<Option<Fetched>> = const { RefCell::new(None) };
 }
 
@@ -185,6 +187,11 @@ impl Sent {
         let question = due.question().cloned().map(Operation::Question);
         let revocation = due.revocation().cloned().map(Operation::Revoke);
         Self::send(context, remote, charges.chain(question).chain(revocation).collect())
+    }
+
+    /// Looks a key up.
+    pub(super) fn find(context: &impl Context, remote: &Remote, lookup: &Lookup) -> Result<Self, StoreError> {
+        Self::send(context, remote, vec![Operation::Find(lookup.clone())])
     }
 
     /// Whether its answer has not come.
@@ -314,7 +321,28 @@ pub(super) fn news(remote: &Remote) -> Vec<Operation> {
         fetched.as_ref().filter(|fetched| fetched.remote == *remote).map(|fetched| fetched.version)
     });
     operations.push(Operation::Feed(known));
+    USED.with_borrow_mut(|used| {
+        while let Some((key, (uses, last))) =
+            (operations.len() < MAX_NEWS).then(|| used.pop_first()).flatten()
+        {
+            operations.push(Operation::Usage(key, uses, last));
+        }
+    });
     operations
+}
+
+/// Notes that a key was used, for a store that is told so.
+pub(super) fn note_use(policy: &Policy, record: &Record, now: u64) {
+    let (Home::Redis(_), Some(key)) = (&policy.store.home, &record.key) else { return };
+    if record.outcome == Outcome::Deny {
+        return;
+    }
+    USED.with_borrow_mut(|used| {
+        if used.len() < MAX_PENDING || used.contains_key(key) {
+            let (uses, last) = used.entry(key.clone()).or_default();
+            (*uses, *last) = (*uses + 1, now);
+        }
+    });
 }
 
 /// Whether a root has something to tell a remote store.

@@ -12,6 +12,7 @@ use crate::policy::Policy;
 use crate::reason::Reason;
 use crate::store::{StoreError, Strength};
 
+use super::memory;
 use super::raw::{self, Level};
 
 /// Lines logged per second and worker for refusals of strangers; counters stay exact.
@@ -36,8 +37,10 @@ impl Telemetry {
         let reason = record.denial.as_ref().map(|denial| denial.reason);
         self.count(policy, record.route, record.outcome, reason);
         let _ = raw::set_property("callbound", summary(policy, record).as_bytes());
+        memory::note_use(policy, record, now);
         match record.outcome {
-            Outcome::Allow | Outcome::Answer => {}
+            Outcome::Allow | Outcome::Answer if !policy.audits_all => {}
+            Outcome::Allow | Outcome::Answer => raw::log(Level::Info, &line(policy, record)),
             Outcome::Mint => raw::log(Level::Info, &line(policy, record)),
             Outcome::Deny if is_stranger(record) => self.log_stranger(policy, record, now),
             Outcome::Deny => raw::log(Level::Info, &line(policy, record)),

@@ -13,6 +13,7 @@ mod platform;
 mod routes;
 mod shape;
 
+pub use identity::read_key;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
@@ -20,7 +21,7 @@ use keyring::CompiledFamily;
 use platform::Credentials;
 
 use super::bound::TextBound;
-use super::config::{Host, Members, Raw, SECTIONS, UnmatchedConfig};
+use super::config::{AuditConfig, Host, Members, Raw, SECTIONS, UnmatchedConfig};
 use super::error::{ConfigError, Problem, Problems};
 use super::{Directory, Keys, Platform, Policy, Refusals, Tree, Unmatched};
 use crate::credential::{Carrier, Issuer, hex};
@@ -53,6 +54,7 @@ pub fn compile(text: &[u8], secrets: &Secrets<'_>) -> Result<Policy, ConfigError
     let prefixes = platform::prefixes(&known.credentials, &known.families, &mut problems);
     let hold_seconds = platform::hold_seconds(&document, &mut problems);
     let unmatched = document.section("unmatched", &mut problems);
+    let audit = document.section("audit", &mut problems);
     problems.into_result()?;
     let missing =
         || ConfigError { problems: vec![Problem { path: String::new(), message: "incomplete".into() }] };
@@ -78,6 +80,7 @@ pub fn compile(text: &[u8], secrets: &Secrets<'_>) -> Result<Policy, ConfigError
         refusals: known.refusals.ok_or_else(missing)?,
         hold_seconds,
         revision: revision(text),
+        audits_all: audit == Some(AuditConfig::All),
         limits: routes.limits,
         store,
         warnings,
@@ -116,9 +119,8 @@ impl Known {
         let (platform, bounds) = platform::platform(document, problems, warnings);
         let credentials = platform::credentials(document, problems);
         let families = keyring::families(document, secrets, problems, warnings);
-        let parties = identity::parties(document, &platform, &bounds, problems);
-        let keys = identity::api_keys(document, &parties, &platform, &bounds, problems);
-        let tree = parties.into_tree();
+        let tree = identity::parties(document, &platform, &bounds, problems);
+        let keys = identity::api_keys(document, &tree, &platform, &bounds, problems);
         let issuers = issuers::issuers(document, &bounds, &platform, &tree, &keys, problems);
         let directory = directory::directory(document, &tree, &platform, problems);
         let upstream_keys = directory::upstream_keys(document, secrets, problems, warnings);

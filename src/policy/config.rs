@@ -16,9 +16,9 @@ use crate::credential::{Algorithm, Jwk};
 use crate::json::Json;
 
 pub use memory::{
-    CountConfig, FeedConfig, HomeConfig, LimitRuleConfig, LimitsOf, ReachConfig, RedisConfig,
-    RevocationConfig, RevokeConfig, RouteUsesConfig, ShownConfig, StaleConfig, StoreConfig, StrengthConfig,
-    TotalConfig, UsesConfig,
+    AuditConfig, CountConfig, DirectoryConfig, FeedConfig, HomeConfig, LimitRuleConfig, LimitsOf,
+    ReachConfig, RedisConfig, RevocationConfig, RevokeConfig, RouteUsesConfig, ShownConfig, StaleConfig,
+    StoreConfig, StrengthConfig, TotalConfig, UsesConfig,
 };
 pub use routes::{
     AskedConfig, BodyConfig, DirectionConfig, EmptyConfig, GenerateConfig, IntrospectConfig, LimitConfig,
@@ -49,6 +49,7 @@ pub const SECTIONS: &[&str] = &[
     "limits",
     "limit_headers",
     "revocations",
+    "audit",
     "unmatched",
     "refusals",
 ];

@@ -1,6 +1,7 @@
 //! API keys and the ceilings that bound what is done with them.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use crate::credential::Digest;
 use crate::number::Number;
@@ -49,7 +50,7 @@ impl Ceiling {
 /// All API keys.
 #[derive(Debug, Default)]
 pub struct Keys {
-    list: Vec<ApiKey>,
+    list: Vec<Rc<ApiKey>>,
     by_digest: HashMap<Digest, usize>,
     by_id: HashMap<String, usize>,
 }
@@ -65,24 +66,18 @@ impl Keys {
         if digest.is_some_and(|digest| self.by_digest.insert(digest, index).is_some()) {
             return Err("sha256");
         }
-        self.list.push(key);
+        self.list.push(Rc::new(key));
         Ok(())
     }
 
     /// Finds a key by the digest of its text.
-    pub fn with_digest(&self, digest: &Digest) -> Option<(usize, &ApiKey)> {
-        let index = *self.by_digest.get(digest)?;
-        Some((index, self.list.get(index)?))
+    pub fn with_digest(&self, digest: &Digest) -> Option<&Rc<ApiKey>> {
+        self.list.get(*self.by_digest.get(digest)?)
     }
 
     /// Finds a key by its id: a token names its key so.
-    pub fn with_id(&self, id: &str) -> Option<&ApiKey> {
+    pub fn with_id(&self, id: &str) -> Option<&Rc<ApiKey>> {
         self.list.get(*self.by_id.get(id)?)
-    }
-
-    /// The key at a place.
-    pub fn get(&self, index: usize) -> Option<&ApiKey> {
-        self.list.get(index)
     }
 
     /// How many there are.
@@ -97,6 +92,6 @@ impl Keys {
 
     /// All of them, in the order of the document.
     pub fn iter(&self) -> impl Iterator<Item = &ApiKey> {
-        self.list.iter()
+        self.list.iter().map(Rc::as_ref)
     }
 }

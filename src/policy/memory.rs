@@ -17,8 +17,21 @@ pub struct StoreRule {
     pub stale: u64,
     /// Whether requests are refused while it is.
     pub refuses_when_stale: bool,
+    /// How API keys are looked up that are not in the policy.
+    pub directory: Option<DirectoryRule>,
     /// What the policy itself revokes.
     pub revocations: Revocations,
+}
+
+/// How long what was looked up is believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DirectoryRule {
+    /// Seconds a key that was found counts.
+    pub fresh: u64,
+    /// Seconds a key that was not found is not asked after again.
+    pub unknown: u64,
+    /// The most keys of either sort that are kept.
+    pub entries: usize,
 }
 
 /// Where the store is.

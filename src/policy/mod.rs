@@ -25,7 +25,7 @@ mod template;
 use crate::credential::{Carrier, Family, Issuer, KeyShape, candidates, digest, holds_credential};
 
 pub use bound::{Bounds, Call, Direction, ENDPOINT, Form, Member, TextBound, TextRule};
-pub use compile::{Secrets, compile};
+pub use compile::{Secrets, compile, read_key};
 pub use directory::{Directory, Endpoint, Network};
 pub use error::{ConfigError, Problem};
 pub use key::{ApiKey, Ceiling, Keys};
@@ -34,7 +34,7 @@ pub use local::{
     Allowance, Asked, Field, IntrospectRule, ListingRule, MetadataField, MintRule, RangeField, RevokeRule,
     SizedList, TextField,
 };
-pub use memory::{Home, StoreRule};
+pub use memory::{DirectoryRule, Home, StoreRule};
 pub use merge::merge;
 pub use place::{Place, Pointer};
 pub use refusal::{Refusals, Style};
@@ -82,6 +82,8 @@ pub struct Policy {
     pub revision: String,
     /// The limits.
     pub limits: Limits,
+    /// Whether each decision is logged, not only refusals and new tokens.
+    pub audits_all: bool,
     /// What is remembered, and where.
     pub store: StoreRule,
     /// What an operator should know although the policy is valid.

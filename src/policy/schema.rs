@@ -12,10 +12,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
 use super::config::{
-    ApiKeyConfig, AskedConfig, BodyConfig, CredentialsConfig, DirectionConfig, EndpointConfig, FamilyConfig,
-    Host, IssuerConfig, KeyConfig, LimitRuleConfig, Members, NumberConfig, OneOrMany, PlaceConfig,
-    PlatformConfig, Raw, ReasonConfig, RefusalsConfig, RevocationConfig, RouteConfig, ShownConfig,
-    StoreConfig, TeamConfig, UnmatchedConfig, UpstreamKeyConfig, UserConfig, VocabularyConfig,
+    ApiKeyConfig, AskedConfig, AuditConfig, BodyConfig, CredentialsConfig, DirectionConfig, EndpointConfig,
+    FamilyConfig, Host, IssuerConfig, KeyConfig, LimitRuleConfig, Members, NumberConfig, OneOrMany,
+    PlaceConfig, PlatformConfig, Raw, ReasonConfig, RefusalsConfig, RevocationConfig, RouteConfig,
+    ShownConfig, StoreConfig, TeamConfig, UnmatchedConfig, UpstreamKeyConfig, UserConfig, VocabularyConfig,
 };
 use super::local::{APP_NAMES, ENDPOINT_NAMES, MINT_NAMES, PAGE_NAMES, STATE_NAMES};
 use super::refusal::ENVELOPE_NAMES;
@@ -105,6 +105,8 @@ struct Document {
     limits: Option<Vec<LimitRuleConfig>>,
     /// The platform's own headers that tell of the tightest limit, by name in lower case.
     limit_headers: Option<Members<ShownConfig>>,
+    /// Which decisions are logged; default `refusals`, which are refusals and new tokens.
+    audit: Option<AuditConfig>,
     /// What is revoked before its time.
     revocations: Option<Vec<RevocationConfig>>,
     /// What happens to a request no route matches; default `deny`.

@@ -60,6 +60,7 @@ pub struct Owner {
 pub struct Tree {
     parties: Vec<Party>,
     teams: HashMap<String, PartyId>,
+    users: HashMap<String, PartyId>,
     numbers: HashMap<Number, Owner>,
     reachable: Vec<String>,
 }
@@ -67,14 +68,13 @@ pub struct Tree {
 impl Tree {
     /// Builds the tree; `parties` must be free of cycles, which the compiler checks.
     pub(super) fn new(parties: Vec<Party>, numbers: HashMap<Number, Owner>) -> Self {
-        let is_team = |party: &Party| party.reach != Reach::User;
-        let teams = parties
-            .iter()
-            .enumerate()
-            .filter(|(_, party)| is_team(party))
-            .map(|(index, party)| (party.id.clone(), PartyId(index)))
-            .collect();
-        let mut tree = Self { parties, teams, numbers, reachable: Vec::new() };
+        let named = |is_user: bool| {
+            let all =
+                parties.iter().enumerate().filter(move |(_, party)| (party.reach == Reach::User) == is_user);
+            all.map(|(index, party)| (party.id.clone(), PartyId(index))).collect()
+        };
+        let (teams, users) = (named(false), named(true));
+        let mut tree = Self { parties, teams, users, numbers, reachable: Vec::new() };
         tree.reachable = tree.list_reachable();
         tree
     }
@@ -141,6 +141,11 @@ impl Tree {
     /// Finds a team by its id.
     pub fn team(&self, id: &str) -> Option<PartyId> {
         self.teams.get(id).copied()
+    }
+
+    /// Finds a user by their id.
+    pub fn user(&self, id: &str) -> Option<PartyId> {
+        self.users.get(id).copied()
     }
 
     /// The ids of all teams a party reaches, comma-separated and sorted.

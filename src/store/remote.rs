@@ -34,6 +34,15 @@ pub struct Remote {
     pub is_durable: bool,
 }
 
+/// An API key that stands in the store.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Lookup {
+    /// By the SHA-256 of its text: whoever presents it.
+    Digest([u8; 32]),
+    /// By its id: a token names its key so.
+    Id(String),
+}
+
 /// One thing to be done in a batch.
 #[derive(Debug, Clone)]
 pub enum Operation {
@@ -45,10 +54,29 @@ pub enum Operation {
     Change(Change),
     /// So many uses of a key, the last of them at this Unix second.
     Usage(String, u64, u64),
+    /// Looks an API key up.
+    Find(Lookup),
+    /// Puts an API key into the store: its id, its digest, and how a policy would write it.
+    Put(String, [u8; 32], String),
+    /// Takes an API key out of the store, by its id.
+    Remove(String),
+    /// Asks how often each key was used.
+    ReadUsage,
     /// A revocation.
     Revoke(Revocation),
     /// Asks for the revocations if they are others than those of this version.
     Feed(Option<u64>),
+}
+
+/// How often a key was used.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// The key's id.
+    pub key: String,
+    /// How often a request with it, or with a token of it, was let through or answered.
+    pub uses: u64,
+    /// When that was last, in Unix seconds.
+    pub last: u64,
 }
 
 /// What came of a batch.
@@ -64,6 +92,10 @@ pub struct Reply {
     pub may_evict: bool,
     /// Whether a revocation found no room.
     pub is_full: bool,
+    /// The API key that was looked up, as a policy would write it.
+    pub found: Option<String>,
+    /// How often each key was used.
+    pub usage: Vec<Usage>,
     /// The version of the revocations, and the revocations unless they are those that were known.
     pub feed: Option<(u64, Option<Revocations>)>,
 }
@@ -111,9 +143,20 @@ fn key_of(remote: &Remote, operation: &Operation) -> String {
         Operation::Charge(charge) | Operation::Question(charge) => name(charge.cell),
         Operation::Change(Change::Renew(lease) | Change::End(lease)) => name(lease.cell),
         Operation::Change(Change::GiveBack(cell, _)) => name(*cell),
+        Operation::Find(Lookup::Digest(digest)) => key_name(remote, digest),
+        Operation::Find(Lookup::Id(id)) | Operation::Put(id, ..) | Operation::Remove(id) => {
+            format!("{}key-id:{id}", remote.prefix)
+        }
         // Redis wants a name for each; these have theirs already.
-        Operation::Usage(..) | Operation::Revoke(_) | Operation::Feed(_) => format!("{}epoch", remote.prefix),
+        Operation::Usage(..) | Operation::ReadUsage | Operation::Revoke(_) | Operation::Feed(_) => {
+            format!("{}epoch", remote.prefix)
+        }
     }
+}
+
+fn key_name(remote: &Remote, digest: &[u8; 32]) -> String {
+    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{}key:{hex}", remote.prefix)
 }
 
 fn written(remote: &Remote, operation: &Operation) -> (&'static str, Vec<String>) {
@@ -126,6 +169,11 @@ fn written(remote: &Remote, operation: &Operation) -> (&'static str, Vec<String>
         Operation::Change(Change::End(lease)) => ("E", leased(lease)),
         Operation::Change(Change::GiveBack(_, seconds)) => ("G", texts(&[*seconds])),
         Operation::Usage(key, uses, last) => ("K", [vec![key.clone()], texts(&[*uses, *last])].concat()),
+        Operation::ReadUsage => ("Q", Vec::new()),
+        Operation::Find(Lookup::Digest(_)) => ("D", Vec::new()),
+        Operation::Find(Lookup::Id(_)) => ("I", Vec::new()),
+        Operation::Put(_, digest, text) => ("A", vec![key_name(remote, digest), text.clone()]),
+        Operation::Remove(_) => ("X", Vec::new()),
         Operation::Revoke(revocation) => {
             ("V", [vec![revocation.name()], texts(&[revocation.before, MAX_REVOCATIONS])].concat())
         }
@@ -185,6 +233,8 @@ fn read(json: &Json<'_>, nonce: &str, operations: &[Operation]) -> Option<Reply>
         taken,
         is_spent: false,
         may_evict: false,
+        found: None,
+        usage: Vec::new(),
         is_full: false,
         feed: None,
     };
@@ -203,10 +253,18 @@ fn read(json: &Json<'_>, nonce: &str, operations: &[Operation]) -> Option<Reply>
         match operation {
             Operation::Charge(_) => standings.push(read_standing(answer)?),
             Operation::Question(_) => reply.is_spent |= *answer != Json::Unsigned(0),
+            Operation::Find(_) => {
+                reply.found = match answer {
+                    Json::Bool(false) => None,
+                    Json::String(text) => Some(text.clone().into_owned()),
+                    _ => return None,
+                };
+            }
+            Operation::ReadUsage => reply.usage = read_usage(answer)?,
             Operation::Revoke(_) => reply.is_full |= *answer != Json::Unsigned(1),
             Operation::Feed(_) if matches!(answer, Json::OtherNumber(_)) => reply.may_evict = true,
             Operation::Feed(_) => reply.feed = Some(read_feed(answer)?),
-            Operation::Change(_) | Operation::Usage(..) => {}
+            Operation::Change(_) | Operation::Usage(..) | Operation::Put(..) | Operation::Remove(_) => {}
         }
     }
     reply.taken = Taken::All(standings);
@@ -227,6 +285,18 @@ fn read_refusal(answer: &[Json<'_>]) -> Option<Refusal> {
         [Json::Unsigned(2), ..] => Some(Refusal::Forgotten),
         _ => None,
     }
+}
+
+/// A hash of two fields a key: its id, and its id with the word "last".
+fn read_usage(answer: &Json<'_>) -> Option<Vec<Usage>> {
+    let fields = answer.members()?;
+    let number = |value: &Json<'_>| value.as_str()?.parse().ok();
+    let keys = fields.iter().filter(|(name, _)| !name.contains(' '));
+    let usage = keys.map(|(key, uses)| {
+        let last = answer.get(&format!("{key} last")).and_then(number).unwrap_or(0);
+        Some(Usage { key: key.clone().into_owned(), uses: number(uses)?, last })
+    });
+    usage.collect()
 }
 
 fn read_feed(answer: &Json<'_>) -> Option<(u64, Option<Revocations>)> {

@@ -139,6 +139,33 @@ function change.K(_, id, uses, last)
   return 1
 end
 
+-- API keys outside the policy: a key's text stands under its digest, and that name under its id.
+function change.D(key) return redis.call('GET', key) end
+
+function change.I(key)
+  local name = redis.call('GET', key)
+  return name and redis.call('GET', name)
+end
+
+function change.X(key)
+  local name = redis.call('GET', key)
+  if name then redis.call('DEL', name) end
+  return redis.call('DEL', key)
+end
+
+function change.A(key, name, text)
+  change.X(key)
+  redis.call('SET', name, text)
+  redis.call('SET', key, name)
+  return 1
+end
+
+function change.Q()
+  local all, usage = redis.call('HGETALL', KEYS[4]), {}
+  for i = 1, #all, 2 do usage[all[i]] = all[i + 1] end
+  return usage
+end
+
 -- A revocation; the most there may be stand after it.
 function change.V(_, name, before, most)
   if redis.call('HEXISTS', KEYS[2], name) == 0 and redis.call('HLEN', KEYS[2]) >= most then return 0 end
@@ -176,7 +203,7 @@ for i = 1, count do
     -- A session is a name here, however it is written.
     local place = letter == 'U' and 4 or (letter == 'S' and 2 or 1)
     values[place] = ARGV[at + place]
-  elseif letter == 'K' or letter == 'V' then
+  elseif letter == 'K' or letter == 'V' or letter == 'A' then
     values[1] = ARGV[at + 1]
   end
   local make = charge[letter]

@@ -7,6 +7,7 @@
 mod envoy;
 mod keys;
 mod policies;
+mod store;
 mod tokens;
 
 use std::process::ExitCode;
@@ -29,6 +30,7 @@ Examples:
   callbound check --envoy envoy.yaml               whether an Envoy lets our filter do its work
   callbound gen-key acme_                          a new API key and what to put into the policy
   callbound mint policy.json --key backend --set 'from_numbers=[\"+15551234567\"]'
+  callbound revoke policy.json --token 3f2a...     through the store that gateways share
   callbound inspect rdc_eyJ...                     what a token says (verified with --policy)";
 
 #[derive(Subcommand)]
@@ -56,6 +58,13 @@ enum Command {
     Mint(tokens::Mint),
     /// Show what a token says; with --policy also whether the gateway would believe it
     Inspect(tokens::Inspect),
+    /// Print how often each API key was used, from the store that gateways share
+    Usage(store::Usage),
+    /// Revoke a key or tokens at every gateway, through the store they share
+    Revoke(store::Revoke),
+    /// API keys that stand in the store that gateways share instead of in the policy
+    #[command(subcommand)]
+    Directory(store::Directory),
     /// Write Envoy's bootstrap and the filter's ECDS file for a policy
     Envoy(policies::Envoy),
 }
@@ -76,6 +85,9 @@ fn main() -> ExitCode {
         Command::GenSecret => keys::gen_secret(),
         Command::Mint(arguments) => tokens::mint(&arguments),
         Command::Inspect(arguments) => tokens::inspect(&arguments),
+        Command::Usage(arguments) => store::usage(&arguments),
+        Command::Revoke(arguments) => store::revoke(&arguments),
+        Command::Directory(command) => store::directory(&command),
         Command::Envoy(arguments) => policies::envoy(&arguments),
     };
     match result {

@@ -120,7 +120,7 @@ pub fn inspect(arguments: &Inspect) -> Result<(), String> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the tool may look at the clock; the core may not")]
-fn now() -> Result<u64, String> {
+pub fn now() -> Result<u64, String> {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|_| "the system's clock is not set")?;
     Ok(since.as_secs())
 }

@@ -4,32 +4,22 @@ use std::collections::{HashMap, HashSet};
 
 use super::super::bound::TextBound;
 use super::super::config::{ApiKeyConfig, NumberConfig, Switches, TeamConfig, TeamKind, UserConfig};
-use super::super::error::Problems;
+use super::super::error::{ConfigError, Problem, Problems};
 use super::super::team::{Owner, Party, PartyId, Reach, Tree};
-use super::super::{ApiKey, Ceiling, Keys, Platform};
+use super::super::{ApiKey, Ceiling, Keys, Platform, Policy};
 use super::bounds::ceiling;
-use super::{Document, check_id, check_known_scopes, check_scopes, quoted};
+use super::{Document, check_id, check_known_scopes, check_scopes, quoted, section};
 use crate::credential::Digest;
+use crate::json::Json;
 use crate::number::Number;
 
-/// The tree, with the names it was built from.
-pub(super) struct Parties {
-    tree: Tree,
-    users: HashMap<String, PartyId>,
-}
-
-impl Parties {
-    pub(super) fn into_tree(self) -> Tree {
-        self.tree
-    }
-}
-
+/// Reads who there is.
 pub(super) fn parties(
     document: &Document<'_>,
     platform: &Platform,
     bounds: &[TextBound],
     problems: &mut Problems,
-) -> Parties {
+) -> Tree {
     let mut numbers = HashMap::new();
     let configs = read_teams(document, problems);
     let ids: Ids<'_> =
@@ -43,18 +33,18 @@ pub(super) fn parties(
             problems.add(format!("{path}.parent"), problem);
         }
     }
-    let mut users = HashMap::new();
+    let mut users = HashSet::new();
     for (path, config) in document.elements::<UserConfig>("users", problems) {
         let id = PartyId(parties.len());
         check_id(&config.id, &format!("{path}.id"), problems);
         check_rights(&config.features, config.scopes.as_deref(), platform, &path, problems);
         own_numbers(&mut numbers, &config.numbers, id, &path, problems);
-        if users.insert(config.id.clone(), id).is_some() {
+        if !users.insert(config.id.clone()) {
             problems.add(format!("{path}.id"), format!("`{}` stands among the users already", config.id));
         }
         parties.push(user(config, &ids, &path, problems));
     }
-    Parties { tree: Tree::new(parties, numbers), users }
+    Tree::new(parties, numbers)
 }
 
 type Ids<'a> = HashMap<&'a str, PartyId>;
@@ -190,20 +180,14 @@ fn check_rights(
 
 pub(super) fn api_keys(
     document: &Document<'_>,
-    parties: &Parties,
+    tree: &Tree,
     platform: &Platform,
     bounds: &[TextBound],
     problems: &mut Problems,
 ) -> Keys {
     let mut keys = Keys::default();
+    let known = KnownParties { tree, platform, bounds };
     for (path, config) in document.elements::<ApiKeyConfig>("api_keys", problems) {
-        check_id(&config.id, &format!("{path}.id"), problems);
-        check_known_scopes(&config.scopes, &platform.scopes, &format!("{path}.scopes"), problems);
-        // Milliseconds would be a key that never expires.
-        if config.expires_at.is_some_and(|at| at > 4_102_444_800) {
-            problems.add(format!("{path}.expires_at"), "expected Unix seconds before the year 2100");
-        }
-        let owner = owner_of(&config, parties, &path, problems);
         let digest = config.sha256.as_deref().map(read_digest);
         if digest == Some(None) || (digest.is_none() && !document.names_as_issuers_key(&config.id)) {
             problems.add(
@@ -211,17 +195,7 @@ pub(super) fn api_keys(
                 "expected the 64 lower-case hex digits of `callbound hash-key`, never the key itself",
             );
         }
-        let ceiling = ceiling(&config.ceiling, bounds, &format!("{path}.ceiling"), problems);
-        let Some(owner) = owner else { continue };
-        let key = ApiKey {
-            id: config.id,
-            owner,
-            scopes: config.scopes,
-            ceiling,
-            expires_at: config.expires_at,
-            revoked: config.revoked,
-            limits: config.limits.0,
-        };
+        let Some(key) = api_key(config, &known, &path, problems) else { continue };
         let id = key.id.clone();
         match keys.add(key, digest.flatten()) {
             Ok(()) => {}
@@ -232,15 +206,71 @@ pub(super) fn api_keys(
     keys
 }
 
-fn owner_of(
-    config: &ApiKeyConfig,
-    parties: &Parties,
+/// What a key refers to by name.
+struct KnownParties<'a> {
+    tree: &'a Tree,
+    platform: &'a Platform,
+    bounds: &'a [TextBound],
+}
+
+fn api_key(
+    config: ApiKeyConfig,
+    known: &KnownParties<'_>,
     path: &str,
     problems: &mut Problems,
-) -> Option<PartyId> {
+) -> Option<ApiKey> {
+    check_id(&config.id, &format!("{path}.id"), problems);
+    check_known_scopes(&config.scopes, &known.platform.scopes, &format!("{path}.scopes"), problems);
+    // Milliseconds would be a key that never expires.
+    if config.expires_at.is_some_and(|at| at > 4_102_444_800) {
+        problems.add(format!("{path}.expires_at"), "expected Unix seconds before the year 2100");
+    }
+    let owner = owner_of(&config, known.tree, path, problems);
+    let ceiling = ceiling(&config.ceiling, known.bounds, &format!("{path}.ceiling"), problems);
+    Some(ApiKey {
+        id: config.id,
+        owner: owner?,
+        scopes: config.scopes,
+        ceiling,
+        expires_at: config.expires_at,
+        revoked: config.revoked,
+        limits: config.limits.0,
+    })
+}
+
+/// Reads an API key that stands outside the policy, written as one in it; with its digest.
+///
+/// # Errors
+///
+/// [`ConfigError`] when it could not stand in the policy.
+pub fn read_key(policy: &Policy, text: &[u8]) -> Result<(ApiKey, Digest), ConfigError> {
+    let mut problems = Problems::default();
+    let json = Json::parse(text).map_err(|error| ConfigError {
+        problems: vec![Problem { path: String::new(), message: error.to_string() }],
+    })?;
+    let known = KnownParties { tree: &policy.tree, platform: &policy.platform, bounds: &policy.bounds };
+    let config: Option<ApiKeyConfig> = section(&json, "key", &mut problems);
+    let digest = config.as_ref().and_then(|config| read_digest(config.sha256.as_deref()?));
+    let key = config.and_then(|config| api_key(config, &known, "key", &mut problems));
+    for (name, _) in key.iter().flat_map(|key| &key.limits) {
+        if !policy.limits.list.iter().any(|limit| limit.id == *name && limit.knows_keys()) {
+            problems
+                .add(format!("key.limits.{name}"), "not one of the limits that are counted apart for keys");
+        }
+    }
+    if digest.is_none() {
+        problems.add("key.sha256", "expected the 64 lower-case hex digits of `callbound hash-key`");
+    }
+    problems.into_result()?;
+    let missing =
+        || ConfigError { problems: vec![Problem { path: "key".into(), message: "incomplete".into() }] };
+    key.zip(digest).ok_or_else(missing)
+}
+
+fn owner_of(config: &ApiKeyConfig, tree: &Tree, path: &str, problems: &mut Problems) -> Option<PartyId> {
     let (found, member, id) = match (&config.team, &config.user) {
-        (Some(team), None) => (parties.tree.team(team), "team", team),
-        (None, Some(user)) => (parties.users.get(user).copied(), "user", user),
+        (Some(team), None) => (tree.team(team), "team", team),
+        (None, Some(user)) => (tree.user(user), "user", user),
         _ => {
             problems.add(path, "a key belongs to exactly one `team` or `user`");
             return None;

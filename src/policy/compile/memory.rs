@@ -1,13 +1,13 @@
 //! What is remembered: the store, the limits, the uses of tokens, and what the policy itself revokes.
 
 use super::super::config::{
-    CountConfig, HomeConfig, LimitRuleConfig, Members, ReachConfig, RedisConfig, RevocationConfig,
-    RevokeConfig, RouteUsesConfig, ShownConfig, StaleConfig, StoreConfig, StrengthConfig,
+    CountConfig, DirectoryConfig, HomeConfig, LimitRuleConfig, Members, ReachConfig, RedisConfig,
+    RevocationConfig, RevokeConfig, RouteUsesConfig, ShownConfig, StaleConfig, StoreConfig, StrengthConfig,
 };
 use super::super::error::Problems;
 use super::super::limit::{Counted, Counts, Limit, Limits, Measure, Per, Shown, UsesRule};
 use super::super::local::RevokeRule;
-use super::super::memory::{Home, StoreRule};
+use super::super::memory::{DirectoryRule, Home, StoreRule};
 use super::super::route::{Accept, Local, Route};
 use super::keyring::{is_inline_secret, load_secret};
 use super::local::MAX_USES;
@@ -67,14 +67,31 @@ pub(super) fn store(
         );
     }
     StoreRule {
-        home,
         key: key.unwrap_or_default(),
         size: Size { entries: usize::try_from(entries).unwrap_or(0), is_shared: known.tree.len() > 1 },
         refresh,
         stale,
         refuses_when_stale: feed.is_none_or(|feed| feed.when_stale == StaleConfig::Refuse),
+        directory: config.directory.as_ref().map(|config| directory(config, &home, problems)),
+        home,
         revocations: revocations(document, known, problems),
     }
+}
+
+fn directory(config: &DirectoryConfig, home: &Home, problems: &mut Problems) -> DirectoryRule {
+    if *home == Home::Local {
+        problems.add("store.directory", "keys are looked up in Redis: this is for `home: redis`");
+    }
+    let (fresh, unknown) = (config.fresh.unwrap_or(30), config.unknown.unwrap_or(5));
+    let entries = config.entries.unwrap_or(10_000);
+    if !(1..=3_600).contains(&fresh) || !(1..=300).contains(&unknown) || !(100..=1_000_000).contains(&entries)
+    {
+        problems.add(
+            "store.directory",
+            "expected fresh from 1 to 3600 seconds, unknown from 1 to 300 seconds, entries from 100 to 1000000",
+        );
+    }
+    DirectoryRule { fresh, unknown, entries: usize::try_from(entries).unwrap_or(0) }
 }
 
 fn home(config: &StoreConfig, problems: &mut Problems) -> Home {

@@ -21,6 +21,8 @@ pub struct StoreConfig {
     pub redis: Option<RedisConfig>,
     /// How fresh what is known of revocations must be; with `home: redis`.
     pub revocations: Option<FeedConfig>,
+    /// Whether API keys that are not in the policy are looked up in Redis; with `home: redis`.
+    pub directory: Option<DirectoryConfig>,
 }
 
 /// Where the store is.
@@ -51,6 +53,19 @@ pub struct RedisConfig {
     /// Whether Redis loses nothing at a restart; default false: tokens with uses from before one are refused.
     #[serde(default)]
     pub durable: bool,
+}
+
+/// How long what was looked up is believed.
+#[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct DirectoryConfig {
+    /// Seconds a key that was found is believed, 1 to 3,600; default 30.
+    pub fresh: Option<u64>,
+    /// Seconds a key that was not found is not asked after again, 1 to 300; default 5.
+    pub unknown: Option<u64>,
+    /// The most keys of either sort that a worker keeps, 100 to 1,000,000; default 10,000.
+    pub entries: Option<u64>,
 }
 
 /// How fresh what is known of revocations must be.
@@ -253,6 +268,17 @@ pub enum ReachConfig {
     Own,
     /// Everything.
     Platform,
+}
+
+/// `audit`: which decisions are logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum AuditConfig {
+    /// Refusals and new tokens.
+    Refusals,
+    /// Every one.
+    All,
 }
 
 /// The maxima of limits, by the limit's id.
