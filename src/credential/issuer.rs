@@ -129,7 +129,7 @@ impl Issuer {
         if !names_audience(claims.get("aud"), &self.audience) {
             return Err(TokenError::Audience);
         }
-        let token = self.translate(&kid, credential, &claims, now).ok_or(TokenError::Claims)?;
+        let token = self.translate(&kid, credential, &claims).ok_or(TokenError::Claims)?;
         self.check_time(&token, now)?;
         Ok(token)
     }
@@ -178,7 +178,7 @@ impl Issuer {
     }
 
     /// Says a foreign token's claims in our words; `None` when one that is needed is missing or of another type.
-    fn translate(&self, kid: &str, credential: &str, claims: &Json<'_>, now: u64) -> Option<VerifiedToken> {
+    fn translate(&self, kid: &str, credential: &str, claims: &Json<'_>) -> Option<VerifiedToken> {
         let seconds = |name: &str| match claims.get(name) {
             None => Some(None),
             Some(Json::Unsigned(value)) => Some(Some(*value)),
@@ -213,7 +213,8 @@ impl Issuer {
                 },
             },
             user: None,
-            iat: seconds("iat")?.unwrap_or(now.min(exp)),
+            // Without it, the earliest it can be: what was revoked or forgotten until then is not believed to be younger.
+            iat: seconds("iat")?.unwrap_or(exp.saturating_sub(self.max_ttl)),
             nbf: seconds("nbf")?,
             exp,
             scopes: rules.scopes_of(claims)?,

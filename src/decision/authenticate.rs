@@ -64,6 +64,8 @@ pub(super) struct Learned {
     pub(super) revocations: RefCell<Rc<Revocations>>,
     /// The Unix second at which that was right.
     pub(super) confirmed: Cell<Option<u64>>,
+    /// Whether what is revoked cannot be known.
+    pub(super) is_lost: Cell<bool>,
     /// Keys that stand outside the policy.
     pub(super) directory: LookedUp,
 }
@@ -81,6 +83,7 @@ impl Learned {
             remote: remote.collect(),
             revocations: RefCell::default(),
             confirmed: Cell::new(None),
+            is_lost: Cell::new(false),
             directory: LookedUp::new(policy.store.directory.map_or(0, |rule| rule.entries)),
         }
     }
@@ -141,7 +144,7 @@ impl Learned {
 }
 
 /// A clock before 2020 is a clock that was never set: every expiry would lie ahead of it.
-const EARLIEST_NOW: u64 = 1_577_836_800;
+pub const EARLIEST_NOW: u64 = 1_577_836_800;
 
 pub(super) fn authenticate(
     policy: &Policy,

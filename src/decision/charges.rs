@@ -7,7 +7,7 @@ use core::net::IpAddr;
 use std::borrow::Cow;
 
 use crate::credential::VerifiedToken;
-use crate::policy::{Counts, Limit, Measure, PartyId, Per, Policy, Reach, Route, Shown, TokenSource};
+use crate::policy::{Counts, Home, Limit, Measure, PartyId, Per, Policy, Reach, Route, Shown, TokenSource};
 use crate::reason::Reason;
 use crate::store::{
     Cell, Charge, KEPT_SECONDS, Refusal, Revocation, Rule, Standing, StoreError, Stream, Taken,
@@ -22,6 +22,9 @@ use super::{Engine, Moment};
 
 /// The bound that names a session.
 const SESSION: &str = "session_id";
+
+/// The share of what belongs to no tenant.
+const NOBODYS: u32 = 0;
 
 /// A verdict that counts only once the store has taken what it costs. Dropping it releases nothing.
 pub struct Due {
@@ -89,10 +92,10 @@ impl Plan {
     }
 
     /// Asks whether a token of a family has uses left; `spent` is the answer when it has not.
-    pub(super) fn asking(self, token: &VerifiedToken, spent: Answer) -> Self {
+    pub(super) fn asking(self, policy: &Policy, token: &VerifiedToken, spent: Answer) -> Self {
         let Some(max) = token.uses else { return self };
         let rule = Rule::Uses { max, issued_at: token.iat, until: kept_until(token), stream: None };
-        let charge = Charge { cell: uses_cell(&[], token), share: 0, rule };
+        let charge = Charge { cell: uses_cell(policy, &[], token), share: NOBODYS, rule };
         Self { question: Some((charge, spent)), ..self }
     }
 
@@ -130,21 +133,22 @@ impl Plan {
         let (share, until) = (payer.share(), kept_until(token));
         if let Some(max) = token.total.filter(|_| route.is_upgrade) {
             let ask = payer.rights.session(route).unwrap_or(max);
-            let cell = Cell::of(&[b"seconds", &identity, token.kid.as_bytes(), token.jti.as_bytes()]);
+            let name: [&[u8]; 4] = [b"seconds", &identity, token.kid.as_bytes(), token.jti.as_bytes()];
+            let cell = cell(payer.policy, &name);
             self.add(Purpose::Seconds, Charge { cell, share, rule: Rule::Seconds { max, ask, until } });
         }
         let max = token.uses.into_iter().chain(route.uses.max).min().filter(|_| route.uses.is_counted);
         if let Some(max) = max {
-            let cell = uses_cell(&identity, token);
+            let cell = uses_cell(payer.policy, &identity, token);
             let stream = match route.uses.reconnect {
                 Some(grace) => Some(Stream {
-                    cell: cell.beside(payer.session(token)),
+                    cell: cell.beside(&format!("{grace} {}", payer.session(token))),
                     holder: payer.holder(holder)?,
                     grace,
                 }),
                 None => None,
             };
-            let rule = Rule::Uses { max, issued_at: token.iat, until, stream };
+            let rule = Rule::Uses { max, issued_at: payer.issued_at(*source, token), until, stream };
             self.add(Purpose::Use, Charge { cell, share, rule });
         }
         Ok(())
@@ -152,8 +156,14 @@ impl Plan {
 }
 
 /// A token's identity is its key and its id, never its text, of which there may be several.
-fn uses_cell(source: &[u8], token: &VerifiedToken) -> Cell {
-    Cell::of(&[b"uses", source, token.kid.as_bytes(), token.jti.as_bytes()])
+fn uses_cell(policy: &Policy, source: &[u8], token: &VerifiedToken) -> Cell {
+    cell(policy, &[b"uses", source, token.kid.as_bytes(), token.jti.as_bytes()])
+}
+
+/// Names a cell. In memory that tenants share its place is nobody's to foresee, or one could crowd another out of theirs.
+fn cell(policy: &Policy, parts: &[&[u8]]) -> Cell {
+    let key: &[u8] = if policy.store.home == Home::Local { &policy.store.key } else { &[] };
+    Cell::of(&[&[key][..], parts].concat())
 }
 
 fn kept_until(token: &VerifiedToken) -> u64 {
@@ -184,16 +194,17 @@ impl Payer<'_, '_> {
             parts.push(vec![*per as u8]);
             self.name(*per, &mut parts)?;
         }
-        let rule = match limit.measure.with_max(self.maximum(limit)) {
-            Measure::Window { max, seconds } => Rule::Window { max, seconds },
-            Measure::Rate { max, seconds, burst } => Rule::Rate { max, seconds, burst },
-            Measure::Sessions { max } => Rule::Sessions { max, holder: self.holder(holder)? },
+        let measure = limit.measure.with_max(self.maximum(limit));
+        let rule = match counted(measure) {
+            Some(rule) => rule,
+            None => Rule::Sessions { max: measure.max(), holder: self.holder(holder)? },
         };
         // The same name counted in another way is another count.
         parts.push(vec![letter(&rule)]);
         let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
-        let share = if limit.knows_teams() { self.share() } else { 0 };
-        Ok(Charge { cell: Cell::of(&parts), share, rule })
+        // Of what is not the payer's there are no more than the policy names.
+        let share = if limit.knows_payer() { self.share() } else { NOBODYS };
+        Ok(Charge { cell: cell(self.policy, &parts), share, rule })
     }
 
     fn name(&self, per: Per, parts: &mut Vec<Vec<u8>>) -> Result<(), Denial> {
@@ -235,9 +246,7 @@ impl Payer<'_, '_> {
             false => self.rights.party(),
         };
         let of_party = || self.policy.tree.maximum(party, &limit.id).filter(|_| limit.knows_teams());
-        own.or_else(of_party).unwrap_or(match limit.measure {
-            Measure::Window { max, .. } | Measure::Rate { max, .. } | Measure::Sessions { max } => max,
-        })
+        own.or_else(of_party).unwrap_or(limit.measure.max())
     }
 
     /// Tokens minted here are one kind, whatever their family is called; each issuer's are another.
@@ -248,6 +257,17 @@ impl Payer<'_, '_> {
         }
     }
 
+    /// The earliest a token can have been issued: clocks elsewhere may be ahead.
+    fn issued_at(&self, source: TokenSource, token: &VerifiedToken) -> u64 {
+        match source {
+            TokenSource::Family(_) => token.iat,
+            TokenSource::Issuer(index) => {
+                let ahead = self.policy.issuers.get(index).map_or(60, |issuer| issuer.clock.ahead);
+                token.iat.saturating_sub(ahead)
+            }
+        }
+    }
+
     fn source_name(&self, source: TokenSource) -> &str {
         match source {
             TokenSource::Family(index) => self.policy.families.get(index).map_or("", |family| &family.name),
@@ -255,9 +275,10 @@ impl Payer<'_, '_> {
         }
     }
 
-    /// Everything of one party is one share of the memory.
+    /// Everything below one top team is one share of the memory: more teams are not more room.
     fn share(&self) -> u32 {
-        let party = self.policy.tree.party(self.rights.party()).map_or("", |party| party.id.as_str());
+        let top = self.policy.tree.top(self.rights.party());
+        let party = self.policy.tree.party(top).map_or("", |party| party.id.as_str());
         Cell::of(&[b"share", party.as_bytes()]).share()
     }
 
@@ -284,6 +305,15 @@ impl Payer<'_, '_> {
     }
 }
 
+/// How requests are counted; `None` when sessions are.
+fn counted(measure: Measure) -> Option<Rule> {
+    match measure {
+        Measure::Window { max, seconds } => Some(Rule::Window { max, seconds }),
+        Measure::Rate { max, seconds, burst } => Some(Rule::Rate { max, seconds, burst }),
+        Measure::Sessions { .. } => None,
+    }
+}
+
 fn letter(rule: &Rule) -> u8 {
     match rule {
         Rule::Window { .. } => b'w',
@@ -302,13 +332,9 @@ fn network(address: IpAddr) -> Vec<u8> {
 
 /// The charge for a credential that was no good, from somebody at this address.
 fn failure(limit: &Limit, address: IpAddr) -> Option<Charge> {
-    let rule = match limit.measure {
-        Measure::Window { max, seconds } => Rule::Window { max, seconds },
-        Measure::Rate { max, seconds, burst } => Rule::Rate { max, seconds, burst },
-        Measure::Sessions { .. } => return None,
-    };
+    let rule = counted(limit.measure)?;
     let cell = Cell::of(&[b"failures", limit.id.as_bytes(), &network(address)]);
-    Some(Charge { cell, share: 0, rule })
+    Some(Charge { cell, share: NOBODYS, rule })
 }
 
 impl Engine {
@@ -371,7 +397,13 @@ impl Engine {
         for ((purpose, charge), standing) in parts {
             session.leases.extend(charge.lease());
             match purpose {
-                Purpose::Limit(index) => shown.extend(self.meter(*index, charge, *standing)),
+                // How busy everybody is together is nobody's business.
+                Purpose::Limit(index)
+                    if self.policy.limits.list.get(*index).is_some_and(Limit::knows_payer) =>
+                {
+                    shown.extend(self.meter(*index, charge, *standing));
+                }
+                Purpose::Limit(_) => {}
                 Purpose::Use => verdict.record.remaining = Some(standing.remaining),
                 Purpose::Seconds => session.seconds = Some((charge.cell, standing.remaining)),
             }
@@ -476,8 +508,8 @@ fn limit_headers(
             Shown::Limit => tightest.max,
             Shown::Remaining => tightest.standing.remaining,
             Shown::ResetSeconds => reset(tightest),
-            Shown::ResetUnix => now + reset(tightest),
-            Shown::ResetUnixMilliseconds => (now + reset(tightest)) * 1_000,
+            Shown::ResetUnix => now.saturating_add(reset(tightest)),
+            Shown::ResetUnixMilliseconds => now.saturating_add(reset(tightest)).saturating_mul(1_000),
         };
         (Cow::Owned(name.clone()), value.to_string())
     }));

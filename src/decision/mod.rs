@@ -32,8 +32,8 @@ use crate::uri::Query;
 
 pub use answer::Answer;
 pub use asked::MintRequest;
+pub use authenticate::{EARLIEST_NOW, Principal, no_peer};
 use authenticate::{Found, Learned};
-pub use authenticate::{Principal, no_peer};
 use bounds::{Judge, Judged};
 use charges::Plan;
 pub use charges::{Due, Settled};
@@ -152,6 +152,12 @@ impl Engine {
         if let Ok(mut known) = self.learned.revocations.try_borrow_mut() {
             *known = revocations;
         }
+        self.learned.is_lost.set(false);
+    }
+
+    /// Notes that what is revoked cannot be known at present: nobody is let in by a credential.
+    pub fn lose_revocations(&self) {
+        self.learned.is_lost.set(true);
     }
 
     /// Notes that what is known of revocations was right at this Unix second.
@@ -169,6 +175,9 @@ impl Engine {
             |confirmed: Option<u64>| confirmed.is_none_or(|at| moment.now.saturating_sub(at) > store.stale);
         if store.home != Home::Local && store.refuses_when_stale && is_stale(self.learned.confirmed.get()) {
             return Err(Reason::RevocationsStale.into());
+        }
+        if self.learned.is_lost.get() {
+            return Err(Reason::StoreUnavailable.into());
         }
         revoke::check(&self.policy, &self.revocations(), rights)
     }
@@ -239,6 +248,8 @@ impl Engine {
 
     /// Words a refusal, also for a cause that is not the engine's (a host call that failed, a body that never came).
     pub fn refuse(&self, denial: Denial, record: Record) -> Verdict {
+        // What was prepared for an answer that is not given did not happen.
+        let record = Record { minted: None, revoked: None, ..record };
         let route = record.route.and_then(|index| self.policy.routes.get(index));
         let scopes = route.map_or(&[][..], |route| &route.scopes);
         let refusals = &self.policy.refusals;
@@ -456,13 +467,14 @@ impl Engine {
                     introspect::introspect(&self.policy, &known, rule, &rights, &body, moment, record)?;
                 let answer = |body| Answer::json(body, record.request_id.as_deref());
                 let plan = match told.spent {
-                    Some((token, spent)) => plan.asking(&token, answer(spent)),
+                    Some((token, spent)) => plan.asking(&self.policy, &token, answer(spent)),
                     None => plan,
                 };
                 Ok(Judgement::Answer(answer(told.body), Outcome::Answer, plan))
             }
             Some(Local::Revoke(rule)) => {
                 let revocation = revoke::read(&self.policy, *rule, &rights, &body, moment)?;
+                record.revoked = Some(revocation.name().replace(' ', ":"));
                 let answer = Answer::json(revoke::answer(&self.policy), record.request_id.as_deref());
                 Ok(Judgement::Answer(answer, Outcome::Answer, plan.revoking(revocation)))
             }

@@ -1,7 +1,7 @@
 //! Revocation: whether what a request shows was revoked, and what a request may revoke.
 
 use crate::json::Json;
-use crate::policy::{Home, Policy, Reach, RevokeRule};
+use crate::policy::{Home, PartyId, Policy, Reach, RevokeRule};
 use crate::reason::Reason;
 use crate::store::{Revocation, Revocations, Subject};
 
@@ -43,7 +43,9 @@ fn reaches(policy: &Policy, by: &str, rights: &Rights<'_>) -> bool {
             let owner = policy.tree.party(owner);
             owner.is_some_and(|party| party.reach == Reach::User && party.id == user)
         }
-        None => policy.tree.team(by).is_some_and(|team| policy.tree.reaches(team, owner)),
+        None => policy.tree.team(by).is_some_and(|team| {
+            policy.tree.reaches(team, owner) || policy.tree.reaches(team, rights.party())
+        }),
     }
 }
 
@@ -98,16 +100,24 @@ fn check_reach(
         Subject::Token(_) => true,
         // Whose a key is that stands outside the policy nobody here can tell.
         Subject::Key(id) | Subject::TokensOfKey(id) => match policy.keys.with_id(id) {
-            Some(key) => everything || policy.tree.reaches(rights.party(), key.owner),
+            Some(key) => everything || may_revoke_of(policy, rights, key.owner),
             None => everything && policy.store.directory.is_some(),
         },
         Subject::TokensOfTeam(id) => match everything {
             true => policy.tree.team(id).is_some(),
-            false => rights.reaches_team(id),
+            false => policy.tree.team(id).is_some_and(|team| may_revoke_of(policy, rights, team)),
         },
     };
     let (word, _) = subject.parts();
     if is_in_reach { Ok(()) } else { Err(Denial::of(Reason::TenantDenied, word)) }
+}
+
+/// A user's word reaches only what is their own, though they may act for their teams.
+fn may_revoke_of(policy: &Policy, rights: &Rights<'_>, owner: PartyId) -> bool {
+    match policy.tree.party(rights.party()).map(|party| party.reach) {
+        Some(Reach::User) => owner == rights.party(),
+        _ => policy.tree.reaches(rights.party(), owner),
+    }
 }
 
 fn word_of(rights: &Rights<'_>) -> String {

@@ -240,6 +240,8 @@ pub struct Record {
     pub strength: Option<Strength>,
     /// How many uses the token has left.
     pub remaining: Option<u64>,
+    /// What it revoked, and by whose word.
+    pub revoked: Option<String>,
     /// The request's id.
     pub request_id: Option<String>,
 }

@@ -20,6 +20,7 @@ use crate::store::remote::Lookup;
 use crate::store::{Charge, StoreError};
 
 use super::crypto;
+use super::fleet;
 use super::memory::{self, Sent};
 use super::raw::{self, BufferType, HostResult, Level, MapType, Pairs};
 use super::root::{Held, Shared};
@@ -78,10 +79,7 @@ impl Http {
             let verdict = shared.engine.refuse(Denial::from(Reason::HostError), Record::default());
             return self.carry_out(&shared, verdict, 0);
         };
-        if shared.learn_revocations().is_err() {
-            let verdict = shared.engine.refuse(Denial::from(Reason::StoreUnavailable), Record::default());
-            return self.carry_out(&shared, verdict, now);
-        }
+        shared.learn_revocations();
         match judge(&shared, &headers, end_of_stream, now) {
             Step::NeedsDirectory(lookup) => self.look_up(&shared, lookup, pairs?, end_of_stream, now),
             step => self.take_step(&shared, step, now),
@@ -184,6 +182,7 @@ impl Http {
             Err(_) if size == 0 => Ok(Vec::new()),
             body => body,
         };
+        shared.learn_revocations();
         match (body, seconds()) {
             (Ok(body), Some(now)) if body.len() == size => {
                 let step = shared.engine.finish(*pending, &body, &moment(&shared, now, &no_failures));
@@ -206,7 +205,7 @@ impl Http {
                     self.state = State::Released;
                     self.answer = obligations.answer;
                     if let Some(session) = obligations.session {
-                        memory::begin_session(self.id, shared, session, now);
+                        fleet::begin_session(self.id, shared, session, now);
                     }
                     shared.telemetry.publish(shared.engine.policy(), &record, now);
                     return Some(());
@@ -250,7 +249,7 @@ impl Http {
 
 impl Context for Http {
     fn on_http_call_response(&mut self, call: u32, _: usize, size: usize, _: usize) {
-        match std::mem::replace(&mut self.state, State::Answered) {
+        match std::mem::take(&mut self.state) {
             State::Charging(charging) if charging.1.is(call) => {
                 let (due, sent) = *charging;
                 let _ = self.take_answer(due, &sent, size);
@@ -360,7 +359,7 @@ impl HttpContext for Http {
         if let Some(shared) = &self.shared {
             shared.forget(self.id);
         }
-        memory::end_session(self.id, seconds().unwrap_or(0));
+        fleet::end_session(self.id, seconds());
     }
 }
 
@@ -371,15 +370,13 @@ fn judge(shared: &Shared, headers: &[(&[u8], &[u8])], end_of_stream: bool, now: 
 }
 
 impl Shared {
-    /// Learns what was revoked at this gateway since the last request; on every request, because it counts at once.
-    fn learn_revocations(&self) -> Result<(), StoreError> {
-        if !self.is_revoked_here {
-            return Ok(());
+    /// Learns what was revoked at this gateway since the last request; whenever one is judged, because it counts at once.
+    fn learn_revocations(&self) {
+        match self.store.new_revocations() {
+            Ok(None) => {}
+            Ok(Some(revocations)) => self.engine.take_revocations(Rc::new(revocations)),
+            Err(_) => self.engine.lose_revocations(),
         }
-        if let Some(revocations) = self.store.new_revocations()? {
-            self.engine.take_revocations(Rc::new(revocations));
-        }
-        Ok(())
     }
 
     /// Counts a bad credential with the address it came from.

@@ -4,6 +4,7 @@
 //! this: a host call that fails is a refusal.
 
 mod crypto;
+mod fleet;
 mod http;
 mod memory;
 mod raw;

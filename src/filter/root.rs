@@ -9,13 +9,14 @@ use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::ContextType;
 
 use crate::credential::{Family, Issuer, RemoteKeys};
-use crate::decision::{Denial, Effect, Engine, Record};
+use crate::decision::{Denial, EARLIEST_NOW, Effect, Engine, Record};
 use crate::policy::{Home, Secrets, compile};
 use crate::reason::Reason;
 
 use super::crypto;
+use super::fleet;
 use super::http::{Http, enforce_answer, seconds};
-use super::memory::{self, Sent, Store};
+use super::memory::{Sent, Store};
 use super::raw::{self, BufferType, Level, MapType};
 use super::telemetry::Telemetry;
 
@@ -35,8 +36,6 @@ thread_local! {
 pub(super) struct Shared {
     pub(super) engine: Engine,
     pub(super) store: Store,
-    /// Whether something can be revoked at this gateway alone.
-    pub(super) is_revoked_here: bool,
     pub(super) telemetry: Telemetry,
     /// Requests held for their body, by context: since when, and what is known of them.
     pub(super) held: RefCell<BTreeMap<u32, Held>>,
@@ -59,11 +58,13 @@ pub(super) struct Root {
     fetches: BTreeMap<u32, usize>,
     /// What was sent to a remote store, and when, in Unix seconds.
     sent: Option<(Sent, u64)>,
+    /// When it was asked last, in Unix seconds.
+    asked: u64,
 }
 
 impl Root {
     pub(super) fn new(id: u32) -> Self {
-        Self { id, shared: None, fetches: BTreeMap::new(), sent: None }
+        Self { id, shared: None, fetches: BTreeMap::new(), sent: None, asked: 0 }
     }
 
     /// Asks for the key sets that are due.
@@ -99,17 +100,25 @@ impl Root {
         let waits = |since: u64| now.saturating_sub(since) < remote.timeout / 1_000 + 2;
         match &self.sent {
             Some((sent, since)) if sent.is_open() && waits(*since) => return,
-            Some((_, since)) if now.saturating_sub(*since) < store.refresh && !memory::has_news(remote) => {
+            Some((_, since)) if now.saturating_sub(*since) < store.refresh && !fleet::has_news(remote) => {
                 return;
             }
             _ => {}
         }
-        match Sent::send(self, remote, memory::news(remote)) {
+        // At most once a second, also while it does not answer.
+        if self.asked == now {
+            return;
+        }
+        self.asked = now;
+        match Sent::send(self, remote, fleet::news(remote)) {
             Ok(sent) => self.sent = Some((sent, now)),
-            Err(_) => raw::log(
-                Level::Warn,
-                &format!("store: cannot be asked; is there a cluster `{}`?", remote.cluster),
-            ),
+            Err(unsent) => {
+                fleet::say_again(remote, &unsent, true);
+                raw::log(
+                    Level::Warn,
+                    &format!("store: cannot be asked; is there a cluster `{}`?", remote.cluster),
+                );
+            }
         }
     }
 
@@ -127,7 +136,7 @@ impl Root {
             _ => false,
         };
         if !is_taken {
-            memory::say_again(remote, sent);
+            fleet::say_again(remote, sent.operations(), false);
             raw::log(
                 Level::Warn,
                 &format!(
@@ -203,7 +212,7 @@ impl RootContext for Root {
         if let (Some(shared), Some(now)) = (self.shared.clone(), seconds()) {
             shared.answer_overdue(now);
             let _ = raw::set_effective_context(self.id);
-            memory::renew_sessions(now);
+            fleet::renew_sessions(now);
             self.fetch_key_sets(&shared.engine, now);
             self.sync(&shared, now);
         }
@@ -237,7 +246,12 @@ fn configure(size: usize) -> Result<Shared, String> {
         Level::Info,
         &format!("policy loaded: routes={} api_keys={}", policy.routes.iter().count(), policy.keys.len()),
     );
-    let store = Store::open(&policy, seconds().unwrap_or(0))
+    // A store that began at a clock that was never set would believe every token to be younger than itself.
+    let now = seconds().filter(|now| *now >= EARLIEST_NOW);
+    if now.is_none() && policy.remembers.here {
+        return Err("policy refused: store: the host's clock is not set".into());
+    }
+    let store = Store::open(&policy, now.unwrap_or(EARLIEST_NOW))
         .map_err(|error| format!("policy refused: store: {error}"))?;
     let engine = FETCHED.with_borrow_mut(|fetched| {
         let engine = Engine::with_key_sets(policy, fetched);
@@ -245,7 +259,6 @@ fn configure(size: usize) -> Result<Shared, String> {
         engine
     });
     Ok(Shared {
-        is_revoked_here: engine.policy().revokes_here(),
         engine,
         store,
         telemetry: Telemetry::default(),

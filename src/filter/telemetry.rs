@@ -12,7 +12,7 @@ use crate::policy::Policy;
 use crate::reason::Reason;
 use crate::store::{StoreError, Strength};
 
-use super::memory;
+use super::fleet;
 use super::raw::{self, Level};
 
 /// Lines logged per second and worker for refusals of strangers; counters stay exact.
@@ -37,9 +37,9 @@ impl Telemetry {
         let reason = record.denial.as_ref().map(|denial| denial.reason);
         self.count(policy, record.route, record.outcome, reason);
         let _ = raw::set_property("callbound", summary(policy, record).as_bytes());
-        memory::note_use(policy, record, now);
+        fleet::note_use(policy, record, now);
         match record.outcome {
-            Outcome::Allow | Outcome::Answer if !policy.audits_all => {}
+            Outcome::Allow | Outcome::Answer if !policy.audits_all && record.revoked.is_none() => {}
             Outcome::Allow | Outcome::Answer => raw::log(Level::Info, &line(policy, record)),
             Outcome::Mint => raw::log(Level::Info, &line(policy, record)),
             Outcome::Deny if is_stranger(record) => self.log_stranger(policy, record, now),
@@ -111,6 +111,7 @@ fn summary(policy: &Policy, record: &Record) -> String {
     field(&mut text, "team", record.team.as_deref());
     field(&mut text, "token", record.token.as_deref());
     field(&mut text, "minted", record.minted.as_deref());
+    field(&mut text, "revoked", record.revoked.as_deref());
     field(&mut text, "limit", record.limit.as_deref());
     field(&mut text, "strength", record.strength.map(Strength::as_str));
     field(&mut text, "remaining", record.remaining.map(|left| left.to_string()).as_deref());

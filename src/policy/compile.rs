@@ -50,7 +50,8 @@ pub fn compile(text: &[u8], secrets: &Secrets<'_>) -> Result<Policy, ConfigError
     let routes = routes::routes(&document, &known, &mut problems, &mut warnings);
     let store = memory::store(&document, &known, secrets, &mut problems);
     memory::check_strength(&store, &routes.limits, &known, &mut problems);
-    memory::check_seal(&store, &routes.limits, &known, &mut warnings);
+    let remembers = memory::remembers(&store, &routes.limits, routes.routes.iter());
+    memory::check_seal(&store, remembers, &mut warnings);
     let prefixes = platform::prefixes(&known.credentials, &known.families, &mut problems);
     let hold_seconds = platform::hold_seconds(&document, &mut problems);
     let unmatched = document.section("unmatched", &mut problems);
@@ -82,6 +83,7 @@ pub fn compile(text: &[u8], secrets: &Secrets<'_>) -> Result<Policy, ConfigError
         revision: revision(text),
         audits_all: audit == Some(AuditConfig::All),
         limits: routes.limits,
+        remembers,
         store,
         warnings,
     })

@@ -137,6 +137,11 @@ impl Limit {
         self.per.iter().any(|per| matches!(per, Per::Token | Per::Key))
     }
 
+    /// Whether it is counted apart for whoever pays, so that there may be any number of its counts.
+    pub fn knows_payer(&self) -> bool {
+        self.knows_teams() || self.per.contains(&Per::Address)
+    }
+
     /// Whether it is counted apart for each team or for something narrower.
     pub fn knows_teams(&self) -> bool {
         self.knows_keys() || self.per.iter().any(|per| matches!(per, Per::Team | Per::Organization))
@@ -144,6 +149,13 @@ impl Limit {
 }
 
 impl Measure {
+    /// The most there may be.
+    pub fn max(self) -> u64 {
+        match self {
+            Self::Window { max, .. } | Self::Rate { max, .. } | Self::Sessions { max } => max,
+        }
+    }
+
     /// The same with another maximum.
     pub fn with_max(self, max: u64) -> Self {
         match self {

@@ -23,6 +23,13 @@ pub struct StoreRule {
     pub revocations: Revocations,
 }
 
+/// Whether a policy has anything remembered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Remembers {
+    /// In the gateway's own memory.
+    pub here: bool,
+}
+
 /// How long what was looked up is believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DirectoryRule {

@@ -34,7 +34,7 @@ pub use local::{
     Allowance, Asked, Field, IntrospectRule, ListingRule, MetadataField, MintRule, RangeField, RevokeRule,
     SizedList, TextField,
 };
-pub use memory::{DirectoryRule, Home, StoreRule};
+pub use memory::{DirectoryRule, Home, Remembers, StoreRule};
 pub use merge::merge;
 pub use place::{Place, Pointer};
 pub use refusal::{Refusals, Style};
@@ -86,6 +86,8 @@ pub struct Policy {
     pub audits_all: bool,
     /// What is remembered, and where.
     pub store: StoreRule,
+    /// Whether anything is.
+    pub remembers: Remembers,
     /// What an operator should know although the policy is valid.
     pub warnings: Vec<String>,
 }
@@ -160,12 +162,6 @@ impl Policy {
             _ => None,
         });
         carriers.filter_map(Carrier::header).chain(headers).any(|header| header.as_bytes() == name)
-    }
-
-    /// Whether something can be revoked at one gateway alone.
-    pub fn revokes_here(&self) -> bool {
-        self.store.home == Home::Local
-            && self.routes.iter().any(|route| matches!(route.local, Some(Local::Revoke(_))))
     }
 
     /// Finds a text bound by its name.

@@ -62,7 +62,7 @@ impl Bucket {
         left.is_empty().then_some(Self { cleaned: u32::from_le_bytes(*cleaned), entries })
     }
 
-    /// Writes the value, without what is over.
+    /// Writes the value.
     pub(super) fn write(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(4 + self.entries.len() * ENTRY_BYTES);
         bytes.extend_from_slice(&self.cleaned.to_le_bytes());
@@ -115,11 +115,12 @@ impl Bucket {
         Ok(())
     }
 
-    /// Makes room by forgetting what ends first: for what may be forgotten.
-    pub(super) fn evict(&mut self, capacity: usize) {
-        while self.entries.len() >= capacity.max(1) {
-            let soonest = self.entries.iter().enumerate().min_by_key(|(_, entry)| entry.ends);
-            let Some((index, _)) = soonest else { return };
+    /// Makes room for a cell that is not there yet by forgetting what ends first, and of that the least: for what may be
+    /// forgotten.
+    pub(super) fn make_room(&mut self, charge: &Charge, capacity: usize) {
+        while self.entry(charge.cell).is_none() && self.entries.len() >= capacity.max(1) {
+            let all = self.entries.iter().enumerate();
+            let Some((index, _)) = all.min_by_key(|(_, entry)| (entry.ends, entry.value)) else { return };
             self.entries.swap_remove(index);
         }
     }
@@ -225,12 +226,13 @@ impl Bucket {
     }
 
     /// Makes a change.
-    pub(super) fn change(&mut self, change: Change, now: u64, capacity: usize) {
+    pub(super) fn change(&mut self, change: Change, now: u64) {
         match change {
             Change::Renew(lease) => {
                 let ends = now + LEASE_SECONDS + lease.grace;
-                // A worker that slept too long finds its session forgotten: it counts again.
-                if !self.extend(lease, ends) && self.entries.len() < capacity {
+                // A worker that slept too long finds its session forgotten: it counts again. A stream may be somebody
+                // else's by then.
+                if !self.extend(lease, ends) && lease.grace == 0 {
                     let (cell, value) = (lease.cell, lease.holder);
                     self.entries.push(Entry { cell, share: 0, ends: seconds(ends), value });
                 }

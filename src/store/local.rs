@@ -4,8 +4,12 @@
 //! they wrote is refused, never believed. There is no lock: a charge is read, judged and written back, and whoever was
 //! overtaken tries again.
 
+use std::collections::BTreeMap;
+
 use super::bucket::{Bucket, Room};
-use super::{Cell, Change, Charge, Refusal, Revocation, Revocations, Standing, StoreError, Taken, seal};
+use super::{
+    Cell, Change, Charge, Refusal, Revocation, Revocations, Rule, Standing, StoreError, Taken, seal,
+};
 
 /// How many buckets there are: fixed, so that another size in a new policy finds what was written under the old one.
 const BUCKETS: usize = 4_096;
@@ -19,6 +23,12 @@ const FAILURE_CAPACITY: usize = 32;
 /// How often an overtaken writer tries again. Each time somebody else got through, so many in a row mean a flood.
 const ATTEMPTS: usize = 64;
 
+/// Buckets of sessions, kept apart: of one count there may be many, and each is an open connection.
+const SESSION_BUCKETS: usize = 256;
+
+/// Sessions in one of those.
+const SESSION_CAPACITY: usize = 16_384;
+
 const EPOCH: &str = "callbound/1/epoch";
 const REVOCATIONS: &str = "callbound/1/revocations";
 /// Changed after every change of the revocations: so short that it can be looked at for every request.
@@ -26,6 +36,9 @@ const REVISION: &str = "callbound/1/revision";
 
 /// The most revocations remembered here.
 const MAX_REVOCATIONS: usize = 1_024;
+
+/// The most of them by one team's word: nobody can keep the others from revoking.
+const MAX_REVOCATIONS_BY_ONE: usize = 128;
 
 /// Memory that all workers of a gateway share.
 pub trait Memory {
@@ -119,7 +132,10 @@ impl<M: Memory> Local<M> {
             }
             for (charge, standing) in charges.iter().zip(&standings) {
                 // What cannot be taken back stays taken: too little for somebody, never too much.
-                let _ = self.change_bucket(charge.cell, now, |bucket| bucket.undo(charge, *standing));
+                let _ = self.update_bucket(&self.place(charge).0, now, |bucket| {
+                    bucket.undo(charge, *standing);
+                    Ok(Ok::<(), Refusal>(()))
+                });
             }
             return taken.map(|refusal| match refusal {
                 Ok(_) => Taken::All(Vec::new()),
@@ -138,32 +154,51 @@ impl<M: Memory> Local<M> {
         if self.is_forgotten(charge) {
             return Ok(Err(Refusal::Forgotten));
         }
-        let (mut bucket, _) = self.read_bucket(&bucket_name(charge.cell))?;
+        let (name, _) = self.place(charge);
+        let (mut bucket, _) = self.read_bucket(&name)?;
         bucket.clean(now / 1_000_000);
         Ok(bucket.look(charge, now))
+    }
+
+    /// The bucket a charge is counted in, and how much that may hold.
+    fn place(&self, charge: &Charge) -> (String, Room) {
+        match charge.rule {
+            Rule::Sessions { .. } => {
+                (session_name(charge.cell), Room { capacity: SESSION_CAPACITY, is_shared: false })
+            }
+            _ => (bucket_name(charge.cell), self.room),
+        }
     }
 
     fn take_one(&self, charge: &Charge, now: u64) -> Result<Result<Standing, Refusal>, StoreError> {
         if self.is_forgotten(charge) {
             return Ok(Err(Refusal::Forgotten));
         }
-        self.update_bucket(&bucket_name(charge.cell), now, |bucket| bucket.take(charge, now, self.room))
+        let (name, room) = self.place(charge);
+        self.update_bucket(&name, now, |bucket| bucket.take(charge, now, room))
     }
 
     /// What was issued in the second in which the store began may have been used just before it.
     fn is_forgotten(&self, charge: &Charge) -> bool {
-        matches!(charge.rule, super::Rule::Uses { issued_at, .. } if issued_at <= self.epoch)
+        matches!(charge.rule, Rule::Uses { issued_at, .. } if issued_at <= self.epoch)
     }
 
     /// Makes changes; `now` in Unix seconds. What fails is tried no more: a lease ends by itself.
     pub fn change(&self, changes: &[Change], now: u64) {
+        let name = |change: &Change| match change {
+            Change::Renew(lease) | Change::End(lease) if lease.grace == 0 => session_name(lease.cell),
+            Change::Renew(lease) | Change::End(lease) => bucket_name(lease.cell),
+            Change::GiveBack(cell, _) => bucket_name(*cell),
+        };
+        // Those of one bucket together: a thousand sessions of one count are renewed by one write.
+        let mut by_bucket: BTreeMap<String, Vec<Change>> = BTreeMap::new();
         for change in changes {
-            let cell = match change {
-                Change::Renew(lease) | Change::End(lease) => lease.cell,
-                Change::GiveBack(cell, _) => *cell,
-            };
-            let _ = self.change_bucket(cell, now.saturating_mul(1_000_000), |bucket| {
-                bucket.change(*change, now, self.room.capacity);
+            by_bucket.entry(name(change)).or_default().push(*change);
+        }
+        for (name, changes) in by_bucket {
+            let _ = self.update_bucket(&name, now.saturating_mul(1_000_000), |bucket| {
+                changes.iter().for_each(|change| bucket.change(*change, now));
+                Ok(Ok::<(), Refusal>(()))
             });
         }
     }
@@ -172,9 +207,7 @@ impl<M: Memory> Local<M> {
     pub fn fail(&self, charge: &Charge, now: u64) {
         let room = Room { capacity: FAILURE_CAPACITY, is_shared: false };
         let _ = self.update_bucket(&failure_name(charge.cell), now, |bucket| {
-            if bucket.look(charge, now).is_ok() {
-                bucket.evict(FAILURE_CAPACITY);
-            }
+            bucket.make_room(charge, FAILURE_CAPACITY);
             bucket.take(charge, now, room)
         });
     }
@@ -219,7 +252,9 @@ impl<M: Memory> Local<M> {
             let mut revocations = Revocations::read(value).ok_or(StoreError::Corrupt)?;
             revocations.clean(now);
             revocations.add(revocation.clone());
-            if revocations.len() > MAX_REVOCATIONS {
+            let by = revocation.by.as_deref();
+            let is_crowd = by.is_some() && revocations.by(by) > MAX_REVOCATIONS_BY_ONE;
+            if is_crowd || revocations.len() > MAX_REVOCATIONS {
                 return Err(StoreError::Full);
             }
             *value = revocations.write();
@@ -230,14 +265,6 @@ impl<M: Memory> Local<M> {
             *value = revision.wrapping_add(1).to_le_bytes().to_vec();
             Ok(())
         })
-    }
-
-    fn change_bucket(&self, cell: Cell, now: u64, change: impl Fn(&mut Bucket)) -> Result<(), StoreError> {
-        self.update_bucket(&bucket_name(cell), now, |bucket| {
-            change(bucket);
-            Ok(Ok::<(), Refusal>(()))
-        })
-        .map(drop)
     }
 
     fn read_bucket(&self, name: &str) -> Result<(Bucket, Option<u32>), StoreError> {
@@ -302,6 +329,10 @@ impl<M: Memory> Local<M> {
 
 fn bucket_name(cell: Cell) -> String {
     format!("callbound/1/{}", cell.number() % BUCKETS)
+}
+
+fn session_name(cell: Cell) -> String {
+    format!("callbound/1/s/{}", cell.number() % SESSION_BUCKETS)
 }
 
 fn failure_name(cell: Cell) -> String {

@@ -4,6 +4,8 @@
 //! travels with every batch, so nothing has to be installed in Redis and gateways of two versions do not share a wrong
 //! one. What is not the expected answer to the letter is none: the store is then unavailable.
 
+use std::rc::Rc;
+
 use super::{
     Cell, Change, Charge, Lease, Refusal, Revocation, Revocations, Rule, Standing, StoreError, Stream, Taken,
     interval, revocation,
@@ -13,8 +15,11 @@ use crate::json::Json;
 /// What Redis runs.
 const SCRIPT: &str = include_str!("store.lua");
 
-/// The most revocations a fleet may hold.
-const MAX_REVOCATIONS: u64 = 100_000;
+/// The most revocations a fleet may hold: what every worker can fetch in one answer.
+const MAX_REVOCATIONS: u64 = 10_000;
+
+/// The most of them by one team's word: nobody can keep the others from revoking.
+const MAX_REVOCATIONS_BY_ONE: u64 = 1_000;
 
 /// How many texts follow the letter of an operation.
 const VALUES: usize = 6;
@@ -32,6 +37,21 @@ pub struct Remote {
     pub prefix: String,
     /// Whether Redis keeps everything over a restart.
     pub is_durable: bool,
+    /// How every batch begins, encoded once.
+    pub script: Script,
+}
+
+/// The script as a batch carries it: without its comments, percent-encoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Script(Rc<[u8]>);
+
+impl Default for Script {
+    fn default() -> Self {
+        let lines = SCRIPT.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("--"));
+        let mut encoded = b"EVAL/".to_vec();
+        encode(&lines.collect::<Vec<_>>().join("\n"), &mut encoded);
+        Self(encoded.into())
+    }
 }
 
 /// An API key that stands in the store.
@@ -102,8 +122,7 @@ pub struct Reply {
 
 /// Writes a batch as the body of a request to the bridge. `nonce` must be new: by it the answer is known.
 pub fn request(remote: &Remote, nonce: &str, operations: &[Operation]) -> Vec<u8> {
-    let mut words: Vec<String> =
-        ["EVAL".to_owned(), SCRIPT.to_owned(), (4 + operations.len()).to_string()].into();
+    let mut words: Vec<String> = vec![(4 + operations.len()).to_string()];
     words.extend(["epoch", "revocations", "version", "usage"].map(|name| format!("{}{name}", remote.prefix)));
     words.extend(operations.iter().map(|operation| key_of(remote, operation)));
     words.push(nonce.to_owned());
@@ -114,11 +133,10 @@ pub fn request(remote: &Remote, nonce: &str, operations: &[Operation]) -> Vec<u8
         words.push(letter.to_owned());
         words.append(&mut values);
     }
-    let mut body = Vec::with_capacity(SCRIPT.len() * 2);
-    for (index, word) in words.iter().enumerate() {
-        if index > 0 {
-            body.push(b'/');
-        }
+    let mut body = Vec::with_capacity(remote.script.0.len() + 64 * words.len());
+    body.extend_from_slice(&remote.script.0);
+    for word in &words {
+        body.push(b'/');
         encode(word, &mut body);
     }
     body
@@ -174,9 +192,11 @@ fn written(remote: &Remote, operation: &Operation) -> (&'static str, Vec<String>
         Operation::Find(Lookup::Id(_)) => ("I", Vec::new()),
         Operation::Put(_, digest, text) => ("A", vec![key_name(remote, digest), text.clone()]),
         Operation::Remove(_) => ("X", Vec::new()),
-        Operation::Revoke(revocation) => {
-            ("V", [vec![revocation.name()], texts(&[revocation.before, MAX_REVOCATIONS])].concat())
-        }
+        Operation::Revoke(revocation) => (
+            "V",
+            [vec![revocation.name()], texts(&[revocation.before, MAX_REVOCATIONS_BY_ONE, MAX_REVOCATIONS])]
+                .concat(),
+        ),
         Operation::Feed(known) => {
             let known = known.map_or_else(|| "-1".to_owned(), |version| version.to_string());
             ("F", vec![known, revocation::LONGEST_TOKEN.to_string()])

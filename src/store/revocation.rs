@@ -106,6 +106,20 @@ impl Revocations {
         }
     }
 
+    /// Adds all of another list.
+    pub fn merge(&mut self, other: &Self) {
+        for (subject, list) in &other.0 {
+            for (by, before) in list {
+                self.add(Revocation { subject: subject.clone(), by: by.clone(), before: *before });
+            }
+        }
+    }
+
+    /// How many there are by one team's or user's word.
+    pub fn by(&self, by: Option<&str>) -> usize {
+        self.0.values().flatten().filter(|(other, _)| other.as_deref() == by).count()
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.0.values().map(Vec::len).sum()

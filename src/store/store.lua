@@ -14,6 +14,8 @@ local epoch = redis.call('HMGET', KEYS[1], 'since', 'run')
 if not epoch[1] or (epoch[2] ~= run and ARGV[2] ~= '1') then
   epoch[1] = time[1]
   redis.call('HSET', KEYS[1], 'since', second, 'run', run)
+  -- A number of this list is never a number of the list that was lost.
+  redis.call('SET', KEYS[3], second * 1000)
 end
 local since = tonumber(epoch[1])
 
@@ -166,11 +168,19 @@ function change.Q()
   return usage
 end
 
--- A revocation; the most there may be stand after it.
-function change.V(_, name, before, most)
-  if redis.call('HEXISTS', KEYS[2], name) == 0 and redis.call('HLEN', KEYS[2]) >= most then return 0 end
-  local known = tonumber(redis.call('HGET', KEYS[2], name) or 0)
-  redis.call('HSET', KEYS[2], name, string.format('%.0f', math.max(known, before)))
+-- A revocation; after it stand the most there may be, by one team's word and by all.
+function change.V(_, name, before, share, most)
+  local known = tonumber(redis.call('HGET', KEYS[2], name) or -1)
+  if known >= before then return 1 end
+  if known < 0 then
+    local by, own = string.match(name, ' %S+$'), 0
+    local names = redis.call('HKEYS', KEYS[2])
+    for _, other in ipairs(names) do
+      if string.sub(other, -#by) == by then own = own + 1 end
+    end
+    if #names >= most or (by ~= ' *' and own >= share) then return 0 end
+  end
+  redis.call('HSET', KEYS[2], name, string.format('%.0f', before))
   redis.call('INCR', KEYS[3])
   return 1
 end
@@ -203,6 +213,7 @@ for i = 1, count do
     -- A session is a name here, however it is written.
     local place = letter == 'U' and 4 or (letter == 'S' and 2 or 1)
     values[place] = ARGV[at + place]
+    if letter == 'U' then values[6] = ARGV[at + 6] end
   elseif letter == 'K' or letter == 'V' or letter == 'A' then
     values[1] = ARGV[at + 1]
   end

@@ -125,7 +125,9 @@ impl Core {
         };
         let verdict = match step {
             Step::Decided(verdict) => *verdict,
-            Step::NeedsBody(_) => return Err("the request is held though its body was there".to_owned()),
+            Step::NeedsBody(_) | Step::NeedsDirectory(_) => {
+                return Err("the request is held though nothing is missing".to_owned());
+            }
             Step::NeedsStore(due) => {
                 let settled = self.settle(&due);
                 self.engine.settle(*due, settled, &moment)

@@ -6,8 +6,8 @@ use super::super::config::{
 };
 use super::super::error::Problems;
 use super::super::limit::{Counted, Counts, Limit, Limits, Measure, Per, Shown, UsesRule};
-use super::super::local::RevokeRule;
-use super::super::memory::{DirectoryRule, Home, StoreRule};
+use super::super::local::{Allowance, RevokeRule};
+use super::super::memory::{DirectoryRule, Home, Remembers, StoreRule};
 use super::super::route::{Accept, Local, Route};
 use super::keyring::{is_inline_secret, load_secret};
 use super::local::MAX_USES;
@@ -15,7 +15,7 @@ use super::platform::check_header_name;
 use super::routes::{Match, token_source};
 use super::{Document, Known, Secrets, check_id, quoted};
 use crate::credential::Algorithm;
-use crate::store::remote::Remote;
+use crate::store::remote::{Remote, Script};
 use crate::store::{Revocation, Revocations, Size, Strength, Subject};
 
 impl From<StrengthConfig> for Strength {
@@ -132,7 +132,14 @@ fn remote(config: &RedisConfig, problems: &mut Problems) -> Option<Remote> {
     };
     let cluster = config.cluster.clone().unwrap_or_else(|| "callbound_store".to_owned());
     check_id(&cluster, "store.redis.cluster", problems);
-    Some(Remote { cluster, authority: authority.to_owned(), timeout, prefix, is_durable: config.durable })
+    Some(Remote {
+        cluster,
+        authority: authority.to_owned(),
+        timeout,
+        prefix,
+        is_durable: config.durable,
+        script: Script::default(),
+    })
 }
 
 fn revocations(document: &Document<'_>, known: &Known, problems: &mut Problems) -> Revocations {
@@ -160,7 +167,15 @@ fn revocations(document: &Document<'_>, known: &Known, problems: &mut Problems) 
             tokens_of_key.map(Subject::TokensOfKey),
             tokens_of_team.map(Subject::TokensOfTeam),
         ];
-        let mut subjects = subjects.into_iter().flatten();
+        let mut subjects = subjects.into_iter().flatten().inspect(|subject| {
+            let (_, id) = subject.parts();
+            if !(1..=128).contains(&id.len()) || !id.bytes().all(|byte| byte.is_ascii_graphic()) {
+                problems.add(
+                    &path,
+                    "an id is 1 to 128 visible characters; a token is named by its `jti`, never by its text",
+                );
+            }
+        });
         match (subjects.next(), subjects.next()) {
             (Some(subject), None) => {
                 list.add(Revocation { subject, by: None, before: before.unwrap_or(0) });
@@ -340,6 +355,7 @@ fn assign(
         route.accept != Accept::Public
             && (limit.counts != Counts::Mints || route.mint().is_some())
             && (!matches!(limit.measure, Measure::Sessions { .. }) || route.is_upgrade)
+            && limit.credentials.as_ref().is_none_or(|counted| is_accepted(&route.accept, counted))
     };
     let mut is_used = false;
     for (route, _) in routes.iter_mut() {
@@ -357,10 +373,30 @@ fn assign(
     }
 }
 
+/// Whether a route lets any of these credentials in.
+fn is_accepted(accept: &Accept, counted: &Counted) -> bool {
+    match accept {
+        Accept::Public => false,
+        Accept::Credentials { api_key, tokens } => {
+            (*api_key && counted.api_key) || tokens.iter().any(|source| counted.tokens.contains(source))
+        }
+    }
+}
+
 fn limit_headers(document: &Document<'_>, problems: &mut Problems) -> Vec<(String, Shown)> {
     let headers: Members<ShownConfig> = document.section("limit_headers", problems).unwrap_or_default();
     for (name, _) in &headers.0 {
-        check_header_name(name, &format!("limit_headers.{name}"), problems);
+        let path = format!("limit_headers.{name}");
+        check_header_name(name, &path, problems);
+        // It takes the place of the upstream's own.
+        if !(name.starts_with("x-") || name.starts_with("ratelimit-"))
+            || name == "ratelimit-policy"
+            || name.starts_with("x-callbound")
+            || name == "x-content-type-options"
+            || name == "x-request-id"
+        {
+            problems.add(path, "expected a header of its own, as in `x-ratelimit-limit`");
+        }
     }
     let shown = |shown| match shown {
         ShownConfig::Limit => Shown::Limit,
@@ -383,6 +419,9 @@ fn check_maxima(limits: &[Limit], known: &Known, problems: &mut Problems) {
                 None => problems.add(path, "not one of limits"),
                 Some(limit) if !(if is_key { limit.knows_keys() } else { limit.knows_teams() }) => {
                     problems.add(path, "this limit is not counted apart for it");
+                }
+                Some(limit) if matches!(limit.measure, Measure::Sessions { .. }) && *max > 10_000 => {
+                    problems.add(path, "expected 1 to 10000 sessions");
                 }
                 Some(_) if !(1..=MOST).contains(max) => {
                     problems.add(path, "expected 1 to 1000000000; 0 is no limit");
@@ -423,11 +462,29 @@ pub(super) fn check_strength(store: &StoreRule, limits: &Limits, known: &Known, 
     }
 }
 
+/// Whether anything of a policy stands in the gateway's own memory.
+pub(super) fn remembers<'r>(
+    store: &StoreRule,
+    limits: &Limits,
+    routes: impl Iterator<Item = &'r Route>,
+) -> Remembers {
+    let gives = |allowance: &Allowance| allowance.asked.is_some() || allowance.default.is_some();
+    let counts = |route: &Route| {
+        !route.limits.is_empty()
+            || route.uses.max.is_some()
+            || route.mint().is_some_and(|rule| gives(&rule.uses) || gives(&rule.total))
+            || matches!(route.local, Some(Local::Revoke(_)))
+    };
+    let here = match store.home {
+        Home::Redis(_) => limits.list.iter().any(|limit| limit.counts == Counts::Failures),
+        Home::Local => routes.into_iter().any(counts),
+    };
+    Remembers { here }
+}
+
 /// Without a secret the seal keeps accidents away, not a neighbour who means harm.
-pub(super) fn check_seal(store: &StoreRule, limits: &Limits, known: &Known, warnings: &mut Vec<String>) {
-    let is_used =
-        !limits.list.is_empty() || known.families.iter().any(|family| family.uses.default.is_some());
-    if store.home == Home::Local && store.key.is_empty() && is_used {
+pub(super) fn check_seal(store: &StoreRule, remembers: Remembers, warnings: &mut Vec<String>) {
+    if remembers.here && store.home == Home::Local && store.key.is_empty() {
         warnings.push(
             "store.secret: not set, so another plugin in the same VM could change what is remembered unseen"
                 .into(),
