@@ -1,4 +1,5 @@
-//! What callbound costs on a real Envoy, beside Envoy's native filters: CPU time of the worker thread per request.
+//! What callbound costs on a real Envoy, beside Envoy's native filters: CPU time of the worker thread per request, with
+//! nothing to remember and with limits and single-use tokens, in the gateway's own memory and in Redis.
 //! `make bench`; README.md here says what is measured and how to read it. Nothing here passes or fails by the clock.
 #![allow(
     clippy::indexing_slicing,
@@ -10,6 +11,9 @@
 )]
 
 mod rig;
+#[path = "../tests/support/mod.rs"]
+#[allow(clippy::pedantic, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
+mod support;
 #[path = "../tests/support/wasm_host.rs"]
 #[allow(clippy::pedantic, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
 mod wasm_host;
@@ -17,13 +21,15 @@ mod wasm_host;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use callbound::credential::Algorithm;
 use clap::Parser;
 
+use rig::fleet::{Fleet, MISSING, Spent};
 use rig::gateway::{Gateway, Listener, Rendered, empty_filter};
-use rig::load::Client;
-use rig::platform::{Ask, Platform, SECRET_NAME, TOKENS, request};
+use rig::load::{Client, Wanted};
+use rig::platform::{Ask, Bucket, Limits, Platform, SECRET_NAME, TOKENS, request};
 use rig::{at, module};
 
 /// What callbound costs on a real Envoy, beside Envoy's native filters.
@@ -35,7 +41,7 @@ struct Settings {
     /// Rounds; the table shows medians
     #[arg(long, default_value_t = 20)]
     rounds: usize,
-    /// Measure only lines whose group or variant contains this; repeatable
+    /// Measure only lines whose group or variant contains this; `memory` is the local store's; repeatable
     #[arg(long)]
     only: Vec<String>,
     /// The module
@@ -53,7 +59,44 @@ const BARE: &str = "bare";
 const EMPTY: &str = "empty wasm filter";
 const CACHED: &str = "native, cached";
 const UNCACHED: &str = "native, not cached";
+const BUCKET: &str = "native, cached, local_ratelimit";
+const BUCKET_PER_KEY: &str = "native, cached, local_ratelimit per key";
 const OURS: &str = "callbound";
+const OURS_ONE: &str = "callbound, one window";
+const OURS_THREE: &str = "callbound, window + rate + window";
+const OURS_REDIS: &str = "callbound, home redis";
+const OURS_REDIS_ONE: &str = "callbound, one window, home redis";
+
+/// What the policy of each of our variants counts, and whether in Redis. All names begin with [`OURS`], which stands for
+/// the module.
+const POLICIES: [(&str, Limits, bool); 5] = [
+    (OURS, Limits::None, false),
+    (OURS_ONE, Limits::One, false),
+    (OURS_THREE, Limits::Three, false),
+    (OURS_REDIS, Limits::None, true),
+    (OURS_REDIS_ONE, Limits::One, true),
+];
+
+/// Columns of ratios: their heads, and the variants that a line is held against.
+type Peers = [(&'static str, &'static str); 2];
+const NATIVE: Peers = [("/ cached", CACHED), ("/ not cached", UNCACHED)];
+const NATIVE_LIMITS: Peers = [("/ bucket", BUCKET), ("/ per key", BUCKET_PER_KEY)];
+
+/// Sent where a limit was applied, by Envoy's filter as by ours with this policy.
+const LIMITED: &str = "x-ratelimit-limit";
+/// Tokens whose spending is remembered when the local store's memory is looked at.
+const REMEMBERED: usize = 50_000;
+/// The title that stands for it in `--only`.
+const MEMORY: &str = "memory";
+/// Latency is measured in turns of so many requests.
+const TIMED_AT_ONCE: usize = 100;
+
+impl Settings {
+    fn wants(&self, group: &Group, variant: &str) -> bool {
+        let is_named = |only: &String| group.title.contains(only) || variant.contains(only);
+        self.only.is_empty() || self.only.iter().any(is_named)
+    }
+}
 
 /// What requests bear.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,6 +106,8 @@ enum Bears {
     Seen(Set),
     /// Another token of this set each time.
     FirstSeen(Set),
+    /// A new token each time (HS256), minted before its round, good for so many uses.
+    Fresh(Option<u64>),
 }
 
 /// A set of tokens, by its place in [`SETS`].
@@ -77,8 +122,11 @@ struct Group {
     title: String,
     ask: Ask,
     bears: Bears,
-    status: u16,
+    wanted: Wanted,
     variants: Vec<&'static str>,
+    peers: Peers,
+    /// Whether latency is measured as well, and what was asked of other programs.
+    is_remembered: bool,
 }
 
 fn groups() -> Vec<Group> {
@@ -86,8 +134,10 @@ fn groups() -> Vec<Group> {
         title: title.to_owned(),
         ask,
         bears,
-        status,
+        wanted: Wanted { status, header: None },
         variants: variants.to_vec(),
+        peers: NATIVE,
+        is_remembered: false,
     };
     let all = [BARE, EMPTY, CACHED, UNCACHED, OURS];
     let mut groups = vec![
@@ -123,7 +173,34 @@ fn groups() -> Vec<Group> {
             &[OURS],
         ),
     ]);
+    groups.extend(remembering());
     groups
+}
+
+/// Lines on which something is counted. Tokens that are not stand beside those that are, in the same run.
+fn remembering() -> [Group; 3] {
+    let fresh = |title: &str, uses| Group {
+        title: title.to_owned(),
+        ask: Ask::Read,
+        bears: Bears::Fresh(uses),
+        wanted: Wanted { status: 200, header: None },
+        variants: vec![OURS, OURS_REDIS],
+        peers: NATIVE,
+        is_remembered: true,
+    };
+    let limits = Group {
+        title: "header-only, token seen before (HS256), limits".to_owned(),
+        bears: Bears::Seen(HS256),
+        wanted: Wanted { status: 200, header: Some(LIMITED) },
+        variants: vec![BUCKET, BUCKET_PER_KEY, OURS_ONE, OURS_THREE, OURS_REDIS_ONE],
+        peers: NATIVE_LIMITS,
+        ..fresh("", None)
+    };
+    [
+        limits,
+        fresh("header-only, new token without uses (HS256)", None),
+        fresh("header-only, new single-use token, spent (HS256)", Some(1)),
+    ]
 }
 
 fn main() -> ExitCode {
@@ -146,38 +223,85 @@ fn run(settings: &Settings) -> Result<(), String> {
     let modules = modules(settings, root)?;
     let folder = Folder::new()?;
     let platform = Platform::new()?;
-    let policy = folder.0.join("policy.json");
-    fs::write(&policy, platform.policy.to_string()).map_err(at(policy.display()))?;
+    let fleet = fleet(settings)?;
+    let (bootstrap, listeners) = listeners(&folder.0, &platform, &modules, fleet.as_ref())?;
+    let secret = platform.secret();
+    let gateway = Gateway::start(&envoy, &folder.0, &bootstrap, &listeners, (SECRET_NAME, &secret))?;
 
     eprintln!("bench: minting {} sets of {TOKENS} tokens", SETS.len());
     let tokens: [Result<_, String>; SETS.len()] =
-        std::array::from_fn(|set| platform.tokens(SETS[set], &format!("{set}"), TOKENS));
+        std::array::from_fn(|set| platform.tokens(SETS[set], &format!("{set}"), 0..TOKENS, None));
     let tokens: Vec<Vec<String>> = tokens.into_iter().collect::<Result<_, _>>()?;
+    // Tokens with uses are good if they are newer than the store, and a worker must have heard of Redis.
+    std::thread::sleep(Duration::from_secs(3));
 
-    let mut listeners = vec![
-        Listener { name: BARE.into(), filters: Vec::new() },
-        Listener { name: EMPTY.into(), filters: vec![empty_filter(&folder.0)?] },
-        Listener { name: CACHED.into(), filters: platform.native_pair(true)? },
-        Listener { name: UNCACHED.into(), filters: platform.native_pair(false)? },
-    ];
-    let mut first = None;
-    for (index, (name, module)) in modules.iter().enumerate() {
-        let rendered = Rendered::new(&folder.0.join(format!("ours-{index}")), &policy, module)?;
-        listeners.push(Listener { name: name.clone(), filters: vec![rendered.filter.clone()] });
-        first.get_or_insert(rendered);
-    }
-    let rendered = first.ok_or("no module")?;
-    let secret = platform.secret();
-    let gateway = Gateway::start(&envoy, &folder.0, &rendered, &listeners, (SECRET_NAME, &secret))?;
-    let mut lines = lines(settings, &gateway, &modules)?;
-    measure(settings, &gateway, &mut lines, &tokens)
-        .map_err(|problem| format!("{problem}\n{}", gateway.log()))?;
+    let bench = Bench { settings, gateway, platform, tokens, fleet };
+    let told = |problem| format!("{problem}\n{}", bench.gateway.log());
+    let mut lines = lines(settings, &bench.gateway, &modules)?;
+    bench.measure(&mut lines).map_err(told)?;
     print_table(settings, &lines);
+    bench.time(&mut lines).map_err(told)?;
+    print_remembering(&lines);
+    if bench.fleet.is_none() {
+        println!("  home redis: skipped, {MISSING}");
+    }
+    if settings.only.is_empty() || settings.only.iter().any(|only| only == MEMORY) {
+        println!("\n{}", bench.remember().map_err(told)?);
+    }
     for (name, path) in &modules {
-        let report = module::report(path, &platform, tokens.first().map_or(&[][..], Vec::as_slice))?;
-        print_module(name, &report);
+        let tokens = bench.tokens.first().map_or(&[][..], Vec::as_slice);
+        print_module(name, &module::report(path, &bench.platform, tokens)?);
     }
     Ok(())
+}
+
+/// Redis and its bridge, where they are installed and some line needs them.
+fn fleet(settings: &Settings) -> Result<Option<Fleet>, String> {
+    let is_in_redis = |variant: &&str| POLICIES.iter().any(|(name, _, redis)| name == variant && *redis);
+    let is_needed = |group: &Group| {
+        group.variants.iter().filter(|variant| is_in_redis(variant)).any(|name| settings.wants(group, name))
+    };
+    if groups().iter().any(is_needed) { Fleet::start() } else { Ok(None) }
+}
+
+/// A listener for every variant, and the bootstrap they stand in.
+fn listeners(
+    folder: &Path,
+    platform: &Platform,
+    modules: &[(String, PathBuf)],
+    fleet: Option<&Fleet>,
+) -> Result<(Rendered, Vec<Listener>), String> {
+    let mut listeners = vec![
+        Listener { name: BARE.into(), filters: Vec::new() },
+        Listener { name: EMPTY.into(), filters: vec![empty_filter(folder)?] },
+        Listener { name: CACHED.into(), filters: platform.native_pair(true)? },
+        Listener { name: UNCACHED.into(), filters: platform.native_pair(false)? },
+        Listener { name: BUCKET.into(), filters: platform.native_limited(Bucket::One)? },
+        Listener { name: BUCKET_PER_KEY.into(), filters: platform.native_limited(Bucket::PerKey)? },
+    ];
+    let redis = fleet.map(Fleet::section);
+    let mut last = None;
+    for (index, (variant, limits, in_redis)) in POLICIES.iter().enumerate() {
+        if *in_redis && redis.is_none() {
+            continue;
+        }
+        let policy = platform.remembering(*limits, redis.as_ref().filter(|_| *in_redis));
+        let path = folder.join(format!("policy-{index}.json"));
+        fs::write(&path, policy.to_string()).map_err(at(path.display()))?;
+        for (number, (module, file)) in modules.iter().enumerate() {
+            let rendered = Rendered::new(&folder.join(format!("ours-{index}-{number}")), &path, file)?;
+            let name = named(module, variant);
+            listeners.push(Listener { name, filters: vec![rendered.filter.clone()] });
+            last = Some(rendered);
+        }
+    }
+    // Only a policy whose home is Redis is rendered with the cluster for it, and those come last.
+    Ok((last.ok_or("no module")?, listeners))
+}
+
+/// One of our variants with this module.
+fn named(module: &str, variant: &str) -> String {
+    format!("{module}{}", variant.strip_prefix(OURS).unwrap_or_default())
 }
 
 /// The module and those beside it, each under the name of its variant.
@@ -200,12 +324,18 @@ struct Line {
     variant: String,
     ask: Ask,
     bears: Bears,
-    status: u16,
+    wanted: Wanted,
+    peers: Peers,
+    is_remembered: bool,
     client: Client,
     /// Requests sent so far: where in the set of tokens this line is.
     sent: usize,
     /// Microseconds per request, one per round.
     rounds: Vec<f64>,
+    /// The same of Redis and of the bridge, and requests to a cluster per request.
+    beside: [Vec<f64>; 3],
+    /// Microseconds until the answer was there, of each request that was timed.
+    times: Vec<f64>,
 }
 
 fn lines(settings: &Settings, gateway: &Gateway, modules: &[(String, PathBuf)]) -> Result<Vec<Line>, String> {
@@ -214,69 +344,183 @@ fn lines(settings: &Settings, gateway: &Gateway, modules: &[(String, PathBuf)]) 
         let mut names: Vec<String> = Vec::new();
         for variant in &group.variants {
             match *variant {
-                OURS => names.extend(modules.iter().map(|(name, _)| name.clone())),
+                ours if ours.starts_with(OURS) => {
+                    names.extend(modules.iter().map(|(module, _)| named(module, ours)));
+                }
                 other => names.push(other.to_owned()),
             }
         }
         for variant in names {
-            let is_wanted = |only: &String| group.title.contains(only) || variant.contains(only);
             // Differences are taken from bare Envoy: it is always there.
-            if !settings.only.is_empty() && !settings.only.iter().any(is_wanted) && variant != BARE {
+            if variant != BARE && !settings.wants(&group, &variant) {
                 continue;
             }
-            let address =
-                *gateway.addresses.get(&variant).ok_or_else(|| format!("no listener `{variant}`"))?;
+            // Where Redis is not installed.
+            let Some(address) = gateway.addresses.get(&variant) else { continue };
             lines.push(Line {
                 group: index,
                 title: group.title.clone(),
                 variant,
                 ask: group.ask,
                 bears: group.bears,
-                status: group.status,
-                client: Client::connect(address)?,
+                wanted: group.wanted,
+                peers: group.peers,
+                is_remembered: group.is_remembered,
+                client: Client::connect(*address)?,
                 sent: 0,
                 rounds: Vec::new(),
+                beside: Default::default(),
+                times: Vec::new(),
             });
         }
     }
     Ok(lines)
 }
 
-/// Every line once per round, so that what else happens on the machine falls on all alike.
-fn measure(
-    settings: &Settings,
-    gateway: &Gateway,
-    lines: &mut [Line],
-    tokens: &[Vec<String>],
-) -> Result<(), String> {
-    for round in 0..=settings.rounds {
-        match round {
-            0 => eprintln!("bench: warming up"),
-            _ => eprintln!("bench: round {round} of {}", settings.rounds),
-        }
-        for line in &mut *lines {
-            let (ask, bears) = (line.ask, line.bears);
-            let start = line.sent;
-            let message = |index: usize| match bears {
-                Bears::ApiKey => request(ask, None),
-                Bears::Seen(set) => request(ask, tokens[set].last().map(String::as_str)),
-                Bears::FirstSeen(set) => {
-                    let set = &tokens[set][..TOKENS - 1];
-                    request(ask, Some(&set[(start + index) % set.len()]))
+/// What is there to measure with.
+struct Bench<'a> {
+    settings: &'a Settings,
+    gateway: Gateway,
+    platform: Platform,
+    tokens: Vec<Vec<String>>,
+    fleet: Option<Fleet>,
+}
+
+impl Bench<'_> {
+    /// Every line once per round, so that what else happens on the machine falls on all alike.
+    fn measure(&self, lines: &mut [Line]) -> Result<(), String> {
+        for round in 0..=self.settings.rounds {
+            match round {
+                0 => eprintln!("bench: warming up"),
+                _ => eprintln!("bench: round {round} of {}", self.settings.rounds),
+            }
+            for line in &mut *lines {
+                let about = about(line);
+                self.measure_line(line, round > 0).map_err(&about)?;
+                if round == 0 && line.bears == Bears::Fresh(Some(1)) {
+                    self.check_spent(line).map_err(&about)?;
                 }
-            };
-            let before = gateway.cpu()?;
-            line.client
-                .run(settings.requests, line.status, message)
-                .map_err(|problem| format!("{}, {}: {problem}", line.title, line.variant))?;
-            let spent = gateway.cpu()?.saturating_sub(before);
-            line.sent += settings.requests;
-            if round > 0 {
-                line.rounds.push(spent.as_secs_f64() * 1e6 / settings.requests as f64);
             }
         }
+        Ok(())
     }
-    Ok(())
+
+    fn measure_line(&self, line: &mut Line, counts: bool) -> Result<(), String> {
+        let count = self.settings.requests;
+        let mut message = self.messages(line, count)?;
+        let others = |line: &Line| line.is_remembered.then(|| self.others()).transpose();
+        let before_others = others(line)?;
+        let before = self.gateway.cpu()?;
+        line.client.run(count, line.wanted, &mut message)?;
+        let spent = self.gateway.cpu()?.saturating_sub(before);
+        line.sent += count;
+        let after_others = others(line)?;
+        if !counts {
+            return Ok(());
+        }
+        line.rounds.push(microseconds(spent) / count as f64);
+        if let (Some(before), Some(after)) = (before_others, after_others) {
+            for ((rounds, before), after) in line.beside.iter_mut().zip(before).zip(after) {
+                rounds.push((after - before) / count as f64);
+            }
+        }
+        Ok(())
+    }
+
+    /// Microseconds of Redis and of the bridge, and requests to clusters, so far.
+    fn others(&self) -> Result<[f64; 3], String> {
+        let nothing = Spent { redis: Duration::ZERO, bridge: Duration::ZERO };
+        let spent = self.fleet.as_ref().map_or(Ok(nothing), Fleet::spent)?;
+        Ok([microseconds(spent.redis), microseconds(spent.bridge), self.gateway.callouts()? as f64])
+    }
+
+    /// The next requests of a line. New tokens are minted here, before anything is measured.
+    fn messages(&self, line: &Line, count: usize) -> Result<impl FnMut(usize) -> Vec<u8> + use<'_>, String> {
+        let (ask, bears, start) = (line.ask, line.bears, line.sent);
+        let fresh = match bears {
+            Bears::Fresh(uses) => {
+                let set = format!("fresh-{}-{}", uses.unwrap_or_default(), line.variant.len());
+                self.platform.tokens(Algorithm::Hs256, &set, start..start + count, uses)?
+            }
+            _ => Vec::new(),
+        };
+        Ok(move |index: usize| match bears {
+            Bears::ApiKey => request(ask, None),
+            Bears::Seen(set) => request(ask, self.tokens[set].last().map(String::as_str)),
+            Bears::FirstSeen(set) => {
+                let set = &self.tokens[set][..TOKENS - 1];
+                request(ask, Some(&set[(start + index) % set.len()]))
+            }
+            Bears::Fresh(_) => request(ask, fresh.get(index).map(String::as_str)),
+        })
+    }
+
+    /// A use that is not counted costs little: the same token again must be refused.
+    fn check_spent(&self, line: &mut Line) -> Result<(), String> {
+        let message = self.messages(line, 1)?(0);
+        line.sent += 1;
+        line.client.run(1, line.wanted, |_| message.clone())?;
+        line.client.run(1, Wanted { status: 401, header: None }, |_| message.clone())
+    }
+
+    /// How long answers take, one request at a time, in turns.
+    fn time(&self, lines: &mut [Line]) -> Result<(), String> {
+        eprintln!("bench: timing");
+        for _ in 0..self.settings.rounds {
+            for line in lines.iter_mut().filter(|line| is_timed(line)) {
+                let about = about(line);
+                let message = self.messages(line, TIMED_AT_ONCE)?;
+                let times = line.client.time(TIMED_AT_ONCE, line.wanted, message).map_err(about)?;
+                line.sent += TIMED_AT_ONCE;
+                line.times.extend(times.into_iter().map(microseconds));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the local store takes of Envoy's heap, and what a use costs once it holds so much.
+    fn remember(&self) -> Result<String, String> {
+        eprintln!("bench: spending {REMEMBERED} tokens");
+        // Where no token with uses was seen before.
+        let address = self.gateway.addresses.get(OURS_ONE).ok_or("no listener for it")?;
+        let mut client = Client::connect(*address)?;
+        let wanted = Wanted { status: 200, header: Some(LIMITED) };
+        let mut spend = |numbers: std::ops::Range<usize>| {
+            let count = numbers.len();
+            let tokens = self.platform.tokens(Algorithm::Hs256, "memory", numbers, Some(1))?;
+            let before = self.gateway.cpu()?;
+            client.run(count, wanted, |index| request(Ask::Read, Some(&tokens[index])))?;
+            Ok::<_, String>(microseconds(self.gateway.cpu()?.saturating_sub(before)) / count as f64)
+        };
+        let chunk = self.settings.requests.min(REMEMBERED);
+        let before = self.gateway.heap()?;
+        let first = spend(0..chunk)?;
+        spend(chunk..REMEMBERED)?;
+        let bytes = self.gateway.heap()?.saturating_sub(before);
+        let last = spend(REMEMBERED..REMEMBERED + chunk)?;
+        Ok(format!(
+            "local store: {REMEMBERED} spent tokens take {} KiB of Envoy's heap, {} bytes each; spending one on a route with \
+             a window costs the worker {first:.1} \u{b5}s in all with none remembered, {last:.1} \u{b5}s with these",
+            bytes.div_ceil(1024),
+            bytes / REMEMBERED as u64,
+        ))
+    }
+}
+
+/// An error with the line it came from.
+fn about(line: &Line) -> impl Fn(String) -> String + use<> {
+    let about = format!("{}, {}", line.title, line.variant);
+    move |problem| format!("{about}: {problem}")
+}
+
+/// Lines with something to remember, and those they are held against: the same request with nothing to remember.
+fn is_timed(line: &Line) -> bool {
+    let is_plain = line.group == 0 && (line.variant == BARE || line.variant.starts_with(OURS));
+    line.is_remembered || is_plain
+}
+
+fn microseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
 }
 
 fn median(values: &[f64]) -> f64 {
@@ -312,7 +556,8 @@ fn print_table(settings: &Settings, lines: &[Line]) {
     let mut group = None;
     for line in lines {
         if group.replace(line.group) != Some(line.group) {
-            let head = ["median", "middle half", "above bare", "/ cached", "/ not cached"];
+            let [(first, _), (second, _)] = line.peers;
+            let head = ["median", "middle half", "above bare", first, second];
             println!(
                 "\n{:<56}{:>8} {:>13} {:>11} {:>9} {:>13}",
                 line.title, head[0], head[1], head[2], head[3], head[4]
@@ -332,19 +577,61 @@ fn print_table(settings: &Settings, lines: &[Line]) {
             median(&line.rounds),
             format!("{:.1}-{:.1}", quantile(&line.rounds, 0.25), quantile(&line.rounds, 0.75)),
             format!("{own:.1}"),
-            ratio(CACHED).unwrap_or_default(),
-            ratio(UNCACHED).unwrap_or_default(),
+            ratio(line.peers[0].1).unwrap_or_default(),
+            ratio(line.peers[1].1).unwrap_or_default(),
         );
     }
 }
 
-/// The native peer of a line: the same request, or for an API key (which `jwt_authn` does not know) a token seen before.
+/// The native peer of a line: the same request, or for an API key (which `jwt_authn` does not know) a token seen before,
+/// and for a new one (whose uses it does not know) a token first seen.
 fn is_like(line: &Line, peer: &Line) -> bool {
     let bears = match line.bears {
         Bears::ApiKey => Bears::Seen(HS256),
+        Bears::Fresh(_) => Bears::FirstSeen(HS256),
         other => other,
     };
-    peer.bears == bears && peer.ask == line.ask && peer.status == line.status
+    peer.bears == bears && peer.ask == line.ask && peer.wanted.status == line.wanted.status
+}
+
+/// What is asked of other programs for each request, and how long answers take.
+fn print_remembering(lines: &[Line]) {
+    let mut timed = lines.iter().filter(|line| is_timed(line)).peekable();
+    if timed.peek().is_none() {
+        return;
+    }
+    println!(
+        "\nRequests to the store's cluster and CPU time of Redis and of its bridge in microseconds, per request (medians);\n\
+         and microseconds until the answer, one request at a time, with what that is above bare Envoy"
+    );
+    let bare = lines.iter().find(|line| line.variant == BARE && is_timed(line));
+    let mut group = None;
+    for line in timed {
+        if group.replace(line.group) != Some(line.group) {
+            println!(
+                "\n{:<50}{:>9} {:>7} {:>7} {:>9} {:>7} {:>11} {:>7}",
+                line.title, "callouts", "redis", "bridge", "p50", "p99", "above: p50", "p99"
+            );
+        }
+        let [redis, bridge, callouts] = &line.beside;
+        let shown = |values: &[f64], digits: usize| match values {
+            [] => String::new(),
+            values => format!("{:.digits$}", median(values)),
+        };
+        let time = |part| quantile(&line.times, part);
+        let above = |part| time(part) - bare.map_or(f64::NAN, |bare| quantile(&bare.times, part));
+        println!(
+            "  {:<48}{:>9} {:>7} {:>7} {:>9.0} {:>7.0} {:>11.0} {:>7.0}",
+            line.variant,
+            shown(callouts, 3),
+            shown(redis, 1),
+            shown(bridge, 1),
+            time(0.5),
+            time(0.99),
+            above(0.5),
+            above(0.99)
+        );
+    }
 }
 
 fn print_module(name: &str, report: &module::Report) {

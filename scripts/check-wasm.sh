@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 python3 - "${1:-dist/callbound.wasm}" <<'PY'
 import sys
 
-MAX_BYTES = 1152 * 1024
+MAX_BYTES = 1408 * 1024
 WASI = {"args_get", "args_sizes_get", "clock_time_get", "environ_get", "environ_sizes_get", "fd_write", "proc_exit", "random_get"}
 # Registered nowhere or with another signature on some nginx hosts: importing one is enough to be refused there.
 FORBIDDEN = {"proxy_get_metric", "proxy_get_log_level"}

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Gets what callbound needs that is not in this repository. Run it as often as you like: what is there is kept.
-#   scripts/setup.sh [--wasm] [--envoy] [--docker] [--chromium] [--clients] [--deny] [--shellcheck]
+#   scripts/setup.sh [--wasm] [--envoy] [--docker] [--chromium] [--redis] [--clients] [--deny] [--shellcheck]
 # None named: --wasm --envoy.
 # Needs no root on a developer's machine; what only root can install is named with its install line. As root it
 # installs with apt-get where that is expected: CI=true or CALLBOUND_REQUIRE=all.
@@ -187,7 +187,7 @@ setup_deny() {
   say "cargo-deny: $("$tools/cargo-deny" --version)"
 }
 
-# --- Docker, Chromium and published clients: only tests need them. ---
+# --- Docker, Chromium, Redis and published clients: only tests need them. ---
 
 setup_docker() {
   local missing=""
@@ -204,6 +204,27 @@ setup_chromium() {
   chromium_command >/dev/null || need_packages "chromium" chromium
   say "chromium: $("$(chromium_command)" --version 2>/dev/null)"
 }
+
+# Redis and the bridge that speaks HTTP to it. The tests start their own; what Debian would start stays down.
+setup_redis() {
+  local missing=""
+  command -v redis-server >/dev/null || missing="$missing redis-server"
+  command -v webdis >/dev/null || missing="$missing webdis"
+  # shellcheck disable=SC2086 # a list of words
+  [ -z "$missing" ] || without_services need_packages "redis" $missing
+  say "redis: $(redis-server --version | sed -n 's/.* v=\([^ ]*\).*/\1/p'), webdis $(dpkg-query -W -f='${Version}' webdis 2>/dev/null || command -v webdis)"
+}
+
+# without_services COMMAND...: nothing that it installs is started. /usr/sbin/policy-rc.d is where Debian asks; one that
+# is there already is its owner's word and stays.
+without_services() (
+  local policy=/usr/sbin/policy-rc.d
+  if may_install "$2" && [ ! -e "$policy" ]; then
+    trap 'rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy"
+  fi
+  "$@"
+)
 
 has_node() {
   local version='const [a, b] = process.versions.node.split(".").map(Number); process.exit(a > 18 || (a === 18 && b > 18) ? 0 : 1)'
@@ -244,7 +265,7 @@ setup_shellcheck() {
 [ $# -gt 0 ] || set -- --wasm --envoy
 for piece in "$@"; do
   case $piece in
-    --wasm | --envoy | --docker | --chromium | --clients | --deny | --shellcheck) "setup_${piece#--}" ;;
-    *) fail "unknown piece '$piece'; known: --wasm --envoy --docker --chromium --clients --deny --shellcheck" ;;
+    --wasm | --envoy | --docker | --chromium | --redis | --clients | --deny | --shellcheck) "setup_${piece#--}" ;;
+    *) fail "unknown piece '$piece'; known: --wasm --envoy --docker --chromium --redis --clients --deny --shellcheck" ;;
   esac
 done

@@ -88,7 +88,8 @@ const EVERYTHING: &str = r##"{
     "ct": {
       "prefix": "ct_", "bare": true, "typ": "ct+jwt", "issuer": "demo", "audience": "gateway",
       "ttl": {"min": 60, "max": 3600, "default": 900}, "clock": {"leeway": 1, "ahead": 10},
-      "default_scopes": ["calls:write"], "mintable_scopes": ["calls:write", "calls:read"]
+      "default_scopes": ["calls:write"], "mintable_scopes": ["calls:write", "calls:read"],
+      "uses": {"default": 1, "strength": "fleet"}, "total_seconds": {"default": 600, "strength": "node"}
     },
     "partner": {
       "issuer": "https://partner.example", "audience": "calls", "ttl": {"max": 3600},
@@ -107,18 +108,20 @@ const EVERYTHING: &str = r##"{
     }
   },
   "teams": [
-    {"id": "acme", "kind": "organization", "numbers": ["+15551234567", {"e164": "+15551230000", "active": false}]},
+    {"id": "acme", "kind": "organization", "numbers": ["+15551234567", {"e164": "+15551230000", "active": false}],
+     "limits": {"day": 50000}},
     {"id": "west", "kind": "sub_entity", "parent": "acme", "features": {"webrtc": false}, "scopes": ["calls:write"],
      "ceiling": {"to": ["+15557654321"], "model": ["m-1"]}}
   ],
   "users": [{"id": "u1", "member_of": ["west"], "numbers": ["+15559870000"], "features": {"api": true},
-             "scopes": ["calls:read"]}],
+             "scopes": ["calls:read"], "limits": {"day": 20}}],
   "endpoints": [{"id": "ep-1", "name": "Support", "app": "line", "team": "acme", "features": {"webrtc": true},
                  "state": "active", "origins": ["https://example.com"], "addresses": ["203.0.113.0/24"]}],
   "api_keys": [
     {"id": "backend", "sha256": "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0", "team": "acme",
      "scopes": ["tokens:mint", "calls:write"], "expires_at": 1798761600, "revoked": false,
-     "ceiling": {"from": ["+15551234567"], "to": ["+15557654321"], "session": 600, "endpoint": ["ep-1"]}},
+     "ceiling": {"from": ["+15551234567"], "to": ["+15557654321"], "session": 600, "endpoint": ["ep-1"]},
+     "limits": {"minute": 1200}},
     {"id": "own", "sha256": "1f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0", "user": "u1", "scopes": ["calls:read"]},
     {"id": "partner-app", "team": "acme", "scopes": ["calls:read"]}
   ],
@@ -137,23 +140,26 @@ const EVERYTHING: &str = r##"{
          "scopes": {"member": "scopes", "max": 5, "nullable": true},
          "ttl": {"member": "ttl", "nullable": true},
          "session": {"member": "/limits/session", "min": 10, "max": 86400},
+         "uses": {"member": "maxUses", "min": 1, "max": 5},
+         "total": {"member": "/limits/total", "required": true, "nullable": true},
          "metadata": {"member": "metadata", "max_bytes": 512},
          "model": {"member": "models", "max": 20, "empty": "refuse"},
          "endpoint": {"member": "endpoint", "capable": "webrtc"},
          "session_id": {"generate": "uuid"}
        },
        "reply": {"status": 200, "body": {"token": "$token", "jwt": "$jwt", "model": "$model", "at": "$constants.domain",
+                                         "uses": "$uses", "total": "$total",
                                          "fixed": [null, true, 1, 2.5, "$constants.none", "$constants.list"]}}
      }},
     {"id": "introspect", "match": "POST /v1/tokens/state", "accept": ["api_key"],
-     "introspect": {"families": ["ct"], "member": "token", "reply": {"active": "$active", "endpoint": "$endpoint"}}},
+     "introspect": {"families": ["ct"], "member": "token", "reply": {"active": "$active", "state": "$state", "endpoint": "$endpoint", "uses": "$uses", "total": "$total"}}},
     {"id": "apps", "match": "GET /v1/apps", "accept": ["api_key"],
      "directory": {"of": "apps", "page": "query:page", "limit": {"at": "query:limit", "default": 20, "max": 100},
                    "endpoint": {"id": "$id"}, "app": {"name": "$app", "endpoints": "$endpoints"},
                    "reply": {"apps": "$items", "total": "$total"}}},
     {"id": "jwks", "match": "GET /v1/keys", "accept": ["public"], "jwks": ["ct"]},
     {"id": "dial", "match": ["POST /v1/calls", "POST /v1/{team}/calls"], "accept": ["api_key", "ct"],
-     "scopes": ["calls:write"], "tenant": {"body": "/team?"},
+     "scopes": ["calls:write"], "tenant": {"body": "/team?"}, "uses": {"counted": true, "max": 3},
      "bounds": {
        "from": {"members": ["/from"], "chosen_by": ["/set"]},
        "to": {"members": ["/to", "/second?"], "screen_only": true},
@@ -165,14 +171,37 @@ const EVERYTHING: &str = r##"{
      }},
     {"id": "stream", "match": "GET /v1/stream", "accept": ["ct"], "feature": ["webrtc"], "upgrade": "websocket",
      "credential_from": [{"query": "api_key"}], "session_seconds": 3600, "tenant": {"query": "team?"},
+     "uses": {"max": 2, "reconnect_seconds": 20},
      "identify": ["endpoint", "session_id", "metadata"],
      "present": {"key": "vendor", "at": "header:authorization", "scheme": "Bearer"},
      "bounds": {"model": {"members": ["query:model"]}, "endpoint": {"members": ["query:ep?"]}, "session_id": {"members": []}}},
     {"id": "team", "match": "GET /v1/teams/{id}", "accept": ["api_key"], "scopes": ["calls:read"],
      "tenant": {"path": "id"}, "read_parent": true},
     {"id": "me", "match": "GET /v1/me", "accept": ["api_key", "partner", "idp"], "tenant": {"header": "x-team?"},
-     "bounds": {"model": "any"}}
+     "bounds": {"model": "any"}},
+    {"id": "revoke", "match": "POST /v1/revocations", "accept": ["api_key"], "scopes": ["admin"], "revoke": {"reach": "own"}}
   ],
+  "store": {
+    "home": "redis", "entries": 65536, "secret": {"derive": {"env": "MASTER"}},
+    "redis": {"url": "http://127.0.0.1:7379", "cluster": "callbound_store", "timeout_ms": 250, "prefix": "callbound:",
+              "durable": false},
+    "revocations": {"refresh": 2, "stale": 30, "when_stale": "refuse"},
+    "directory": {"fresh": 30, "unknown": 5, "entries": 10000}
+  },
+  "limits": [
+    {"id": "minute", "per": "key", "window": {"max": 600, "seconds": 60}, "strength": "fleet"},
+    {"id": "day", "per": "team", "count": "requests", "window": {"max": 10000, "seconds": 86400}},
+    {"id": "burst", "per": ["team", "route"], "rate": {"max": 10, "seconds": 1, "burst": 20}, "routes": ["dial", "me"]},
+    {"id": "mints", "per": ["organization", "key"], "count": "mints", "window": {"max": 60, "seconds": 60}},
+    {"id": "live", "per": "token", "sessions": {"max": 2}, "credentials": ["ct"]},
+    {"id": "guesses", "per": "address", "count": "failures", "window": {"max": 30, "seconds": 60}, "strength": "node"}
+  ],
+  "limit_headers": {"x-ratelimit-limit": "limit", "x-ratelimit-remaining": "remaining", "x-ratelimit-reset": "reset_unix_ms"},
+  "revocations": [
+    {"key": "own"}, {"token": "2da26ec0f3b94c41a2d7c1f0e7b6a593"},
+    {"tokens_of_key": "partner-app", "before": 1790000000}, {"tokens_of_team": "west", "before": 1790000000}
+  ],
+  "audit": "refusals",
   "unmatched": "pass",
   "refusals": {
     "realm": "demo",
@@ -405,6 +434,91 @@ const WRONG: &[(&str, &str)] = &[
     ("/refusals/reasons/no_reason", r#"{"code": "x"}"#),
     ("/refusals/reasons/from_not_owned/status", r#""422""#),
     ("/refusals/groups/sdk/realm", r#""sdk""#),
+    ("/tokens/ct/uses", "1"),
+    ("/tokens/ct/uses/max", "1"),
+    ("/tokens/ct/uses/strength", r#""strong""#),
+    ("/tokens/ct/uses/strength", "null"),
+    ("/tokens/ct/total_seconds/default", r#""10m""#),
+    ("/tokens/ct/total_seconds/max", "600"),
+    ("/tokens/partner/uses", r#"{"default": 1}"#),
+    ("/tokens/partner/total_seconds", r#"{"default": 600}"#),
+    ("/teams/0/limits", "500"),
+    ("/teams/0/limits", "null"),
+    ("/teams/0/limits/day", r#""500""#),
+    ("/teams/0/limits/day", "-1"),
+    ("/users/0/limits/day", "null"),
+    ("/api_keys/0/limits/minute", r#"{"max": 1200}"#),
+    ("/endpoints/0/limits", r#"{"day": 1}"#),
+    ("/routes/0/mint/request/uses", r#""maxUses""#),
+    ("/routes/0/mint/request/uses", "{}"),
+    ("/routes/0/mint/request/uses/default", "1"),
+    ("/routes/0/mint/request/uses/max_bytes", "5"),
+    ("/routes/0/mint/request/total/generate", r#""uuid""#),
+    ("/routes/0/mint/request/total/empty", r#""absent""#),
+    ("/routes/0/mint/request/total_seconds", r#""totalSeconds""#),
+    ("/routes/4/uses", "1"),
+    ("/routes/4/uses", "null"),
+    ("/routes/4/uses/default", "1"),
+    ("/routes/4/uses/strength", r#""node""#),
+    ("/routes/4/uses/counted", r#""no""#),
+    ("/routes/4/uses/max", "null"),
+    ("/routes/5/uses/reconnect", "20"),
+    ("/routes/5/uses/reconnect_seconds", r#""20s""#),
+    ("/routes/8/revoke", "true"),
+    ("/routes/8/revoke", "null"),
+    ("/routes/8/revoke/reach", r#""all""#),
+    ("/routes/8/revoke/scopes", r#"["admin"]"#),
+    ("/store", r#""redis""#),
+    ("/store", "null"),
+    ("/store/home", r#""fleet""#),
+    ("/store/home", "null"),
+    ("/store/entries", r#""many""#),
+    ("/store/entries", "-1"),
+    ("/store/secret", r#""MASTER""#),
+    ("/store/secret", r#"{"file": "/etc/secret"}"#),
+    ("/store/redis", r#""http://127.0.0.1:7379""#),
+    ("/store/redis/url", "null"),
+    ("/store/redis/password", r#""x""#),
+    ("/store/redis/timeout", "250"),
+    ("/store/redis/timeout_ms", r#""250ms""#),
+    ("/store/redis/durable", r#""yes""#),
+    ("/store/revocations/refresh", "0.5"),
+    ("/store/revocations/when_stale", r#""ignore""#),
+    ("/store/directory", "true"),
+    ("/store/directory", "null"),
+    ("/store/directory/fresh", r#""30s""#),
+    ("/store/directory/unknown", "null"),
+    ("/store/directory/stale", "30"),
+    ("/audit", r#""everything""#),
+    ("/audit", "true"),
+    ("/audit", "null"),
+    ("/limits", r#"{"minute": 600}"#),
+    ("/limits/0", r#""minute""#),
+    ("/limits/0/id", "null"),
+    ("/limits/0/per", r#"{"key": 1}"#),
+    ("/limits/0/max", "600"),
+    ("/limits/0/window", r#""600/60""#),
+    ("/limits/0/window", "null"),
+    ("/limits/0/window", r#"{"max": 600}"#),
+    ("/limits/0/window/burst", "20"),
+    ("/limits/0/window/seconds", r#""minute""#),
+    ("/limits/0/strength", r#""cluster""#),
+    ("/limits/1/count", r#""errors""#),
+    ("/limits/2/rate", r#"{"max": 10, "seconds": 1}"#),
+    ("/limits/2/rate/burst", "null"),
+    ("/limits/2/routes", r#""dial""#),
+    ("/limits/4/sessions", "2"),
+    ("/limits/4/sessions/seconds", "60"),
+    ("/limits/4/credentials", r#""ct""#),
+    ("/limit_headers", "[]"),
+    ("/limit_headers/x-ratelimit-reset", r#""reset""#),
+    ("/limit_headers/x-ratelimit-reset", "null"),
+    ("/revocations", r#"{"key": "own"}"#),
+    ("/revocations/0", r#""own""#),
+    ("/revocations/0/key", "null"),
+    ("/revocations/0/jti", r#""x""#),
+    ("/revocations/2/before", r#""2026-09-21""#),
+    ("/revocations/2/after", "1790000000"),
 ];
 
 #[test]
@@ -420,6 +534,25 @@ fn one_wrong_member_is_refused_by_both() {
         }
         assert!(!problems(&policy).is_empty(), "the compiler takes {pointer}: {value}");
         assert!(!objections(&validator, &policy).is_empty(), "the schema takes {pointer}: {value}");
+    }
+}
+
+/// What a limit counts apart is one word of eight or a list of them; an editor can offer no other.
+#[test]
+fn the_words_of_per_are_the_compilers() {
+    let validator = validator();
+    let words = ["platform", "organization", "team", "key", "token", "family", "route", "address"];
+    let good = words.map(|word| json!(word)).into_iter().chain([json!(["team", "route"])]);
+    let wrong = [json!("user"), json!("Key"), json!(""), json!(["key", "user"]), json!([])];
+    for (value, is_good) in good.map(|value| (value, true)).chain(wrong.map(|value| (value, false))) {
+        let mut policy = everything();
+        policy["limits"][0]["per"] = value.clone();
+        // What a team or a key has of its own must be counted apart for it; that is another rule.
+        for list in ["teams", "users", "api_keys"] {
+            policy[list][0].as_object_mut().expect("an entry").remove("limits");
+        }
+        assert_eq!(problems(&policy).is_empty(), is_good, "the compiler on {value}: {:?}", problems(&policy));
+        assert_eq!(objections(&validator, &policy).is_empty(), is_good, "the schema on {value}");
     }
 }
 

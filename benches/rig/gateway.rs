@@ -30,6 +30,7 @@ pub struct Gateway {
     child: Child,
     /// Where each listener is.
     pub addresses: BTreeMap<String, SocketAddr>,
+    admin: Option<SocketAddr>,
     log: PathBuf,
 }
 
@@ -41,7 +42,7 @@ pub struct Rendered {
 }
 
 impl Rendered {
-    /// Renders into a folder of its own.
+    /// Renders into a folder of its own, as a module of its own: what one policy remembers, no other finds.
     pub fn new(folder: &Path, policy: &Path, module: &Path) -> Result<Self, String> {
         let output = Command::new(env!("CARGO_BIN_EXE_callbound"))
             .arg("envoy")
@@ -57,6 +58,7 @@ impl Rendered {
         if !output.status.success() {
             return Err(format!("callbound envoy: {}", String::from_utf8_lossy(&output.stderr)));
         }
+        own_memory(folder)?;
         let text = fs::read_to_string(folder.join("bootstrap.yaml")).map_err(at("bootstrap.yaml"))?;
         let bootstrap: Value = serde_yaml_ng::from_str(&text).map_err(at("bootstrap.yaml"))?;
         let filters = &manager(&bootstrap["static_resources"]["listeners"][0])["http_filters"];
@@ -74,6 +76,18 @@ impl Rendered {
         *list = listeners.iter().map(|listener| with_filters(shipped.clone(), listener)).collect();
         bootstrap
     }
+}
+
+/// Names the virtual machine after its folder: memory is shared by those of one name.
+fn own_memory(folder: &Path) -> Result<(), String> {
+    let path = folder.join("ecds/filter.yaml");
+    let text = fs::read_to_string(&path).map_err(at(path.display()))?;
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let named = text.replacen("vm_id: callbound\n", &format!("vm_id: {name}\n"), 1);
+    if named == text {
+        return Err(format!("{}: there is no `vm_id: callbound` in it", path.display()));
+    }
+    fs::write(&path, named).map_err(at(path.display()))
 }
 
 fn manager(listener: &Value) -> &Value {
@@ -142,7 +156,7 @@ impl Gateway {
             .stderr(File::create(&log).map_err(at(log.display()))?)
             .spawn()
             .map_err(at(envoy.display()))?;
-        let mut gateway = Self { child, addresses: BTreeMap::new(), log };
+        let mut gateway = Self { child, addresses: BTreeMap::new(), admin: None, log };
         gateway.wait(&admin, listeners.len()).map_err(|problem| format!("{problem}\n{}", gateway.log()))?;
         Ok(gateway)
     }
@@ -155,7 +169,7 @@ impl Gateway {
             }
             let address = fs::read_to_string(admin).ok().and_then(|text| text.trim().parse().ok());
             if let Some(addresses) = address.and_then(ready).filter(|found| found.len() == count) {
-                self.addresses = addresses;
+                (self.addresses, self.admin) = (addresses, address);
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(50));
@@ -180,6 +194,27 @@ impl Gateway {
         }
         Err(format!("Envoy has no thread {WORKER}"))
     }
+
+    /// Requests that Envoy has sent to any cluster, by its own count. Listeners answer by themselves, so all are the
+    /// module's.
+    pub fn callouts(&self) -> Result<u64, String> {
+        let answer = self.ask("/stats?filter=upstream_rq_total$")?;
+        Ok(answer.lines().filter_map(|line| line.rsplit_once(": ")?.1.trim().parse::<u64>().ok()).sum())
+    }
+
+    /// Bytes that Envoy holds on its heap, by its own count. Modules' own memory is not among them, what they share is.
+    pub fn heap(&self) -> Result<u64, String> {
+        let answer = self.ask("/memory")?;
+        let body: Value = serde_json::from_str(&answer).map_err(at("/memory"))?;
+        let bytes = body["allocated"].as_str().and_then(|text| text.parse().ok());
+        bytes.ok_or_else(|| format!("/memory: {answer}"))
+    }
+
+    fn ask(&self, path: &str) -> Result<String, String> {
+        let answer = self.admin.and_then(|admin| get(admin, path));
+        let body = answer.as_deref().and_then(|answer| Some(answer.split_once("\r\n\r\n")?.1.to_owned()));
+        body.ok_or_else(|| format!("Envoy's admin page does not answer {path}"))
+    }
 }
 
 impl Drop for Gateway {
@@ -201,6 +236,13 @@ fn ending_with_us(program: &Path) -> Command {
         }
         None => Command::new(program),
     }
+}
+
+/// CPU time of all threads of a process.
+pub fn cpu_of(process: u32) -> Result<Duration, String> {
+    let tasks = PathBuf::from(format!("/proc/{process}/task"));
+    let tasks = fs::read_dir(&tasks).map_err(at(tasks.display()))?;
+    Ok(tasks.flatten().filter_map(|task| on_cpu(&task.path())).sum())
 }
 
 /// In nanoseconds where the kernel keeps them (`schedstat`), else in ticks of 10 ms (`stat`: utime + stime).

@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::at;
 
@@ -10,6 +10,28 @@ use super::at;
 const LIMIT: Duration = Duration::from_secs(10);
 /// Connections, each with one request under way.
 const CONNECTIONS: usize = 4;
+
+/// What an answer must be to count.
+#[derive(Clone, Copy)]
+pub struct Wanted {
+    pub status: u16,
+    /// A header that must be there: whoever does not send it did not do the work.
+    pub header: Option<&'static str>,
+}
+
+impl Wanted {
+    fn check(self, head: &str) -> Result<(), String> {
+        let answered = head.get(9..12).and_then(|code| code.parse().ok());
+        let names = || head.lines().filter_map(|line| Some(line.split_once(':')?.0));
+        let is_there = |name: &str| names().any(|found| found.eq_ignore_ascii_case(name));
+        if answered == Some(self.status) && self.header.is_none_or(is_there) {
+            return Ok(());
+        }
+        let header = self.header.map(|name| format!(" with {name}")).unwrap_or_default();
+        Err(format!("wanted {}{header}, got: {head}", self.status))
+    }
+}
+
 /// Connections to one listener, kept alive.
 pub struct Client(Vec<Line>);
 
@@ -24,11 +46,11 @@ impl Client {
         (0..CONNECTIONS).map(line).collect::<Result<_, String>>().map(Self)
     }
 
-    /// Sends `count` requests, as many at a time as there are connections, and wants this status of every one.
+    /// Sends `count` requests, as many at a time as there are connections, and wants this of every answer.
     pub fn run(
         &mut self,
         count: usize,
-        status: u16,
+        wanted: Wanted,
         mut request: impl FnMut(usize) -> Vec<u8>,
     ) -> Result<(), String> {
         let mut next = 0;
@@ -41,14 +63,30 @@ impl Client {
                 asked.push(line);
             }
             for line in asked {
-                let head = line.message()?;
-                let answered = head.get(9..12).and_then(|code| code.parse().ok());
-                if answered != Some(status) {
-                    return Err(format!("wanted {status}, got: {head}"));
-                }
+                wanted.check(&line.message()?)?;
             }
         }
         Ok(())
+    }
+
+    /// Sends requests one after the other on one connection, and tells how long each took.
+    pub fn time(
+        &mut self,
+        count: usize,
+        wanted: Wanted,
+        mut request: impl FnMut(usize) -> Vec<u8>,
+    ) -> Result<Vec<Duration>, String> {
+        let line = self.0.first_mut().ok_or("no connection")?;
+        let mut times = Vec::with_capacity(count);
+        for index in 0..count {
+            let message = request(index);
+            let begin = Instant::now();
+            line.stream.write_all(&message).map_err(at("request"))?;
+            let head = line.message()?;
+            times.push(begin.elapsed());
+            wanted.check(&head)?;
+        }
+        Ok(times)
     }
 }
 

@@ -1,5 +1,6 @@
-//! What the measurement is made of: one Envoy with a listener per variant, a platform with tokens, and a client.
+//! What the measurement is made of: one Envoy with a listener per variant, a platform with tokens, a client, and a Redis.
 
+pub mod fleet;
 pub mod gateway;
 pub mod load;
 pub mod module;

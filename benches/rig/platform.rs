@@ -2,6 +2,7 @@
 //! said to Envoy's native filters.
 
 use std::fs;
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -19,6 +20,11 @@ const REMEMBERED: u64 = 2_048;
 /// forgotten when it comes again.
 pub const TOKENS: usize = 6_144;
 
+/// More than is ever asked for: the most a window may let through.
+const PLENTY: u64 = 1_000_000_000;
+/// The same for a rate.
+const PLENTY_AT_ONCE: u64 = 1_000_000;
+
 const API_KEY: &str = "revdesk_5f0c1f7a9d8e4b3c2a1908f7e6d5c4b3";
 const KEY_ID: &str = "backend";
 const TEAM: &str = "acme";
@@ -30,6 +36,7 @@ const ALGORITHMS: [Algorithm; 3] = [Algorithm::Hs256, Algorithm::EdDsa, Algorith
 
 /// Policy and keys.
 pub struct Platform {
+    /// Without limits: none of the native filters counts, and what is compared with them should not either.
     pub policy: Value,
     issuer: String,
     master: [u8; 32],
@@ -48,6 +55,7 @@ impl Platform {
             json!({"kid": alg.name(), "alg": alg.name(), "secret": derived, "sign": alg == Algorithm::Hs256})
         });
         policy["keyring"] = Value::from(keyring.to_vec());
+        policy["limits"] = json!([]);
         policy["teams"] = json!([{"id": TEAM, "kind": "organization", "numbers": [FROM]}]);
         policy["api_keys"] =
             json!([{"id": KEY_ID, "sha256": hex(&digest(API_KEY)), "team": TEAM, "scopes": SCOPES}]);
@@ -61,6 +69,24 @@ impl Platform {
         Ok(Self { policy, issuer, master })
     }
 
+    /// The policy with something to remember. Nothing ever reaches these limits.
+    pub fn remembering(&self, limits: Limits, redis: Option<&Value>) -> Value {
+        let key = json!({"id": "minute", "per": "key", "window": {"max": PLENTY, "seconds": 60}});
+        let team = json!({"id": "burst", "per": "team",
+            "rate": {"max": PLENTY_AT_ONCE, "seconds": 1, "burst": PLENTY_AT_ONCE}});
+        let all = json!({"id": "hour", "per": "platform", "window": {"max": PLENTY, "seconds": 3600}});
+        let mut policy = self.policy.clone();
+        policy["limits"] = match limits {
+            Limits::None => json!([]),
+            Limits::One => json!([key]),
+            Limits::Three => json!([key, team, all]),
+        };
+        if let Some(redis) = redis {
+            policy["store"] = json!({"home": "redis", "redis": redis});
+        }
+        policy
+    }
+
     /// The value of the variable the policy takes its secret from.
     pub fn secret(&self) -> String {
         Base64UrlUnpadded::encode_string(&self.master)
@@ -70,8 +96,15 @@ impl Platform {
         derive_secret(&self.master, "rdc", algorithm.name(), algorithm).map_err(at("secret"))
     }
 
-    /// Different valid tokens, as the gateway's mint would write them.
-    pub fn tokens(&self, algorithm: Algorithm, set: &str, count: usize) -> Result<Vec<String>, String> {
+    /// Different valid tokens, as the gateway's mint would write them: one for each number of the set, good for so many
+    /// uses.
+    pub fn tokens(
+        &self,
+        algorithm: Algorithm,
+        set: &str,
+        numbers: Range<usize>,
+        uses: Option<u64>,
+    ) -> Result<Vec<String>, String> {
         let ttl = Ttl { min: 60, max: 3600, default: 900 };
         let clock = Clock { leeway: 0, ahead: 30 };
         let mut family = Family::new("rdc", "rdc_", "rdc+jwt", &self.issuer, None, ttl, clock);
@@ -89,11 +122,19 @@ impl Platform {
                 scopes: SCOPES.map(Into::into).to_vec(),
                 from: Some(vec![FROM.into()]),
                 to: Some(vec![TO.into()]),
+                uses,
                 ..Claims::default()
             };
             family.sign(&claims).map_err(at("token"))
         };
-        (0..count).map(token).collect()
+        numbers.map(token).collect()
+    }
+
+    /// The cached pair and Envoy's own limit behind it.
+    pub fn native_limited(&self, bucket: Bucket) -> Result<Vec<Value>, String> {
+        let mut filters = self.native_pair(true)?;
+        filters.push(local_ratelimit(bucket));
+        Ok(filters)
     }
 
     /// `jwt_authn` and `rbac` for the same tokens and the same two routes.
@@ -127,6 +168,48 @@ impl Platform {
             json!({"name": "envoy.filters.http.rbac", "typed_config": rbac}),
         ])
     }
+}
+
+/// What a policy counts.
+#[derive(Clone, Copy)]
+pub enum Limits {
+    None,
+    /// A window per key.
+    One,
+    /// A window per key, a rate per team and a window for the platform.
+    Three,
+}
+
+/// What Envoy's `local_ratelimit` counts.
+#[derive(Clone, Copy)]
+pub enum Bucket {
+    /// One token bucket for the whole process.
+    One,
+    /// One for each key: the claim `sub`, out of what `jwt_authn` left in the request's metadata.
+    PerKey,
+}
+
+fn local_ratelimit(bucket: Bucket) -> Value {
+    let always = json!({"default_value": {"numerator": 100, "denominator": "HUNDRED"}});
+    let tokens = json!({"max_tokens": PLENTY, "tokens_per_fill": PLENTY, "fill_interval": "60s"});
+    let mut config = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
+        "stat_prefix": "bench",
+        "token_bucket": tokens,
+        "filter_enabled": always,
+        "filter_enforced": always,
+        // As callbound tells how many are left.
+        "enable_x_ratelimit_headers": "DRAFT_VERSION_03",
+    });
+    if matches!(bucket, Bucket::PerKey) {
+        // An entry without a value stands for every value.
+        config["descriptors"] = json!([{"entries": [{"key": "key"}], "token_bucket": tokens}]);
+        config["rate_limits"] = json!([{"actions": [{"metadata": {
+            "descriptor_key": "key",
+            "metadata_key": {"key": "envoy.filters.http.jwt_authn", "path": [{"key": "claims"}, {"key": "sub"}]},
+        }}]}]);
+    }
+    json!({"name": "envoy.filters.http.local_ratelimit", "typed_config": config})
 }
 
 /// What the request asks for.

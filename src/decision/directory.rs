@@ -4,7 +4,6 @@
 //! they stand: the filter asks, and tells what it heard.
 
 use std::cell::RefCell;
-use std::num::NonZeroUsize;
 use std::rc::Rc;
 
 use lru::LruCache;
@@ -27,12 +26,15 @@ pub(super) struct LookedUp {
     /// With the Unix second from which it counts no more.
     found: RefCell<LruCache<Lookup, (Rc<ApiKey>, u64)>>,
     missing: RefCell<LruCache<Lookup, u64>>,
+    /// The most of either sort.
+    entries: usize,
 }
 
 impl LookedUp {
     pub(super) fn new(entries: usize) -> Self {
-        let size = NonZeroUsize::new(entries).unwrap_or(NonZeroUsize::MIN);
-        Self { found: RefCell::new(LruCache::new(size)), missing: RefCell::new(LruCache::new(size)) }
+        // Bounded by hand: the cache's own bound is memory taken at once.
+        let (found, missing) = (RefCell::new(LruCache::unbounded()), RefCell::new(LruCache::unbounded()));
+        Self { found, missing, entries }
     }
 
     pub(super) fn find(&self, lookup: Lookup, now: u64) -> Known {
@@ -62,6 +64,12 @@ impl LookedUp {
                 found.pop(&lookup);
                 missing.put(lookup, now + rule.unknown);
             }
+        }
+        if found.len() > self.entries {
+            found.pop_lru();
+        }
+        if missing.len() > self.entries {
+            missing.pop_lru();
         }
     }
 }

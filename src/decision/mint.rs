@@ -90,15 +90,15 @@ pub fn mint(
         return Err(rule.ttl.as_ref().map_or(Reason::MintTtl.into(), |field| field.denial(Reason::MintTtl)));
     }
     let (uses, total) = (asked.uses.or(rule.uses.default), asked.total.or(rule.total.default));
-    let issued_at = issued_at(uses.is_some(), moment)?;
+    check_age(uses.is_some(), moment)?;
     let minted = Minted {
         token: String::new(),
         jwt: None,
         token_id: hex(&random(moment)?),
         key_id: rights.key().id.clone(),
         ttl,
-        issued_at,
-        expires_at: issued_at.saturating_add(ttl),
+        issued_at: moment.now,
+        expires_at: moment.now.saturating_add(ttl),
         scopes,
         from: asked.from.clone().unwrap_or_default(),
         to: asked.to.clone().unwrap_or_default(),
@@ -119,13 +119,10 @@ pub fn mint(
     Ok(Minted { token, jwt, ..minted })
 }
 
-/// A token with uses must be younger than the store's memory: in the second in which that began it is a second older.
-fn issued_at(is_counted: bool, moment: &Moment<'_>) -> Result<u64, Denial> {
-    match (is_counted, moment.epoch) {
-        (false, _) => Ok(moment.now),
-        (true, Some(epoch)) => Ok(moment.now.max(epoch.saturating_add(1))),
-        (true, None) => Err(Reason::StoreUnavailable.into()),
-    }
+/// A token with uses must be younger than the store's memory, or it would be refused as one that may have been used.
+fn check_age(is_counted: bool, moment: &Moment<'_>) -> Result<(), Denial> {
+    let is_young = moment.epoch.is_some_and(|epoch| moment.now > epoch);
+    if is_counted && !is_young { Err(Reason::StoreUnavailable.into()) } else { Ok(()) }
 }
 
 fn random(moment: &Moment<'_>) -> Result<[u8; 16], Denial> {

@@ -48,10 +48,10 @@ pub fn compile(text: &[u8], secrets: &Secrets<'_>) -> Result<Policy, ConfigError
     document.check_sections(&mut problems);
     let known = Known::read(&document, secrets, &mut problems, &mut warnings);
     let routes = routes::routes(&document, &known, &mut problems, &mut warnings);
-    let store = memory::store(&document, &known, secrets, &mut problems);
-    memory::check_strength(&store, &routes.limits, &known, &mut problems);
+    let store = memory::store(&document, &known, secrets, &mut problems, &mut warnings);
+    memory::check_strength(&document, &routes.limits, &known, &mut problems);
     let remembers = memory::remembers(&store, &routes.limits, routes.routes.iter());
-    memory::check_seal(&store, remembers, &mut warnings);
+    memory::check_seal(&document, &store, remembers, &mut warnings);
     let prefixes = platform::prefixes(&known.credentials, &known.families, &mut problems);
     let hold_seconds = platform::hold_seconds(&document, &mut problems);
     let unmatched = document.section("unmatched", &mut problems);
@@ -129,7 +129,8 @@ impl Known {
         let constants: Members<Raw> = document.section("constants", problems).unwrap_or_default();
         document.check_constants(&constants, problems);
         let (refusals, styles) = platform::refusals(document, problems).unzip();
-        if keys.is_empty() {
+        let has_directory = document.0.get("store").is_some_and(|store| store.get("directory").is_some());
+        if keys.is_empty() && !has_directory {
             warnings.push("api_keys: there are none, so every protected route refuses everybody".into());
         }
         let bytes = tree.longest_reachable();

@@ -44,6 +44,34 @@ pub enum Per {
     Platform,
 }
 
+impl Per {
+    /// All of them, in the order in which policies list them.
+    pub const ALL: [Self; 8] = [
+        Self::Platform,
+        Self::Organization,
+        Self::Team,
+        Self::Key,
+        Self::Token,
+        Self::Family,
+        Self::Route,
+        Self::Address,
+    ];
+
+    /// The word in policies.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Platform => "platform",
+            Self::Organization => "organization",
+            Self::Team => "team",
+            Self::Key => "key",
+            Self::Token => "token",
+            Self::Family => "family",
+            Self::Route => "route",
+            Self::Address => "address",
+        }
+    }
+}
+
 /// What is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Counts {

@@ -17,6 +17,7 @@ use super::config::{
     PlaceConfig, PlatformConfig, Raw, ReasonConfig, RefusalsConfig, RevocationConfig, RouteConfig,
     ShownConfig, StoreConfig, TeamConfig, UnmatchedConfig, UpstreamKeyConfig, UserConfig, VocabularyConfig,
 };
+use super::limit::Per;
 use super::local::{APP_NAMES, ENDPOINT_NAMES, MINT_NAMES, PAGE_NAMES, STATE_NAMES};
 use super::refusal::ENVELOPE_NAMES;
 use crate::reason::Reason;
@@ -105,10 +106,10 @@ struct Document {
     limits: Option<Vec<LimitRuleConfig>>,
     /// The platform's own headers that tell of the tightest limit, by name in lower case.
     limit_headers: Option<Members<ShownConfig>>,
-    /// Which decisions are logged; default `refusals`, which are refusals and new tokens.
-    audit: Option<AuditConfig>,
     /// What is revoked before its time.
     revocations: Option<Vec<RevocationConfig>>,
+    /// Which decisions are logged; default `refusals`, which are refusals and new tokens.
+    audit: Option<AuditConfig>,
     /// What happens to a request no route matches; default `deny`.
     unmatched: Option<UnmatchedConfig>,
     /// How refusals are worded.
@@ -224,6 +225,9 @@ macro_rules! in_place {
 /// A list that narrows: empty it would allow nothing, which is never meant.
 struct Allowed;
 
+/// What a limit counts apart: one word, or several.
+pub(super) struct CountedApart;
+
 /// What is said of single reasons, by reason.
 pub(super) struct Reasons;
 
@@ -231,6 +235,10 @@ in_place! {
     Raw, "Raw", _generator => true.into();
     OneOrMany, "OneOrMany", _generator => json_schema!({"type": ["string", "array"], "items": {"type": "string"}});
     Allowed, "Allowed", _generator => json_schema!({"type": "array", "items": {"type": "string"}, "minItems": 1});
+    CountedApart, "CountedApart", _generator => {
+        let word = json!({"enum": Per::ALL.map(Per::as_str)});
+        json_schema!({"anyOf": [word, {"type": "array", "items": word, "minItems": 1}]})
+    };
     TextDirection, "TextDirection", generator => json_schema!({
         "anyOf": [{"const": "any"}, generator.subschema_for::<DirectionConfig>()]
     });

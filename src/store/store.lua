@@ -9,11 +9,13 @@ local second = tonumber(time[1])
 local now = second * 1000000 + tonumber(time[2])
 
 -- Whatever was remembered before this run of Redis may be lost, and with it what was spent.
+-- Gateways' clocks may be ahead of this one by so many seconds: what they issued then is not younger than this run.
+local AHEAD = 5
 local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
 local epoch = redis.call('HMGET', KEYS[1], 'since', 'run')
 if not epoch[1] or (epoch[2] ~= run and ARGV[2] ~= '1') then
-  epoch[1] = time[1]
-  redis.call('HSET', KEYS[1], 'since', second, 'run', run)
+  epoch[1] = second + AHEAD
+  redis.call('HSET', KEYS[1], 'since', epoch[1], 'run', run)
   -- A number of this list is never a number of the list that was lost.
   redis.call('SET', KEYS[3], second * 1000)
 end

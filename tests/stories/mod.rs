@@ -10,6 +10,12 @@ mod reading;
 mod realtime;
 mod reload;
 mod sessions;
+mod store;
+mod store_directory;
+mod store_failing;
+mod store_limits;
+mod store_revoking;
+mod store_sessions;
 mod watchdog;
 
 use std::collections::BTreeMap;
@@ -53,6 +59,21 @@ pub const ALL: &[(&str, Story)] = &[
         "a_socket_stays_open_under_a_new_policy_and_the_next_is_judged_by_it",
         sessions::reload_binds_new_sockets,
     ),
+    ("of_200_uses_at_once_on_four_workers_one_is_let_through", store::one_of_many_on_four_workers),
+    ("a_new_policy_forgets_neither_what_was_spent_nor_charged", store::reload_keeps_what_is_remembered),
+    (
+        "a_gateway_started_anew_refuses_tokens_whose_uses_it_may_have_forgotten",
+        store::restart_refuses_older_tokens,
+    ),
+    ("a_limit_is_exact_under_many_clients_and_strangers_charge_nothing", store_limits::exact_on_two_workers),
+    ("a_burst_is_exact_under_many_clients", store_limits::burst_on_two_workers),
+    ("who_waits_as_long_as_told_is_let_through", store_limits::retry_after_is_true),
+    ("who_guesses_is_refused_before_being_looked_at", store_limits::guesses_are_limited),
+    ("what_is_revoked_stops_at_once_on_every_worker", store_revoking::at_once_on_every_worker),
+    ("what_a_policy_revokes_stops_with_its_delivery", store_revoking::by_the_policy),
+    ("a_token_has_as_many_sessions_at_once_as_it_may", store_sessions::as_many_as_it_may),
+    ("sessions_of_a_token_last_together_as_long_as_they_may", store_sessions::seconds_together),
+    ("a_lost_session_comes_back_in_time_and_never_beside_itself", store_sessions::lost_session_comes_back),
 ];
 
 /// Stories that need more than that, and find it themselves.
@@ -63,6 +84,30 @@ pub const WITH_MORE: &[(&str, LongStory)] = &[
     ("the_published_javascript_client_mints_connects_and_is_refused", clients::javascript),
     ("the_published_python_client_mints_connects_and_is_refused", clients::python),
     ("the_gateway_in_containers_does_the_same", containers::gateway_in_containers),
+    ("the_bridge_may_do_what_the_script_does_and_no_more", store::bridge_may_what_the_script_does),
+    ("of_200_uses_at_once_on_two_gateways_one_is_let_through", store::one_of_many_on_two_gateways),
+    ("a_gateway_of_a_fleet_started_anew_forgets_nothing", store::restart_in_a_fleet_forgets_nothing),
+    ("without_a_store_nothing_passes_and_nothing_twice", store_failing::away),
+    ("a_store_that_answers_in_other_words_lets_nothing_pass", store_failing::answering_in_other_words),
+    (
+        "a_store_that_answers_too_late_or_to_somebody_else_lets_nothing_pass",
+        store_failing::answering_too_late_or_to_somebody_else,
+    ),
+    (
+        "an_answer_that_the_bridge_gives_to_somebody_else_is_none",
+        store_failing::late_answers_to_somebody_else,
+    ),
+    ("a_redis_that_takes_no_changes_lets_nothing_pass", store_failing::redis_in_the_wrong_state),
+    ("a_redis_that_began_anew_makes_older_tokens_worthless", store_failing::redis_that_lost_its_data),
+    ("a_redis_that_may_forget_is_no_store", store_failing::redis_that_may_forget),
+    ("a_limit_is_exact_over_two_gateways", store_limits::exact_on_two_gateways),
+    ("a_burst_is_exact_over_two_gateways", store_limits::burst_on_two_gateways),
+    ("what_is_revoked_stops_on_all_gateways_in_time", store_revoking::in_time_on_all_gateways),
+    ("revocations_that_are_too_old_refuse_or_serve_as_declared", store_revoking::too_old),
+    ("keys_that_stand_in_redis_are_found_by_every_gateway", store_directory::keys_that_stand_in_redis),
+    ("the_tool_revokes_at_every_gateway", store_directory::the_tool_revokes),
+    ("the_slots_of_a_gateway_that_crashed_come_back", store_sessions::slots_come_back_after_a_crash),
+    ("a_lost_session_comes_back_at_another_gateway", store_sessions::lost_session_comes_back_elsewhere),
 ];
 
 const MASTER: &str = "bWFzdGVyIG9mIHRoZSB0ZXN0cywgMzIgYnl0ZXMgb3IgbW9yZcO_";
@@ -141,8 +186,7 @@ fn call(token: &str, to: &str) -> Request {
 
 /// A policy whose only key may mint and call.
 fn policy() -> Value {
-    let digest = Sha256::digest(KEY);
-    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = digest(KEY);
     json!({
         "version": 1,
         "host": "envoy",
@@ -173,6 +217,11 @@ fn policy() -> Value {
         ],
         "refusals": {"realm": "demo", "envelope": {"error": {"code": "$code", "message": "$message"}}}
     })
+}
+
+/// How a policy names an API key.
+fn digest(key: &str) -> String {
+    Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The same policy, its key held to [`ALLOWED`].

@@ -57,10 +57,15 @@ pub fn unchanged(text: String) -> String {
 }
 
 impl Gateway {
+    /// With two workers.
     pub fn start(pieces: &Pieces, setup: &Setup<'_>) -> Result<Self, String> {
-        let folder = Folder::new()?;
+        Self::start_with_workers(pieces, setup, 2)
+    }
+
+    pub fn start_with_workers(pieces: &Pieces, setup: &Setup<'_>, workers: u32) -> Result<Self, String> {
+        let folder = Folder::new("gateway")?;
         render(pieces, &folder.0, setup)?;
-        let child = spawn(pieces, &folder.0, setup.env)?;
+        let child = spawn(pieces, &folder.0, setup.env, workers)?;
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let pieces = pieces.clone();
         let mut gateway =
@@ -84,6 +89,12 @@ impl Gateway {
             Some(SocketAddr::from(([127, 0, 0, 1], port)))
         })?;
         Ok(())
+    }
+
+    /// Ends it at once, as a crash does.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 
     /// Where clients connect.
@@ -151,22 +162,25 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
     }
 }
 
-/// The files of one gateway; removed with it unless `CALLBOUND_KEEP` is set.
-struct Folder(PathBuf);
+/// The files of one program; removed with it unless `CALLBOUND_KEEP` is set.
+pub struct Folder(PathBuf);
 
 impl Folder {
-    fn new() -> Result<Self, String> {
+    pub fn new(what: &str) -> Result<Self, String> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("gateway-{}-{number}", std::process::id());
+        let name = format!("{what}-{}-{number}", std::process::id());
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         Ok(Self(folder))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
     }
 }
 
@@ -178,14 +192,20 @@ impl Drop for Folder {
     }
 }
 
-fn spawn(pieces: &Pieces, folder: &Path, env: &BTreeMap<String, String>) -> Result<Child, String> {
+fn spawn(
+    pieces: &Pieces,
+    folder: &Path,
+    env: &BTreeMap<String, String>,
+    workers: u32,
+) -> Result<Child, String> {
     let file = |name: &str| File::create(folder.join(name)).map_err(|error| error.to_string());
     command_that_ends_with_us(&pieces.envoy)
         .arg("--config-path")
         .arg(folder.join("bootstrap.yaml"))
         .arg("--admin-address-path")
         .arg(folder.join("admin-address"))
-        .args(["--disable-hot-restart", "--concurrency", "2", "--file-flush-interval-msec", "20"])
+        .args(["--disable-hot-restart", "--concurrency", &workers.to_string()])
+        .args(["--file-flush-interval-msec", "20"])
         .args(["--log-level", "warning", "--component-log-level", "wasm:info"])
         .env_clear()
         .envs(env)

@@ -9,7 +9,9 @@ pub mod expect;
 pub mod gateway;
 pub mod recipe;
 pub mod recorder;
+pub mod redis;
 pub mod require;
+pub mod stand_in;
 
 use std::time::{Duration, Instant};
 

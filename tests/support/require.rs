@@ -17,6 +17,10 @@ pub enum Piece {
     Chromium,
     /// A Docker engine that answers.
     Docker,
+    /// A Redis server.
+    Redis,
+    /// The bridge that speaks HTTP to Redis.
+    Webdis,
     /// The folder with the published clients.
     Clients,
 }
@@ -38,6 +42,8 @@ pub fn require(piece: Piece) -> Result<PathBuf, Skip> {
             "no Chromium: scripts/setup.sh --chromium",
         ),
         Piece::Docker => (docker(), "no Docker engine answers: scripts/setup.sh --docker"),
+        Piece::Redis => (in_path("redis-server"), "no Redis: scripts/setup.sh --redis"),
+        Piece::Webdis => (in_path("webdis"), "no Webdis: scripts/setup.sh --redis"),
         Piece::Clients => (
             existing(".tools/clients/ready".into()).and_then(|ready| Some(ready.parent()?.to_owned())),
             "no published clients: scripts/setup.sh --clients",

@@ -99,6 +99,8 @@ pub(super) fn mint(
     };
     let rule = read_request(rule, config.request, known, &format!("{path}.request"), problems);
     check_distinct(&rule, path, problems);
+    check_allowance(&rule.uses, &format!("{path}.request.uses"), problems);
+    check_allowance(&rule.total, &format!("{path}.request.total"), problems);
     Some(rule)
 }
 
@@ -241,6 +243,16 @@ impl AskedFor<'_> {
         let settings: &[&str] = if max.is_some() { &["max", "empty", "capable"] } else { &["capable"] };
         let field = self.field(settings)?;
         Some(TextField { bound, asked: Asked::Member { field, max, empty_is_absent }, capable })
+    }
+}
+
+/// Whoever asks for nothing must not be given more than whoever asks.
+fn check_allowance(allowance: &Allowance, path: &str, problems: &mut Problems) {
+    if let (Some(asked), Some(default)) = (&allowance.asked, allowance.default)
+        && default > asked.max
+    {
+        problems
+            .add(format!("{path}.max"), format!("less than what a token gets that asks for none: {default}"));
     }
 }
 

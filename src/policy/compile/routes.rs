@@ -43,6 +43,7 @@ pub(super) fn routes(
     }
     check_routes(&list, known, problems, warnings);
     let vocabulary = vocabulary(document, &list, problems);
+    memory::check_seconds(&list, known, problems);
     let limits = memory::limits(document, known, &mut list, problems);
     let routes = Routes::build(list).unwrap_or_else(|conflicts| {
         for (index, message) in conflicts {
@@ -161,12 +162,12 @@ fn route(
         read_parent: config.read_parent,
         scopes: config.scopes,
         id: config.id,
+        uses: memory::uses(config.uses.as_ref(), &accept, config.upgrade.is_some(), path, problems),
         accept,
         features,
         tenant,
         bounds,
         local,
-        uses: memory::uses(config.uses.as_ref(), config.upgrade.is_some(), path, problems),
         limits: Vec::new(),
     };
     check_shape(&route, matches, known, path, problems);
@@ -311,7 +312,7 @@ fn local(
         found.push(local::listing(listing.clone(), &path, problems).map(Box::new).map(Local::Listing));
     }
     if let Some(revoke) = config.revoke {
-        found.push(Some(memory::revoke(revoke, accept, &format!("{path}.revoke"), problems)));
+        found.push(Some(memory::revoke(revoke, accept, &config.scopes, &format!("{path}.revoke"), problems)));
     }
     if let Some(families) = &config.jwks {
         let path = format!("{path}.jwks");

@@ -119,6 +119,7 @@ pub struct LimitRuleConfig {
     /// The limit's name in logs and in `RateLimit`.
     pub id: String,
     /// What is counted apart: `platform`, `organization`, `team`, `key`, `token`, `family`, `route`, `address`, or several.
+    #[cfg_attr(feature = "cli", schemars(with = "crate::policy::schema::CountedApart"))]
     pub per: OneOrMany,
     /// What is counted; default `requests`.
     pub count: Option<CountConfig>,

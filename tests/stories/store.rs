@@ -1,0 +1,413 @@
+//! What is remembered between requests, on real gateways: tokens that may be used once, over workers, gateways, policies
+//! and restarts. Here stands also what the other stories about the store share.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use libtest_mimic::{Completion, Failed};
+use serde_json::{Value, json};
+
+use super::{ALLOWED, KEY, MASTER, OTHER, OWNED, call, policy, same, status};
+use crate::support::client::{Http1, exchange, head};
+use crate::support::corpus::Request;
+use crate::support::expect::{Answer, Decision};
+use crate::support::gateway::{Gateway, Pieces, Setup, unchanged};
+use crate::support::poll;
+use crate::support::recorder::Recorder;
+use crate::support::redis::{Redis, RedisPieces};
+
+/// How often a race is run in a row.
+const RACES: usize = 50;
+/// How many clients want the same token.
+const RACERS: usize = 200;
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Gateways over one upstream, and the store they share if they do.
+pub(super) struct Fleet {
+    pub gateways: Vec<Gateway>,
+    pub upstream: Recorder,
+    pub redis: Option<Redis>,
+    pieces: Pieces,
+    env: BTreeMap<String, String>,
+    workers: u32,
+}
+
+impl Fleet {
+    /// One gateway that remembers by itself.
+    pub(super) fn local(pieces: &Pieces, policy: &Value, workers: u32) -> Result<Self, String> {
+        let mut fleet = Self::of_none(pieces, None, workers)?;
+        fleet.add_gateway(policy)?;
+        Ok(fleet)
+    }
+
+    /// So many gateways with two workers each, which remember in one Redis.
+    pub(super) fn shared(
+        pieces: &Pieces,
+        redis: Redis,
+        policy: &Value,
+        count: usize,
+    ) -> Result<Self, String> {
+        let mut fleet = Self::of_none(pieces, Some(redis), 2)?;
+        for _ in 0..count {
+            fleet.add_gateway(policy)?;
+        }
+        fleet.wait_until_it_answers(policy)?;
+        Ok(fleet)
+    }
+
+    fn of_none(pieces: &Pieces, redis: Option<Redis>, workers: u32) -> Result<Self, String> {
+        let env = BTreeMap::from([("CALLBOUND_MASTER".to_owned(), MASTER.to_owned())]);
+        let (pieces, upstream) = (pieces.clone(), Recorder::start()?);
+        Ok(Self { gateways: Vec::new(), upstream, redis, pieces, env, workers })
+    }
+
+    fn add_gateway(&mut self, policy: &Value) -> Result<(), String> {
+        let text = policy.to_string();
+        let gateway = Gateway::start_with_workers(&self.pieces, &self.setup(&text), self.workers)?;
+        self.gateways.push(gateway);
+        Ok(())
+    }
+
+    fn setup<'a>(&'a self, policy: &'a str) -> Setup<'a> {
+        let upstream = self.upstream.address();
+        Setup { policy, env: &self.env, upstream, cors: &[], edit: &unchanged }
+    }
+
+    /// Waits until each worker has heard from Redis: until then it trusts nobody.
+    fn wait_until_it_answers(&self, policy: &Value) -> Result<(), String> {
+        // A mint that asks for nothing, by the only key of either policy of the stories.
+        let asking = match policy["credentials"]["from"][0]["header"].as_str() {
+            Some("x-api-key") => {
+                Request::new("POST", "/v1/client/tokens").header("x-api-key", super::realtime::API_KEY)
+            }
+            _ => Request::new("POST", "/v1/client-tokens").bearer(KEY),
+        };
+        poll("every worker to have heard from Redis", PATIENCE, || {
+            let mut crowd = Crowd::connect(&self.addresses(), 16 * self.gateways.len()).ok()?;
+            crowd.at_once(&asking).ok()?.iter().all(|answer| answer.status != 503).then_some(())
+        })
+    }
+
+    /// Lets a second pass: what is issued in the one in which a store begins bears the next one's time.
+    pub(super) fn let_a_second_pass(&self) {
+        std::thread::sleep(Duration::from_millis(1_100));
+    }
+
+    /// Another policy for every gateway, as an operator delivers it.
+    pub(super) fn deliver(&self, policy: &Value) -> Result<(), String> {
+        let text = policy.to_string();
+        self.gateways.iter().try_for_each(|gateway| gateway.deliver(&self.setup(&text)))
+    }
+
+    /// Ends a gateway as a crash does and starts it anew.
+    fn restart(&mut self, index: usize, policy: &Value) -> Result<(), String> {
+        drop(self.gateways.remove(index));
+        self.add_gateway(policy)?;
+        if self.redis.is_some() { self.wait_until_it_answers(policy) } else { Ok(()) }
+    }
+
+    pub(super) fn address(&self, index: usize) -> Result<SocketAddr, String> {
+        self.gateways.get(index).map(Gateway::address).ok_or_else(|| "no such gateway".to_owned())
+    }
+
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        self.gateways.iter().map(Gateway::address).collect()
+    }
+
+    pub(super) fn redis(&mut self) -> Result<&mut Redis, String> {
+        self.redis.as_mut().ok_or_else(|| "no Redis".to_owned())
+    }
+
+    /// The keys in Redis.
+    pub(super) fn keys(&self) -> Result<Vec<String>, String> {
+        self.redis.as_ref().ok_or("no Redis")?.client()?.keys()
+    }
+
+    /// A token minted by the first gateway.
+    pub(super) fn mint(&self) -> Result<String, String> {
+        self.mint_with(KEY, json!({}))
+    }
+
+    /// A token minted with a key, with more asked for.
+    pub(super) fn mint_with(&self, key: &str, more: Value) -> Result<String, String> {
+        let mut asked = json!({"from_numbers": [OWNED], "to_numbers": [ALLOWED]});
+        callbound::policy::merge(&mut asked, more);
+        let request = Request::new("POST", "/v1/client-tokens").bearer(key).json(&asked);
+        let answer = exchange(self.address(0)?, &request)?;
+        let token = answer.json()["data"]["token"].as_str().map(str::to_owned);
+        token.ok_or_else(|| format!("no token: {} {}", answer.status, answer.text()))
+    }
+
+    /// Uses a token at a gateway, on a new connection.
+    pub(super) fn use_at(&self, gateway: usize, token: &str) -> Result<Answer, String> {
+        exchange(self.address(gateway)?, &call(token, ALLOWED))
+    }
+
+    /// Whether a new token works now, at every gateway.
+    pub(super) fn serves(&self) -> Option<()> {
+        (0..self.gateways.len())
+            .all(|index| {
+                let answer = self.mint().and_then(|token| self.use_at(index, &token));
+                answer.is_ok_and(|answer| answer.status == 200)
+            })
+            .then_some(())
+    }
+
+    pub(super) fn wait_until_it_serves(&self) -> Result<(), String> {
+        poll("a new token to work", PATIENCE, || self.serves())
+    }
+
+    /// How many lines of all access logs say this of the decision.
+    pub(super) fn decisions(&self, part: &str) -> usize {
+        let lines = self.gateways.iter().flat_map(Gateway::access_log);
+        lines.filter(|line| line["decision"].as_str().is_some_and(|text| text.contains(part))).count()
+    }
+
+    /// Sends a request to a gateway: the answer, and the decision as the access log says it.
+    pub(super) fn judged(&self, gateway: usize, request: Request) -> Result<(Answer, Decision), String> {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let id = format!("story-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let answer = exchange(self.address(gateway)?, &request.header("x-request-id", &id))?;
+        let gateway = self.gateways.get(gateway).ok_or("no such gateway")?;
+        let decision = poll("the decision in the access log", PATIENCE, || {
+            let line = gateway.access_log().into_iter().find(|line| line["request_id"] == id.as_str())?;
+            line["decision"].as_str().map(Decision::parse)
+        })?;
+        Ok((answer, decision))
+    }
+
+    /// A token is refused for this reason at every gateway, and the upstream hears nothing of it.
+    pub(super) fn refuses(&self, what: &str, token: &str, reason: &str) -> Result<(), String> {
+        let before = self.upstream.count();
+        for index in 0..self.gateways.len() {
+            let (answer, decision) = self.judged(index, call(token, ALLOWED))?;
+            status(what, &answer, 401)?;
+            same(what, decision.get("reason"), Some(reason))?;
+        }
+        same(&format!("{what}: requests upstream"), self.upstream.count(), before)
+    }
+
+    /// The upstream has seen as many requests as Envoy says it began.
+    pub(super) fn counts_agree(&self) -> Result<(), String> {
+        let begun: u64 = self.gateways.iter().map(Gateway::upstream_requests).sum();
+        same("requests upstream, and begun by Envoy", self.upstream.count() as u64, begun)
+    }
+}
+
+/// Connections that stay open.
+pub(super) struct Crowd(Vec<(SocketAddr, Http1)>);
+
+impl Crowd {
+    pub(super) fn connect(addresses: &[SocketAddr], count: usize) -> Result<Self, String> {
+        let addresses = addresses.iter().cycle().take(count);
+        let connections = addresses.map(|address| Ok((*address, Http1::connect(*address)?)));
+        connections.collect::<Result<_, String>>().map(Self)
+    }
+
+    /// Everybody sends this at the same moment.
+    pub(super) fn at_once(&mut self, request: &Request) -> Result<Vec<Answer>, String> {
+        let total = self.0.len();
+        self.send(request, total)
+    }
+
+    /// Together they send it so many times, each as soon as it has been answered.
+    pub(super) fn send(&mut self, request: &Request, total: usize) -> Result<Vec<Answer>, String> {
+        let wire = [head(request), request.body.clone().unwrap_or_default()].concat();
+        let (begin, sent) = (Barrier::new(self.0.len()), AtomicUsize::new(0));
+        let client = |connection: &mut (SocketAddr, Http1)| {
+            begin.wait();
+            let mut answers = Vec::new();
+            while sent.fetch_add(1, Ordering::Relaxed) < total {
+                answers.push(one_exchange(connection, &wire)?);
+            }
+            Ok::<_, String>(answers)
+        };
+        let client = &client;
+        std::thread::scope(|scope| {
+            let threads = self.0.iter_mut().map(|connection| scope.spawn(move || client(connection)));
+            let threads: Vec<_> = threads.collect();
+            let mut answers = Vec::new();
+            for thread in threads {
+                answers.extend(thread.join().map_err(|_| "a client died")??);
+            }
+            Ok(answers)
+        })
+    }
+}
+
+fn one_exchange(connection: &mut (SocketAddr, Http1), wire: &[u8]) -> Result<Answer, String> {
+    let (address, open) = connection;
+    open.send(wire)?;
+    let answer = open.read_answer()?;
+    if answer.header("connection").is_some_and(|value| value == "close") {
+        *open = Http1::connect(*address)?;
+    }
+    Ok(answer)
+}
+
+/// How many answers there are of each status.
+pub(super) fn tally(answers: &[Answer]) -> BTreeMap<u16, usize> {
+    let mut tally = BTreeMap::new();
+    answers.iter().for_each(|answer| *tally.entry(answer.status).or_default() += 1);
+    tally
+}
+
+/// A story that needs Redis as well.
+pub(super) fn with_redis(
+    story: impl FnOnce(&Pieces, Redis) -> Result<(), String>,
+) -> Result<Completion, Failed> {
+    match (Pieces::find(), RedisPieces::find()) {
+        (Ok(pieces), Ok(redis)) => {
+            let story = Redis::start(&redis).and_then(|redis| story(&pieces, redis));
+            Ok(story.map(|()| Completion::Completed)?)
+        }
+        (Err(skip), _) | (_, Err(skip)) => skip.end(),
+    }
+}
+
+/// The same policy, remembering in this Redis.
+pub(super) fn in_redis(mut policy: Value, redis: &Redis) -> Value {
+    policy["store"] = json!({"home": "redis", "redis": redis.section()});
+    policy
+}
+
+/// The stories' policy, its tokens good for one use unless they ask for more.
+pub(super) fn single_use() -> Value {
+    let mut policy = policy();
+    policy["tokens"]["ct"]["uses"] = json!({"default": 1});
+    policy["routes"][0]["mint"]["request"]["uses"] = json!({"member": "max_uses", "min": 1, "max": 5});
+    policy
+}
+
+/// [`single_use`] for a fleet.
+fn single_use_in(redis: &Redis) -> Value {
+    let mut policy = in_redis(single_use(), redis);
+    policy["tokens"]["ct"]["uses"]["strength"] = json!("fleet");
+    policy
+}
+
+/// Of 200 clients that use a token at once, one is let through, again and again; of a token for three uses, three.
+pub fn one_of_many_on_four_workers(pieces: &Pieces) -> Result<(), String> {
+    let fleet = Fleet::local(pieces, &single_use(), 4)?;
+    races(&fleet)?;
+    let gateway = fleet.gateways.first().ok_or("no gateway")?;
+    let reached = (0..4).filter(|worker| {
+        gateway.stat(&format!("^listener\\.127.*worker_{worker}\\.downstream_cx_total")) > 0
+    });
+    same("workers that had clients", reached.count(), 4)
+}
+
+pub fn one_of_many_on_two_gateways() -> Result<Completion, Failed> {
+    with_redis(|pieces, redis| {
+        let policy = single_use_in(&redis);
+        races(&Fleet::shared(pieces, redis, &policy, 2)?)
+    })
+}
+
+fn races(fleet: &Fleet) -> Result<(), String> {
+    let mut crowd = Crowd::connect(&fleet.addresses(), RACERS)?;
+    for race in 0..RACES {
+        run(fleet, &mut crowd, &fleet.mint()?, 1).map_err(|problem| format!("race {race}: {problem}"))?;
+    }
+    run(fleet, &mut crowd, &fleet.mint_with(KEY, json!({"max_uses": 3}))?, 3)?;
+    fleet.counts_agree()?;
+    let refused = (RACES + 1) * RACERS - RACES - 3;
+    poll("the access log", PATIENCE, || (fleet.decisions("reason=token_spent") >= refused).then_some(()))?;
+    same("refused for being spent", fleet.decisions("reason=token_spent"), refused)
+}
+
+fn run(fleet: &Fleet, crowd: &mut Crowd, token: &str, uses: usize) -> Result<(), String> {
+    let before = fleet.upstream.count();
+    let answers = crowd.at_once(&call(token, ALLOWED))?;
+    same("answers", tally(&answers), BTreeMap::from([(200, uses), (401, RACERS - uses)]))?;
+    same("requests upstream", fleet.upstream.count() - before, uses)
+}
+
+/// What was spent and charged stays so under another policy.
+pub fn reload_keeps_what_is_remembered(pieces: &Pieces) -> Result<(), String> {
+    let mut policy = single_use();
+    policy["limits"] = json!([{
+        "id": "calls", "per": "key", "routes": ["dial"], "window": {"max": 3, "seconds": calm_window()}
+    }]);
+    let fleet = Fleet::local(pieces, &policy, 2)?;
+    let (spent, fresh) = (fleet.mint()?, fleet.mint()?);
+    status("the first use", &fleet.use_at(0, &spent)?, 200)?;
+    for other in [OTHER, "+15550007777"] {
+        policy["api_keys"][0]["ceiling"] = json!({"to": [ALLOWED, other]});
+        fleet.deliver(&policy)?;
+        let refused = Crowd::connect(&fleet.addresses(), 16)?.at_once(&call(&spent, ALLOWED))?;
+        same("a spent token, on every worker", tally(&refused), BTreeMap::from([(401, 16)]))?;
+    }
+    status("an unspent one", &fleet.use_at(0, &fresh)?, 200)?;
+    status("the third of three", &fleet.use_at(0, &fleet.mint()?)?, 200)?;
+    let mut crowd = Crowd::connect(&fleet.addresses(), 16)?;
+    let refused = crowd.at_once(&call(&fleet.mint()?, ALLOWED))?;
+    same("the fourth, on every worker", tally(&refused), BTreeMap::from([(429, 16)]))?;
+    same("requests upstream", fleet.upstream.count(), 3)?;
+    fleet.counts_agree()
+}
+
+/// A gateway that forgot everything accepts no token whose uses it may have forgotten.
+pub fn restart_refuses_older_tokens(pieces: &Pieces) -> Result<(), String> {
+    let policy = single_use();
+    let mut fleet = Fleet::local(pieces, &policy, 2)?;
+    fleet.let_a_second_pass();
+    let (spent, unspent) = (fleet.mint()?, fleet.mint()?);
+    status("before", &fleet.use_at(0, &spent)?, 200)?;
+    fleet.restart(0, &policy)?;
+    fleet.refuses("a spent token", &spent, "token_forgotten")?;
+    fleet.refuses("an unspent token", &unspent, "token_forgotten")?;
+    fleet.wait_until_it_serves()
+}
+
+/// What one gateway spent is spent at the other and after a restart; what nobody spent is not.
+pub fn restart_in_a_fleet_forgets_nothing() -> Result<Completion, Failed> {
+    with_redis(|pieces, redis| {
+        let policy = single_use_in(&redis);
+        let mut fleet = Fleet::shared(pieces, redis, &policy, 2)?;
+        let (spent, unspent) = (fleet.mint()?, fleet.mint()?);
+        status("at one gateway", &fleet.use_at(0, &spent)?, 200)?;
+        fleet.refuses("at both", &spent, "token_spent")?;
+        fleet.restart(0, &policy)?;
+        fleet.refuses("after a restart", &spent, "token_spent")?;
+        status("an unspent token", &fleet.use_at(1, &unspent)?, 200)?;
+        fleet.refuses("and then", &unspent, "token_spent")?;
+        let foreign = fleet.keys()?.into_iter().find(|key| !key.starts_with("callbound:"));
+        same("a key in Redis outside the prefix", foreign, None)
+    })
+}
+
+/// The bridge's rights in Redis are the commands of the script, no more and no less.
+pub fn bridge_may_what_the_script_does() -> Result<Completion, Failed> {
+    let read = |path: &str| {
+        let path = crate::support::require::root().join(path);
+        std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
+    };
+    let script = read("src/store/store.lua")?;
+    let called = script.split("redis.call('").skip(1).filter_map(|rest| rest.split('\'').next());
+    let mut called: Vec<String> = called.map(str::to_ascii_lowercase).chain(["eval".to_owned()]).collect();
+    called.sort();
+    called.dedup();
+    let users = read("envoy/redis/users.acl")?;
+    let bridge = users.lines().find(|line| line.starts_with("user default ")).ok_or("no user `default`")?;
+    let mut allowed: Vec<String> =
+        bridge.split(' ').filter_map(|word| word.strip_prefix('+')).map(str::to_owned).collect();
+    allowed.sort();
+    Ok(same("the bridge's rights", allowed, called).map(|()| Completion::Completed)?)
+}
+
+/// The length of a window, an hour or more, that ends long after the test.
+pub(super) fn calm_window() -> u64 {
+    let now = crate::support::real_now();
+    (3_600..).find(|seconds| seconds - now % seconds > 900).unwrap_or(3_600)
+}
+
+/// How long something takes.
+pub(super) fn timed<T>(doing: impl FnOnce() -> T) -> (T, Duration) {
+    let begin = Instant::now();
+    let result = doing();
+    (result, begin.elapsed())
+}

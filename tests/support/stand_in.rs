@@ -1,0 +1,197 @@
+//! What answers in the bridge's place when it should not: garbage, nothing, too late, somebody else's answer.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::client;
+use super::corpus::Request;
+use super::poll;
+
+/// How a stand-in answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Behaviour {
+    /// Bytes that are no HTTP.
+    Garbage,
+    /// 200 with this body.
+    Says(&'static str),
+    /// This status, with an empty body.
+    Status(u16),
+    /// Reads, and never says anything.
+    Hangs,
+    /// Takes the connection and closes it.
+    Closes,
+    /// Passes the request on at once and holds the answer back for so long.
+    Slow(Duration),
+    /// Passes the request on and closes when the answer should come.
+    Swallows,
+    /// Passes the request on and closes in the middle of the answer.
+    CutsShort,
+    /// Passes the request on and answers with the answer to the one before: what a bridge does that takes a new
+    /// client for one that has gone.
+    Previous,
+}
+
+/// Something that listens where the bridge should; it ends when dropped.
+pub struct StandIn {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    address: SocketAddr,
+    /// The real bridge.
+    behind: SocketAddr,
+    behaviour: Behaviour,
+    is_over: AtomicBool,
+    asked: AtomicUsize,
+    open: Mutex<Vec<TcpStream>>,
+    previous: Mutex<Vec<u8>>,
+}
+
+impl StandIn {
+    pub fn start(address: SocketAddr, behind: SocketAddr, behaviour: Behaviour) -> Result<Self, String> {
+        // The one before may still be letting go of the port.
+        let listener = poll("the bridge's port", Duration::from_secs(5), || TcpListener::bind(address).ok())?;
+        let shared = Arc::new(Shared {
+            address,
+            behind,
+            behaviour,
+            is_over: AtomicBool::new(false),
+            asked: AtomicUsize::new(0),
+            open: Mutex::default(),
+            previous: Mutex::new(br#"{"EVAL":[1]}"#.to_vec()),
+        });
+        let server = shared.clone();
+        let thread = std::thread::spawn(move || accept(&listener, &server));
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// How many connections have come.
+    pub fn asked(&self) -> usize {
+        self.shared.asked.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for StandIn {
+    fn drop(&mut self) {
+        self.shared.is_over.store(true, Ordering::Relaxed);
+        let _ = TcpStream::connect(self.shared.address);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        let open = self.shared.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.iter().for_each(|stream| _ = stream.shutdown(Shutdown::Both));
+    }
+}
+
+fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+    for stream in listener.incoming().flatten() {
+        if shared.is_over.load(Ordering::Relaxed) {
+            return;
+        }
+        shared.asked.fetch_add(1, Ordering::Relaxed);
+        if let Ok(copy) = stream.try_clone() {
+            shared.open.lock().unwrap_or_else(PoisonError::into_inner).push(copy);
+        }
+        let shared = shared.clone();
+        std::thread::spawn(move || {
+            let _ = serve(&stream, &shared);
+            // The copy above would keep it open.
+            let _ = stream.shutdown(Shutdown::Both);
+        });
+    }
+}
+
+/// One connection, for as long as there are requests on it; `None` when it is over.
+fn serve(mut stream: &TcpStream, shared: &Shared) -> Option<()> {
+    if shared.behaviour == Behaviour::Closes {
+        return None;
+    }
+    let mut received = Vec::new();
+    loop {
+        let body = read_request(stream, &mut received)?;
+        let pass_on = || {
+            let request = Request { body: Some(body.clone()), ..Request::new("POST", "/") };
+            client::exchange(shared.behind, &request).ok()
+        };
+        match shared.behaviour {
+            Behaviour::Closes => return None,
+            Behaviour::Garbage => {
+                stream.write_all(b"\x00\x01\xff this is no HTTP\r\n\r\n").ok()?;
+                return None;
+            }
+            Behaviour::Says(text) => answer(stream, 200, text.as_bytes(), false)?,
+            Behaviour::Status(status) => answer(stream, status, b"", false)?,
+            Behaviour::Hangs => std::thread::park_timeout(Duration::from_secs(60)),
+            Behaviour::Slow(delay) => {
+                let good = pass_on()?;
+                std::thread::sleep(delay);
+                answer(stream, good.status, &good.body, false)?;
+            }
+            Behaviour::Swallows => {
+                pass_on()?;
+                return None;
+            }
+            Behaviour::CutsShort => {
+                let good = pass_on()?;
+                answer(stream, good.status, &good.body, true)?;
+                return None;
+            }
+            Behaviour::Previous => {
+                let good = pass_on()?;
+                let mut previous = shared.previous.lock().unwrap_or_else(PoisonError::into_inner);
+                let body = std::mem::replace(&mut *previous, good.body);
+                drop(previous);
+                answer(stream, 200, &body, false)?;
+            }
+        }
+    }
+}
+
+fn answer(mut stream: &TcpStream, status: u16, body: &[u8], is_cut: bool) -> Option<()> {
+    let mut wire = format!(
+        "HTTP/1.1 {status} -\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    )
+    .into_bytes();
+    wire.extend_from_slice(if is_cut { body.get(..body.len() / 2)? } else { body });
+    stream.write_all(&wire).ok()
+}
+
+/// The body of the next request, whose length is announced or which comes in chunks.
+fn read_request(mut stream: &TcpStream, received: &mut Vec<u8>) -> Option<Vec<u8>> {
+    loop {
+        if let Some((body, length)) = whole_request(received) {
+            received.drain(..length);
+            return Some(body);
+        }
+        let mut buffer = [0; 16 * 1024];
+        let size = stream.read(&mut buffer).ok().filter(|size| *size > 0)?;
+        received.extend_from_slice(buffer.get(..size)?);
+    }
+}
+
+/// The body of the request at the beginning of these bytes, and how many of them are its.
+fn whole_request(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
+    let head = bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
+    let text = String::from_utf8_lossy(bytes.get(..head)?).to_ascii_lowercase();
+    let value = |name: &str| Some(text.split("\r\n").find_map(|line| line.strip_prefix(name))?.trim());
+    if let Some(length) = value("content-length:").and_then(|value| value.parse::<usize>().ok()) {
+        return Some((bytes.get(head..head + length)?.to_vec(), head + length));
+    }
+    let (mut body, mut at) = (Vec::new(), head);
+    loop {
+        let end = bytes.get(at..)?.windows(2).position(|window| window == b"\r\n")?;
+        let size = usize::from_str_radix(std::str::from_utf8(bytes.get(at..at + end)?).ok()?, 16).ok()?;
+        let chunk = at + end + 2;
+        body.extend_from_slice(bytes.get(chunk..chunk + size)?);
+        at = chunk + size + 2;
+        if size == 0 {
+            return (bytes.len() >= at).then_some((body, at));
+        }
+    }
+}
