@@ -85,7 +85,7 @@ const NATIVE_LIMITS: Peers = [("/ bucket", BUCKET), ("/ per key", BUCKET_PER_KEY
 /// Sent where a limit was applied, by Envoy's filter as by ours with this policy.
 const LIMITED: &str = "x-ratelimit-limit";
 /// Tokens whose spending is remembered when the local store's memory is looked at.
-const REMEMBERED: usize = 50_000;
+const REMEMBERED: usize = 30_000;
 /// The title that stands for it in `--only`.
 const MEMORY: &str = "memory";
 /// Latency is measured in turns of so many requests.
@@ -223,7 +223,8 @@ fn run(settings: &Settings) -> Result<(), String> {
     let modules = modules(settings, root)?;
     let folder = Folder::new()?;
     let platform = Platform::new()?;
-    let fleet = fleet(settings)?;
+    let needs_fleet = needs_fleet(settings);
+    let fleet = if needs_fleet { Fleet::start()? } else { None };
     let (bootstrap, listeners) = listeners(&folder.0, &platform, &modules, fleet.as_ref())?;
     let secret = platform.secret();
     let gateway = Gateway::start(&envoy, &folder.0, &bootstrap, &listeners, (SECRET_NAME, &secret))?;
@@ -242,7 +243,7 @@ fn run(settings: &Settings) -> Result<(), String> {
     print_table(settings, &lines);
     bench.time(&mut lines).map_err(told)?;
     print_remembering(&lines);
-    if bench.fleet.is_none() {
+    if needs_fleet && bench.fleet.is_none() {
         println!("  home redis: skipped, {MISSING}");
     }
     if settings.only.is_empty() || settings.only.iter().any(|only| only == MEMORY) {
@@ -255,13 +256,13 @@ fn run(settings: &Settings) -> Result<(), String> {
     Ok(())
 }
 
-/// Redis and its bridge, where they are installed and some line needs them.
-fn fleet(settings: &Settings) -> Result<Option<Fleet>, String> {
-    let is_in_redis = |variant: &&str| POLICIES.iter().any(|(name, _, redis)| name == variant && *redis);
+/// Whether any line needs Redis.
+fn needs_fleet(settings: &Settings) -> bool {
+    let is_in_redis = |variant: &&&str| POLICIES.iter().any(|(name, _, redis)| name == *variant && *redis);
     let is_needed = |group: &Group| {
-        group.variants.iter().filter(|variant| is_in_redis(variant)).any(|name| settings.wants(group, name))
+        group.variants.iter().filter(is_in_redis).any(|variant| settings.wants(group, variant))
     };
-    if groups().iter().any(is_needed) { Fleet::start() } else { Ok(None) }
+    groups().iter().any(is_needed)
 }
 
 /// A listener for every variant, and the bootstrap they stand in.
@@ -319,6 +320,8 @@ fn modules(settings: &Settings, root: &Path) -> Result<Vec<(String, PathBuf)>, S
 
 /// One line of the table: a request on a listener.
 struct Line {
+    /// Its own among all.
+    number: usize,
     group: usize,
     title: String,
     variant: String,
@@ -358,6 +361,7 @@ fn lines(settings: &Settings, gateway: &Gateway, modules: &[(String, PathBuf)]) 
             // Where Redis is not installed.
             let Some(address) = gateway.addresses.get(&variant) else { continue };
             lines.push(Line {
+                number: lines.len(),
                 group: index,
                 title: group.title.clone(),
                 variant,
@@ -439,7 +443,7 @@ impl Bench<'_> {
         let (ask, bears, start) = (line.ask, line.bears, line.sent);
         let fresh = match bears {
             Bears::Fresh(uses) => {
-                let set = format!("fresh-{}-{}", uses.unwrap_or_default(), line.variant.len());
+                let set = format!("line-{}", line.number);
                 self.platform.tokens(Algorithm::Hs256, &set, start..start + count, uses)?
             }
             _ => Vec::new(),

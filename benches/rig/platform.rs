@@ -202,7 +202,8 @@ fn local_ratelimit(bucket: Bucket) -> Value {
         "enable_x_ratelimit_headers": "DRAFT_VERSION_03",
     });
     if matches!(bucket, Bucket::PerKey) {
-        // An entry without a value stands for every value.
+        // An entry without a value stands for every value; the bucket for the whole process is then left alone.
+        config["always_consume_default_token_bucket"] = json!(false);
         config["descriptors"] = json!([{"entries": [{"key": "key"}], "token_bucket": tokens}]);
         config["rate_limits"] = json!([{"actions": [{"metadata": {
             "descriptor_key": "key",

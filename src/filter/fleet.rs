@@ -2,13 +2,13 @@
 //! last and what it is still to be told. A new policy is a new root; these stay.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::rc::Rc;
 
 use crate::decision::{OpenSession, Outcome, Record};
 use crate::policy::{Home, Policy};
 use crate::store::remote::{Operation, Remote, Reply};
-use crate::store::{Change, RENEW_SECONDS, Revocations};
+use crate::store::{Change, Lease, RENEW_SECONDS, Revocations};
 
 use super::raw::{self, Level};
 use super::root::Shared;
@@ -32,8 +32,10 @@ struct Session {
 struct Fleet {
     remote: Remote,
     fetched: Option<Fetched>,
-    /// Changes that were not sent yet.
+    /// What ended and was not said yet.
     waiting: Vec<Change>,
+    /// What goes on and was not said yet.
+    renewals: HashSet<Lease>,
     /// How often keys were used since it was told, and when last, in Unix seconds.
     used: BTreeMap<String, (u64, u64)>,
 }
@@ -48,6 +50,24 @@ struct Fetched {
     confirmed: u64,
 }
 
+impl Fleet {
+    fn of(remote: &Remote) -> Self {
+        let remote = remote.clone();
+        Self { remote, fetched: None, waiting: Vec::new(), renewals: HashSet::new(), used: BTreeMap::new() }
+    }
+
+    fn note(&mut self, change: Change) {
+        match change {
+            Change::Renew(lease) => _ = self.renewals.insert(lease),
+            Change::End(lease) => {
+                self.renewals.remove(&lease);
+                self.waiting.push(change);
+            }
+            Change::GiveBack(..) => self.waiting.push(change),
+        }
+    }
+}
+
 thread_local! {
     static SESSIONS: RefCell<BTreeMap<u32, Session>> = const { RefCell::new(BTreeMap::new()) };
     static FLEETS: RefCell<Vec<Fleet>> = const { RefCell::new(Vec::new()) };
@@ -56,8 +76,7 @@ thread_local! {
 fn with_fleet<T>(remote: &Remote, act: impl FnOnce(&mut Fleet) -> T) -> T {
     FLEETS.with_borrow_mut(|fleets| {
         let index = fleets.iter().position(|fleet| fleet.remote == *remote);
-        let new =
-            || Fleet { remote: remote.clone(), fetched: None, waiting: Vec::new(), used: BTreeMap::new() };
+        let new = || Fleet::of(remote);
         match index.and_then(|index| fleets.get_mut(index)) {
             Some(fleet) => act(fleet),
             None => {
@@ -124,7 +143,7 @@ pub(super) fn note_use(policy: &Policy, record: &Record, now: u64) {
 
 /// Whether there is something to tell a store before it is asked again.
 pub(super) fn has_news(remote: &Remote) -> bool {
-    with_fleet(remote, |fleet| !fleet.waiting.is_empty())
+    with_fleet(remote, |fleet| !fleet.waiting.is_empty() || !fleet.renewals.is_empty())
 }
 
 /// What a store is told and asked at a tick.
@@ -134,6 +153,12 @@ pub(super) fn news(remote: &Remote) -> Vec<Operation> {
         let mut operations = vec![Operation::Feed(known)];
         let count = fleet.waiting.len().min(MAX_NEWS);
         operations.extend(fleet.waiting.drain(..count).map(Operation::Change));
+        let room = MAX_NEWS.saturating_sub(operations.len());
+        let renewed: Vec<Lease> = fleet.renewals.iter().take(room).copied().collect();
+        for lease in renewed {
+            fleet.renewals.remove(&lease);
+            operations.push(Operation::Change(Change::Renew(lease)));
+        }
         while operations.len() < MAX_NEWS
             && let Some((key, (uses, last))) = fleet.used.pop_first()
         {
@@ -150,7 +175,7 @@ pub(super) fn say_again(remote: &Remote, operations: &[Operation], is_unsent: bo
         for operation in operations {
             match operation {
                 Operation::Change(change) if is_unsent || matches!(change, Change::End(_)) => {
-                    fleet.waiting.push(*change);
+                    fleet.note(*change);
                 }
                 Operation::Usage(key, uses, last) if is_unsent => {
                     let (known, latest) = fleet.used.entry(key.clone()).or_default();
@@ -169,7 +194,7 @@ impl Shared {
             (Home::Local, None) => {}
             (Home::Redis(remote), _) => with_fleet(remote, |fleet| {
                 let room = MAX_WAITING.saturating_sub(fleet.waiting.len());
-                fleet.waiting.extend(changes.iter().take(room));
+                changes.iter().take(room).for_each(|change| fleet.note(*change));
             }),
         }
     }
@@ -199,11 +224,11 @@ impl Shared {
         let revocations = match (news, known) {
             (Some(news), None) => Rc::new(news),
             // A store that began anew has forgotten what was revoked; whoever heard of it has not.
-            (Some(mut news), Some(known)) if known.epoch != reply.epoch => {
+            (Some(mut news), Some(known)) => {
                 news.merge(&known.revocations);
+                news.clean(now);
                 Rc::new(news)
             }
-            (Some(news), Some(_)) => Rc::new(news),
             (None, Some(known)) if known.version == version => known.revocations,
             (None, _) => return false,
         };

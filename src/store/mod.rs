@@ -217,7 +217,7 @@ impl core::fmt::Display for StoreError {
 }
 
 /// A session's place among those that are counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Lease {
     /// Where it is counted.
     pub cell: Cell,

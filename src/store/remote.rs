@@ -194,8 +194,16 @@ fn written(remote: &Remote, operation: &Operation) -> (&'static str, Vec<String>
         Operation::Remove(_) => ("X", Vec::new()),
         Operation::Revoke(revocation) => (
             "V",
-            [vec![revocation.name()], texts(&[revocation.before, MAX_REVOCATIONS_BY_ONE, MAX_REVOCATIONS])]
-                .concat(),
+            [
+                vec![revocation.name()],
+                texts(&[
+                    revocation.before,
+                    MAX_REVOCATIONS_BY_ONE,
+                    MAX_REVOCATIONS,
+                    revocation::LONGEST_TOKEN,
+                ]),
+            ]
+            .concat(),
         ),
         Operation::Feed(known) => {
             let known = known.map_or_else(|| "-1".to_owned(), |version| version.to_string());

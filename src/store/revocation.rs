@@ -138,8 +138,8 @@ impl Revocations {
         list.iter().any(|(by, before)| (is_whole || issued_at <= *before) && reaches(by.as_deref()))
     }
 
-    /// Leaves out those whose object has expired.
-    pub(super) fn clean(&mut self, now: u64) {
+    /// Leaves out those whose object has expired; `now` in Unix seconds.
+    pub fn clean(&mut self, now: u64) {
         for (subject, list) in &mut self.0 {
             let is_for_ever = matches!(subject, Subject::Key(_));
             list.retain(|(_, before)| is_for_ever || before.saturating_add(LONGEST_TOKEN) > now);

@@ -10,7 +10,7 @@ local now = second * 1000000 + tonumber(time[2])
 
 -- Whatever was remembered before this run of Redis may be lost, and with it what was spent.
 -- Gateways' clocks may be ahead of this one by so many seconds: what they issued then is not younger than this run.
-local AHEAD = 5
+local AHEAD = 2
 local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
 local epoch = redis.call('HMGET', KEYS[1], 'since', 'run')
 if not epoch[1] or (epoch[2] ~= run and ARGV[2] ~= '1') then
@@ -170,8 +170,22 @@ function change.Q()
   return usage
 end
 
+-- Takes out the revocations of tokens that have all expired; what is left.
+local function clean(longest)
+  local all, kept = redis.call('HGETALL', KEYS[2]), {}
+  for i = 1, #all, 2 do
+    if string.sub(all[i], 1, 4) ~= 'key ' and tonumber(all[i + 1]) + longest <= second then
+      redis.call('HDEL', KEYS[2], all[i])
+    else
+      kept[all[i]] = all[i + 1]
+    end
+  end
+  return kept
+end
+
 -- A revocation; after it stand the most there may be, by one team's word and by all.
-function change.V(_, name, before, share, most)
+function change.V(_, name, before, share, most, longest)
+  clean(longest)
   local known = tonumber(redis.call('HGET', KEYS[2], name) or -1)
   if known >= before then return 1 end
   if known < 0 then
@@ -192,16 +206,7 @@ function change.F(_, known, longest)
   if not string.find(redis.call('INFO', 'memory'), 'maxmemory_policy:noeviction', 1, true) then return -1 end
   local version = tonumber(redis.call('GET', KEYS[3]) or 0)
   if version == known then return {version} end
-  local all = redis.call('HGETALL', KEYS[2])
-  local kept = {}
-  for i = 1, #all, 2 do
-    if string.sub(all[i], 1, 4) ~= 'key ' and tonumber(all[i + 1]) + longest <= second then
-      redis.call('HDEL', KEYS[2], all[i])
-    else
-      kept[all[i]] = all[i + 1]
-    end
-  end
-  return {version, kept}
+  return {version, clean(longest)}
 end
 
 local answers, todo = {}, {}
