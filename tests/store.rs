@@ -19,7 +19,10 @@ const SIZE: Size = Size { entries: 65_536, is_shared: false };
 
 /// Memory as a host gives it: versions, compare-and-swap, several threads.
 #[derive(Clone, Default)]
-struct Shared(Arc<Mutex<HashMap<String, (Vec<u8>, u32)>>>);
+struct Shared(Arc<Mutex<Values>>);
+
+/// By name, each with its version.
+type Values = HashMap<String, (Vec<u8>, u32)>;
 
 impl Memory for Shared {
     fn get(&self, name: &str) -> Result<Option<(Vec<u8>, u32)>, MemoryError> {
