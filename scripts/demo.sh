@@ -455,6 +455,8 @@ scene_call_tokens() {
   session=$(member_of_reply sessionId)
   title "The client opens its session; the upstream is told the endpoint"
   socket "/ws/session?sessionId=$session" "token=$minted" 101 allow
+  title "The same token once more: it was good for one call, and the gateway remembers"
+  socket "/ws/session?sessionId=$session" "token=$minted" 401 "deny reason=token_spent"
   title "The same token, somebody else's session"
   socket "/ws/session?sessionId=0b0f6a52-6a0b-4f1e-9d3c-0f6d1a2b3c4d" "token=$minted" 403 "deny reason=bound_denied"
   title "Another team's endpoint does not exist"

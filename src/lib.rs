@@ -7,7 +7,9 @@
 //! speaks for a *principal*: a team or user, a key and perhaps a token. *Rights* are platform ∩ team ∩ key ∩ token,
 //! computed at every use. A *route* is a method and a path template with what it requires. A *bound* narrows, a
 //! *ceiling* is the bounds of a key. The *policy* is the compiled configuration. A *decision* is allow or deny with one
-//! *reason*, and its *obligations* are what the enforcer must do for an allow to count.
+//! *reason*, and its *obligations* are what the enforcer must do for an allow to count. What must be
+//! remembered first is a list of *charges*, each on a *cell* of the *store*, taken all or none; a *lease* is an open
+//! session's place there, renewed while it lasts.
 //!
 //! # The laws
 //!
@@ -30,6 +32,7 @@
 //!   └ decision    one request in, one decision out; minting; the answers
 //!       └ policy      what may be done: the document, its compiler, teams, routes
 //!           └ credential  who is asking: extraction, API keys, tokens, the keyring
+//!             └ store       what is remembered: uses, limits, sessions, revocations, in two homes
 //!               └ json, number, reason, uri   strict JSON, phone numbers, why a request is refused, queries
 //! ```
 

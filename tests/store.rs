@@ -44,6 +44,12 @@ impl Shared {
         self.0.lock().unwrap().values().map(|(value, _)| value.len()).sum()
     }
 
+    /// What the store's names begin with here.
+    fn prefix(&self) -> String {
+        let values = self.0.lock().unwrap();
+        values.keys().find_map(|name| name.strip_suffix("epoch")).expect("a store").to_owned()
+    }
+
     fn values(&self) -> usize {
         self.0.lock().unwrap().len()
     }
@@ -137,6 +143,16 @@ fn another_policy_finds_what_was_spent_under_the_first() {
     let second = Local::open(memory, b"a key of the test's own", larger, NOW + 5).unwrap();
     assert_eq!(second.epoch(), BEGAN, "it began with the first");
     assert!(!takes(&second, &uses(1, 1), NOW + 5));
+}
+
+#[test]
+fn another_key_is_another_store_and_lets_nothing_old_through() {
+    let memory = Shared::default();
+    assert!(takes(&open(&memory, SIZE), &uses(1, 1), NOW));
+    let other = Local::open(memory.clone(), b"another key", SIZE, NOW).unwrap();
+    assert_eq!(other.epoch(), NOW);
+    assert!(!takes(&other, &uses(1, 1), NOW), "it was spent under the first");
+    assert!(!takes(&open(&memory, SIZE), &uses(1, 1), NOW), "and still is");
 }
 
 #[test]
@@ -244,8 +260,11 @@ fn a_stream_comes_back_within_its_grace_and_costs_no_other_use() {
 #[test]
 fn seconds_are_set_aside_and_the_rest_given_back() {
     let store = open(&Shared::default(), SIZE);
-    let ask =
-        |ask| Charge { cell: cell(1), share: 1, rule: Rule::Seconds { max: 100, ask, until: NOW + 960 } };
+    let ask = |ask| Charge {
+        cell: cell(1),
+        share: 1,
+        rule: Rule::Seconds { max: 100, ask, issued_at: BEGAN + 1, until: NOW + 960 },
+    };
     let given = |charge: Charge| match store.take(&[charge], micros(NOW)).unwrap() {
         Taken::All(standings) => standings.first().map(|standing| standing.remaining),
         Taken::None { .. } => None,
@@ -257,6 +276,14 @@ fn seconds_are_set_aside_and_the_rest_given_back() {
     assert_eq!(given(ask(60)), Some(25));
     store.change(&[Change::GiveBack(cell(1), 1_000)], NOW);
     assert_eq!(given(ask(1_000)), Some(100), "never more than there were");
+}
+
+#[test]
+fn seconds_that_may_have_been_taken_before_the_store_began_are_refused() {
+    let store = open(&Shared::default(), SIZE);
+    let rule = Rule::Seconds { max: 100, ask: 10, issued_at: BEGAN, until: NOW + 960 };
+    let taken = store.take(&[Charge { cell: cell(1), share: 1, rule }], micros(NOW)).unwrap();
+    assert_eq!(taken, Taken::None { charge: 0, refusal: Refusal::Forgotten });
 }
 
 #[test]
@@ -344,21 +371,18 @@ fn what_somebody_else_wrote_is_refused_and_said() {
         assert_eq!(store.take(&[uses(1, 2)], micros(NOW)), Err(StoreError::Corrupt), "byte {change}");
         assert_eq!(store.take(&[uses(1, 2)], micros(NOW)), Err(StoreError::Corrupt), "and stays so");
     }
-    let memory = Shared::default();
-    assert!(takes(&open(&memory, SIZE), &uses(1, 1), NOW));
-    let other = Local::open(memory, b"another key", SIZE, NOW);
-    assert!(matches!(other, Err(StoreError::Corrupt)), "the key is part of the seal");
 }
 
 #[test]
 fn a_value_of_one_bucket_is_none_of_another() {
     let memory = Shared::default();
     let store = open(&memory, SIZE);
+    let prefix = memory.prefix();
     assert!(takes(&store, &uses(1, 1), NOW));
     let mut values = memory.0.lock().unwrap();
     let bucket =
         values.iter().find(|(name, _)| !name.ends_with("epoch")).map(|(_, value)| value.clone()).unwrap();
-    (0..4_096).for_each(|number| _ = values.insert(format!("callbound/1/{number}"), bucket.clone()));
+    (0..4_096).for_each(|number| _ = values.insert(format!("{prefix}{number}"), bucket.clone()));
     drop(values);
     assert_eq!(store.take(&[uses(2, 1)], micros(NOW)), Err(StoreError::Corrupt));
 }
@@ -476,8 +500,9 @@ proptest! {
     fn no_value_in_memory_is_believed_without_its_seal(value in prop::collection::vec(any::<u8>(), 0..200)) {
         let memory = Shared::default();
         let store = open(&memory, SIZE);
+        let prefix = memory.prefix();
         (0..4_096).for_each(|number| {
-            memory.0.lock().unwrap().insert(format!("callbound/1/{number}"), (value.clone(), 1));
+            memory.0.lock().unwrap().insert(format!("{prefix}{number}"), (value.clone(), 1));
         });
         prop_assert_eq!(store.take(&[uses(1, 1)], micros(NOW)), Err(StoreError::Corrupt));
     }

@@ -3,6 +3,7 @@
 //! Nothing is charged here: the charges are named when all else was judged, the narrowest first and a token's use last,
 //! and whoever holds the store takes them. A [`Due`] verdict cannot be carried out before it was settled.
 
+use core::cell::OnceCell;
 use core::net::IpAddr;
 use std::borrow::Cow;
 
@@ -114,7 +115,7 @@ impl Plan {
         moment: &Moment<'_>,
     ) -> Result<Self, Denial> {
         let mut plan = Self::default();
-        let payer = Payer { policy, route, principal, rights, judged, moment };
+        let payer = Payer { policy, route, principal, rights, judged, moment, share: OnceCell::new() };
         let mut holder = None;
         let limits = route.limits.iter().filter_map(|index| Some((*index, policy.limits.list.get(*index)?)));
         for (index, limit) in limits {
@@ -129,13 +130,12 @@ impl Plan {
     fn add_token(&mut self, payer: &Payer<'_, '_>, holder: &mut Option<u64>) -> Result<(), Denial> {
         let Principal::Token { source, token, .. } = payer.principal else { return Ok(()) };
         let route = payer.route;
-        let identity = payer.identity(*source);
-        let (share, until) = (payer.share(), kept_until(token));
+        let (identity, until) = (payer.identity(*source), kept_until(token));
         if let Some(max) = token.total.filter(|_| route.is_upgrade) {
             let ask = payer.rights.session(route).unwrap_or(max);
             let name: [&[u8]; 4] = [b"seconds", &identity, token.kid.as_bytes(), token.jti.as_bytes()];
-            let cell = cell(payer.policy, &name);
-            self.add(Purpose::Seconds, Charge { cell, share, rule: Rule::Seconds { max, ask, until } });
+            let rule = Rule::Seconds { max, ask, issued_at: payer.issued_at(*source, token), until };
+            self.add(Purpose::Seconds, payer.charge(cell(payer.policy, &name), rule));
         }
         let max = token.uses.into_iter().chain(route.uses.max).min().filter(|_| route.uses.is_counted);
         if let Some(max) = max {
@@ -149,7 +149,7 @@ impl Plan {
                 None => None,
             };
             let rule = Rule::Uses { max, issued_at: payer.issued_at(*source, token), until, stream };
-            self.add(Purpose::Use, Charge { cell, share, rule });
+            self.add(Purpose::Use, payer.charge(cell, rule));
         }
         Ok(())
     }
@@ -178,6 +178,8 @@ struct Payer<'a, 'r> {
     rights: &'a Rights<'r>,
     judged: &'a [Judged],
     moment: &'a Moment<'a>,
+    /// The same for all charges of a request.
+    share: OnceCell<u32>,
 }
 
 impl Payer<'_, '_> {
@@ -275,11 +277,17 @@ impl Payer<'_, '_> {
         }
     }
 
+    fn charge(&self, cell: Cell, rule: Rule) -> Charge {
+        Charge { cell, share: self.share(), rule }
+    }
+
     /// Everything below one top team is one share of the memory: more teams are not more room.
     fn share(&self) -> u32 {
-        let top = self.policy.tree.top(self.rights.party());
-        let party = self.policy.tree.party(top).map_or("", |party| party.id.as_str());
-        Cell::of(&[b"share", party.as_bytes()]).share()
+        *self.share.get_or_init(|| {
+            let top = self.policy.tree.top(self.rights.party());
+            let party = self.policy.tree.party(top).map_or("", |party| party.id.as_str());
+            Cell::of(&[b"share", party.as_bytes()]).share()
+        })
     }
 
     /// The session a token's stream is of: the one that was judged, else the token's own.

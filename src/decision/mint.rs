@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::credential::{Claims, TokenError, hex};
+use crate::credential::{Claims, TokenError, Ttl, hex};
 use crate::json::Json;
 use crate::number::Number;
 use crate::policy::{Asked, Form, MintRule, Policy, SizedList, TextBound, TextField};
@@ -80,17 +80,9 @@ pub fn mint(
     check_numbers(rule.from.as_ref(), asked.from.as_deref(), |number| rights.check_from(number, &demands))?;
     check_numbers(rule.to.as_ref(), asked.to.as_deref(), |number| rights.check_to(number))?;
     let bounds = granted_bounds(policy, rule, rights, asked, moment)?;
-    if let (Some(rule), Some(asked)) = (&rule.session, asked.session)
-        && rights.session_ceiling().is_some_and(|ceiling| asked > ceiling)
-    {
-        return Err(rule.field.denial(Reason::BoundCeiling));
-    }
-    let ttl = asked.ttl.unwrap_or(family.ttl.default);
-    if !(family.ttl.min..=family.ttl.max).contains(&ttl) {
-        return Err(rule.ttl.as_ref().map_or(Reason::MintTtl.into(), |field| field.denial(Reason::MintTtl)));
-    }
+    let ttl = granted_times(rule, &family.ttl, rights, asked)?;
     let (uses, total) = (asked.uses.or(rule.uses.default), asked.total.or(rule.total.default));
-    check_age(uses.is_some(), moment)?;
+    check_age(uses.or(total).is_some(), moment)?;
     let minted = Minted {
         token: String::new(),
         jwt: None,
@@ -119,7 +111,26 @@ pub fn mint(
     Ok(Minted { token, jwt, ..minted })
 }
 
-/// A token with uses must be younger than the store's memory, or it would be refused as one that may have been used.
+/// The lifetime, once it and the longest session are within their ranges.
+fn granted_times(
+    rule: &MintRule,
+    ttl: &Ttl,
+    rights: &Rights<'_>,
+    asked: &MintRequest,
+) -> Result<u64, Denial> {
+    if let (Some(rule), Some(asked)) = (&rule.session, asked.session)
+        && rights.session_ceiling().is_some_and(|ceiling| asked > ceiling)
+    {
+        return Err(rule.field.denial(Reason::BoundCeiling));
+    }
+    let granted = asked.ttl.unwrap_or(ttl.default);
+    match (ttl.min..=ttl.max).contains(&granted) {
+        true => Ok(granted),
+        false => Err(rule.ttl.as_ref().map_or(Reason::MintTtl.into(), |field| field.denial(Reason::MintTtl))),
+    }
+}
+
+/// A token with uses or seconds must be younger than the store's memory, or it would be refused as one that may have been used.
 fn check_age(is_counted: bool, moment: &Moment<'_>) -> Result<(), Denial> {
     let is_young = moment.epoch.is_some_and(|epoch| moment.now > epoch);
     if is_counted && !is_young { Err(Reason::StoreUnavailable.into()) } else { Ok(()) }

@@ -23,7 +23,7 @@ use core::net::IpAddr;
 use std::rc::Rc;
 
 use crate::credential::{Algorithm, Carrier, HostVerify, Remote, RemoteKeys};
-use crate::json::Arrays;
+use crate::json::{Arrays, Json};
 use crate::policy::{Accept, Home, Local, Place, Policy, Present, Route, RouteMatch, Unmatched};
 use crate::reason::Reason;
 use crate::store::remote::Lookup;
@@ -319,17 +319,7 @@ impl Engine {
         self.check_revoked(&rights, moment)?;
         rights.meets(&Demands::of(route))?;
         let part = Part::Head { head, query: &query, found };
-        bounds::check_query_names(route, &query, &self.policy.vocabulary)?;
-        rights.check_tenant(route, &part)?;
-        rights.check_spoken(route)?;
-        let judged = match &route.bounds {
-            Some(bounds) => self.judge(route, bounds, &rights).check_head(head, &part, moment.peer)?,
-            None => Vec::new(),
-        };
-        if let Some(Present { place: place @ Place::Query(_), .. }) = &route.present {
-            // What it takes the place of must be one parameter to every reader, or none.
-            part.read(place)?;
-        }
+        let judged = self.judge_part(route, &rights, head, &query, &part, moment)?;
         if let Some(Local::Listing(rule)) = &route.local {
             let body = listing::list(&self.policy, rule, &rights, &part)?;
             let answer = Answer::json(body, record.request_id.as_deref());
@@ -348,6 +338,30 @@ impl Engine {
             obligations,
             Plan::of(&self.policy, route, &principal, &rights, &judged, moment)?,
         ))
+    }
+
+    /// Judges what the head says against the bounds of whoever says it.
+    fn judge_part(
+        &self,
+        route: &Route,
+        rights: &Rights<'_>,
+        head: &Head<'_>,
+        query: &Query<'_>,
+        part: &Part<'_>,
+        moment: &Moment<'_>,
+    ) -> Result<Vec<Judged>, Denial> {
+        bounds::check_query_names(route, query, &self.policy.vocabulary)?;
+        rights.check_tenant(route, part)?;
+        rights.check_spoken(route)?;
+        let judged = match &route.bounds {
+            Some(bounds) => self.judge(route, bounds, rights).check_head(head, part, moment.peer)?,
+            None => Vec::new(),
+        };
+        if let Some(Present { place: place @ Place::Query(_), .. }) = &route.present {
+            // What it takes the place of must be one parameter to every reader, or none.
+            part.read(place)?;
+        }
+        Ok(judged)
     }
 
     /// What must be done to a request whose head was judged before it may go on.
@@ -453,18 +467,34 @@ impl Engine {
             judged.extend(self.judge(route, bounds, &rights).check_body(&body)?);
         }
         let plan = Plan::of(&self.policy, route, principal, &rights, &judged, moment)?;
-        match &route.local {
-            Some(Local::Mint(rule)) => {
-                let asked = MintRequest::read(rule, &body)?;
-                let minted = mint::mint(&self.policy, rule, &rights, &asked, moment)?;
+        if let Some(local) = &route.local {
+            return self.answer(local, &rights, &body, plan, record, moment);
+        }
+        rights.tell(route, &judged, &mut obligations)?;
+        Ok(Judgement::Release(obligations, plan))
+    }
+
+    /// Answers a request whose body says what is asked of the gateway itself.
+    fn answer(
+        &self,
+        local: &Local,
+        rights: &Rights<'_>,
+        body: &Json<'_>,
+        plan: Plan,
+        record: &mut Record,
+        moment: &Moment<'_>,
+    ) -> Result<Judgement, Denial> {
+        match local {
+            Local::Mint(rule) => {
+                let asked = MintRequest::read(rule, body)?;
+                let minted = mint::mint(&self.policy, rule, rights, &asked, moment)?;
                 record.minted = Some(minted.token_id.clone());
                 let answer = Answer::minted((rule.status, minted.render(rule)), record.request_id.as_deref());
                 Ok(Judgement::Answer(answer, Outcome::Mint, plan))
             }
-            Some(Local::Introspect(rule)) => {
+            Local::Introspect(rule) => {
                 let known = self.revocations();
-                let told =
-                    introspect::introspect(&self.policy, &known, rule, &rights, &body, moment, record)?;
+                let told = introspect::introspect(&self.policy, &known, rule, rights, body, moment, record)?;
                 let answer = |body| Answer::json(body, record.request_id.as_deref());
                 let plan = match told.spent {
                     Some((token, spent)) => plan.asking(&self.policy, &token, answer(spent)),
@@ -472,17 +502,13 @@ impl Engine {
                 };
                 Ok(Judgement::Answer(answer(told.body), Outcome::Answer, plan))
             }
-            Some(Local::Revoke(rule)) => {
-                let revocation = revoke::read(&self.policy, *rule, &rights, &body, moment)?;
+            Local::Revoke(rule) => {
+                let revocation = revoke::read(&self.policy, *rule, rights, body, moment)?;
                 record.revoked = Some(revocation.name().replace(' ', ":"));
                 let answer = Answer::json(revoke::answer(&self.policy), record.request_id.as_deref());
                 Ok(Judgement::Answer(answer, Outcome::Answer, plan.revoking(revocation)))
             }
-            Some(Local::Listing(_) | Local::Document(_)) => Err(Reason::RouteNotFound.into()),
-            None => {
-                rights.tell(route, &judged, &mut obligations)?;
-                Ok(Judgement::Release(obligations, plan))
-            }
+            Local::Listing(_) | Local::Document(_) => Err(Reason::RouteNotFound.into()),
         }
     }
 }

@@ -7,6 +7,7 @@ mod directory;
 mod identity;
 mod issuers;
 mod keyring;
+mod limits;
 mod local;
 mod memory;
 mod platform;

@@ -197,6 +197,7 @@ impl Bucket {
                 let open = self.entries.iter().filter(|entry| entry.cell == charge.cell);
                 counted(open.count() as u64, max, 1_000, 0)
             }
+            Rule::Seconds { until, .. } if until <= u64::from(self.cleaned) => Err(Refusal::Forgotten),
             Rule::Seconds { max, ask, .. } => match max.saturating_sub(value).min(ask) {
                 0 => Err(Refusal::Spent { retry: 0, reset: 0 }),
                 granted => Ok(Standing { remaining: granted, reset: 0 }),

@@ -29,10 +29,10 @@ const SESSION_BUCKETS: usize = 256;
 /// Sessions in one of those.
 const SESSION_CAPACITY: usize = 16_384;
 
-const EPOCH: &str = "callbound/1/epoch";
-const REVOCATIONS: &str = "callbound/1/revocations";
+const EPOCH: &str = "epoch";
+const REVOCATIONS: &str = "revocations";
 /// Changed after every change of the revocations: so short that it can be looked at for every request.
-const REVISION: &str = "callbound/1/revision";
+const REVISION: &str = "revision";
 
 /// The most revocations remembered here.
 const MAX_REVOCATIONS: usize = 1_024;
@@ -80,6 +80,8 @@ pub struct Size {
 pub struct Local<M> {
     memory: M,
     key: Vec<u8>,
+    /// What every name begins with: another key is another store, as young as one after a restart.
+    prefix: String,
     room: Room,
     epoch: u64,
 }
@@ -92,8 +94,9 @@ impl<M: Memory> Local<M> {
     /// When the memory fails or holds something else.
     pub fn open(memory: M, key: &[u8], size: Size, now: u64) -> Result<Self, StoreError> {
         let room = Room { capacity: (size.entries / BUCKETS).max(1), is_shared: size.is_shared };
-        let mut store = Self { memory, key: key.to_vec(), room, epoch: now };
-        store.epoch = store.update(EPOCH, |value| {
+        let prefix = format!("callbound/1/{:08x}/", Cell::of(&[b"prefix", key]).share());
+        let mut store = Self { memory, key: key.to_vec(), prefix, room, epoch: now };
+        store.epoch = store.update(&store.name(EPOCH), |value| {
             let begun = <[u8; 8]>::try_from(value.as_slice()).ok().map(u64::from_le_bytes);
             if begun.is_none() {
                 *value = now.to_le_bytes().to_vec();
@@ -164,9 +167,9 @@ impl<M: Memory> Local<M> {
     fn place(&self, charge: &Charge) -> (String, Room) {
         match charge.rule {
             Rule::Sessions { .. } => {
-                (session_name(charge.cell), Room { capacity: SESSION_CAPACITY, is_shared: false })
+                (self.session_name(charge.cell), Room { capacity: SESSION_CAPACITY, is_shared: false })
             }
-            _ => (bucket_name(charge.cell), self.room),
+            _ => (self.bucket_name(charge.cell), self.room),
         }
     }
 
@@ -180,15 +183,19 @@ impl<M: Memory> Local<M> {
 
     /// What was issued in the second in which the store began may have been used just before it.
     fn is_forgotten(&self, charge: &Charge) -> bool {
-        matches!(charge.rule, Rule::Uses { issued_at, .. } if issued_at <= self.epoch)
+        let issued_at = match charge.rule {
+            Rule::Uses { issued_at, .. } | Rule::Seconds { issued_at, .. } => issued_at,
+            _ => return false,
+        };
+        issued_at <= self.epoch
     }
 
     /// Makes changes; `now` in Unix seconds. What fails is tried no more: a lease ends by itself.
     pub fn change(&self, changes: &[Change], now: u64) {
         let name = |change: &Change| match change {
-            Change::Renew(lease) | Change::End(lease) if lease.grace == 0 => session_name(lease.cell),
-            Change::Renew(lease) | Change::End(lease) => bucket_name(lease.cell),
-            Change::GiveBack(cell, _) => bucket_name(*cell),
+            Change::Renew(lease) | Change::End(lease) if lease.grace == 0 => self.session_name(lease.cell),
+            Change::Renew(lease) | Change::End(lease) => self.bucket_name(lease.cell),
+            Change::GiveBack(cell, _) => self.bucket_name(*cell),
         };
         // Those of one bucket together: a thousand sessions of one count are renewed by one write.
         let mut by_bucket: BTreeMap<String, Vec<Change>> = BTreeMap::new();
@@ -206,7 +213,7 @@ impl<M: Memory> Local<M> {
     /// Counts a failure of a stranger; the oldest make room for new ones.
     pub fn fail(&self, charge: &Charge, now: u64) {
         let room = Room { capacity: FAILURE_CAPACITY, is_shared: false };
-        let _ = self.update_bucket(&failure_name(charge.cell), now, |bucket| {
+        let _ = self.update_bucket(&self.failure_name(charge.cell), now, |bucket| {
             bucket.make_room(charge, FAILURE_CAPACITY);
             bucket.take(charge, now, room)
         });
@@ -218,7 +225,7 @@ impl<M: Memory> Local<M> {
     ///
     /// As [`Local::take`].
     pub fn has_failed(&self, charge: &Charge, now: u64) -> Result<Option<u64>, StoreError> {
-        let (mut bucket, _) = self.read_bucket(&failure_name(charge.cell))?;
+        let (mut bucket, _) = self.read_bucket(&self.failure_name(charge.cell))?;
         bucket.clean(now / 1_000_000);
         Ok(match bucket.look(charge, now) {
             Ok(_) => None,
@@ -233,12 +240,14 @@ impl<M: Memory> Local<M> {
     ///
     /// As [`Local::take`].
     pub fn revocations(&self, known: Option<u32>) -> Result<Option<(Revocations, u32)>, StoreError> {
-        let Some((_, version)) = self.memory.get(REVISION)?.filter(|(_, version)| known != Some(*version))
+        let Some((_, version)) =
+            self.memory.get(&self.name(REVISION))?.filter(|(_, version)| known != Some(*version))
         else {
             return Ok(None);
         };
-        let (sealed, _) = self.memory.get(REVOCATIONS)?.ok_or(StoreError::Corrupt)?;
-        let text = self.open_value(REVOCATIONS, &sealed)?;
+        let name = self.name(REVOCATIONS);
+        let (sealed, _) = self.memory.get(&name)?.ok_or(StoreError::Corrupt)?;
+        let text = self.open_value(&name, &sealed)?;
         Ok(Some((Revocations::read(text).ok_or(StoreError::Corrupt)?, version)))
     }
 
@@ -248,7 +257,7 @@ impl<M: Memory> Local<M> {
     ///
     /// [`StoreError::Full`] when there are as many as may be: then it is not in force.
     pub fn revoke(&self, revocation: &Revocation, now: u64) -> Result<(), StoreError> {
-        self.update(REVOCATIONS, |value| {
+        self.update(&self.name(REVOCATIONS), |value| {
             let mut revocations = Revocations::read(value).ok_or(StoreError::Corrupt)?;
             revocations.clean(now);
             revocations.add(revocation.clone());
@@ -260,7 +269,7 @@ impl<M: Memory> Local<M> {
             *value = revocations.write();
             Ok(())
         })?;
-        self.update(REVISION, |value| {
+        self.update(&self.name(REVISION), |value| {
             let revision = <[u8; 8]>::try_from(value.as_slice()).map_or(0, u64::from_le_bytes);
             *value = revision.wrapping_add(1).to_le_bytes().to_vec();
             Ok(())
@@ -325,16 +334,20 @@ impl<M: Memory> Local<M> {
         let differs = pairs.fold(0u8, |all, (one, other)| all | (one ^ other));
         if differs == 0 { Ok(value) } else { Err(StoreError::Corrupt) }
     }
-}
 
-fn bucket_name(cell: Cell) -> String {
-    format!("callbound/1/{}", cell.number() % BUCKETS)
-}
+    fn name(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
 
-fn session_name(cell: Cell) -> String {
-    format!("callbound/1/s/{}", cell.number() % SESSION_BUCKETS)
-}
+    fn bucket_name(&self, cell: Cell) -> String {
+        format!("{}{}", self.prefix, cell.number() % BUCKETS)
+    }
 
-fn failure_name(cell: Cell) -> String {
-    format!("callbound/1/f/{}", cell.number() % FAILURE_BUCKETS)
+    fn session_name(&self, cell: Cell) -> String {
+        format!("{}s/{}", self.prefix, cell.number() % SESSION_BUCKETS)
+    }
+
+    fn failure_name(&self, cell: Cell) -> String {
+        format!("{}f/{}", self.prefix, cell.number() % FAILURE_BUCKETS)
+    }
 }

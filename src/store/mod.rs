@@ -139,6 +139,8 @@ pub enum Rule {
         max: u64,
         /// How many the new session would like; it gets what is left.
         ask: u64,
+        /// When the token was issued, in Unix seconds, as for [`Rule::Uses`].
+        issued_at: u64,
         /// Until when they are remembered, in Unix seconds.
         until: u64,
     },

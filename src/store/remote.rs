@@ -224,7 +224,7 @@ fn written_charge(remote: &Remote, rule: &Rule) -> (&'static str, Vec<String>) {
             ("U", [texts(&[max, issued_at, until]), stream].concat())
         }
         Rule::Sessions { max, holder } => ("S", vec![max.to_string(), session(holder)]),
-        Rule::Seconds { max, ask, until } => ("B", texts(&[max, ask, until])),
+        Rule::Seconds { max, ask, issued_at, until } => ("B", texts(&[max, ask, issued_at, until])),
     }
 }
 

@@ -91,7 +91,8 @@ function charge.S(key, max, holder)
   end
 end
 
-function charge.B(key, max, ask, till)
+function charge.B(key, max, ask, issued, till)
+  if issued <= since or till <= second then return nil, {FORGOTTEN, 0, 0} end
   local used = tonumber(redis.call('GET', key) or 0)
   local granted = math.min(max - used, ask)
   if granted < 1 then return nil, {SPENT, 0, 0} end

@@ -8,10 +8,10 @@ use super::super::place::Place;
 use super::super::route::{ANY_METHOD, Accept, Local, Present, Route, Routes, TokenSource, Told};
 use super::bounds::{member, route_bounds};
 use super::local::{self, MAX_SESSION};
-use super::memory;
 use super::platform::{carriers, check_header_name, closure};
 use super::shape::{check_routes, check_shape};
 use super::{Document, Known, check_id, check_known_scopes, quoted};
+use super::{limits, memory};
 use crate::uri::fold;
 
 /// The compiled routes and the names they taught.
@@ -44,7 +44,7 @@ pub(super) fn routes(
     check_routes(&list, known, problems, warnings);
     let vocabulary = vocabulary(document, &list, problems);
     memory::check_seconds(&list, known, problems);
-    let limits = memory::limits(document, known, &mut list, problems);
+    let limits = limits::limits(document, known, &mut list, problems);
     let routes = Routes::build(list).unwrap_or_else(|conflicts| {
         for (index, message) in conflicts {
             problems.add(format!("routes[{index}].match"), message);
