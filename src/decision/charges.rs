@@ -465,15 +465,11 @@ impl Engine {
     }
 
     fn meter(&self, index: usize, charge: &Charge, standing: Standing) -> Option<Meter<'_>> {
-        let seconds = match charge.rule {
-            Rule::Window { seconds, .. } | Rule::Rate { seconds, .. } => seconds,
+        let (max, seconds) = match charge.rule {
+            Rule::Window { max, seconds } | Rule::Rate { max, seconds, .. } => (max, seconds),
             _ => return None,
         };
         let limit = self.policy.limits.list.get(index)?;
-        let max = match charge.rule {
-            Rule::Rate { max, .. } => max,
-            rule => rule.max(),
-        };
         Some(Meter { id: &limit.id, max, seconds, standing })
     }
 }

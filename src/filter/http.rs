@@ -253,20 +253,17 @@ impl Context for Http {
             State::Charging(charging) if charging.1.is(call) => {
                 let (due, sent) = *charging;
                 let _ = self.take_answer(due, &sent, size);
-                match self.state {
-                    // What the host does not let go on is held until its own timeout ends it: nothing leaks.
-                    State::Released => _ = raw::resume_request(),
-                    _ => self.refuse_if_undecided(),
-                }
             }
-            State::Looking(looking) if looking.sent.is(call) => {
-                let _ = self.take_key(*looking, size);
-                match self.state {
-                    State::Released => _ = raw::resume_request(),
-                    _ => self.refuse_if_undecided(),
-                }
+            State::Looking(looking) if looking.sent.is(call) => _ = self.take_key(*looking, size),
+            other => {
+                self.state = other;
+                return;
             }
-            other => self.state = other,
+        }
+        match self.state {
+            // What the host does not let go on is held until its own timeout ends it: nothing leaks.
+            State::Released => _ = raw::resume_request(),
+            _ => self.refuse_if_undecided(),
         }
     }
 }

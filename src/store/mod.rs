@@ -81,7 +81,7 @@ impl Cell {
     }
 
     fn hex(self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&self.0)
     }
 }
 
@@ -253,17 +253,9 @@ impl Charge {
     }
 }
 
-impl Rule {
-    /// The most there can be.
-    pub fn max(&self) -> u64 {
-        match *self {
-            Self::Window { max, .. }
-            | Self::Uses { max, .. }
-            | Self::Sessions { max, .. }
-            | Self::Seconds { max, .. } => max,
-            Self::Rate { burst, .. } => burst,
-        }
-    }
+/// Bytes as they stand in names.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Microseconds between two of a rate; rounded up, so that rounding never lets more through.

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use super::{
     Cell, Change, Charge, Lease, Refusal, Revocation, Revocations, Rule, Standing, StoreError, Stream, Taken,
-    interval, revocation,
+    hex, interval, revocation,
 };
 use crate::json::Json;
 
@@ -173,12 +173,10 @@ fn key_of(remote: &Remote, operation: &Operation) -> String {
 }
 
 fn key_name(remote: &Remote, digest: &[u8; 32]) -> String {
-    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{}key:{hex}", remote.prefix)
+    format!("{}key:{}", remote.prefix, hex(digest))
 }
 
 fn written(remote: &Remote, operation: &Operation) -> (&'static str, Vec<String>) {
-    let texts = |values: &[u64]| values.iter().map(u64::to_string).collect::<Vec<_>>();
     let leased = |lease: &Lease| vec![session(lease.holder), lease.grace.to_string()];
     match operation {
         Operation::Charge(charge) => written_charge(remote, &charge.rule),
@@ -213,7 +211,6 @@ fn written(remote: &Remote, operation: &Operation) -> (&'static str, Vec<String>
 }
 
 fn written_charge(remote: &Remote, rule: &Rule) -> (&'static str, Vec<String>) {
-    let texts = |values: &[u64]| values.iter().map(u64::to_string).collect::<Vec<_>>();
     match *rule {
         Rule::Window { max, seconds } => ("W", texts(&[max, seconds])),
         Rule::Rate { max, seconds, burst } => ("R", texts(&[interval(max, seconds), burst])),
@@ -226,6 +223,11 @@ fn written_charge(remote: &Remote, rule: &Rule) -> (&'static str, Vec<String>) {
         Rule::Sessions { max, holder } => ("S", vec![max.to_string(), session(holder)]),
         Rule::Seconds { max, ask, issued_at, until } => ("B", texts(&[max, ask, issued_at, until])),
     }
+}
+
+/// Numbers as the words of a batch.
+fn texts(values: &[u64]) -> Vec<String> {
+    values.iter().map(u64::to_string).collect()
 }
 
 /// A session's name: Lua would round so large a number.
