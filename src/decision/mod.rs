@@ -41,6 +41,7 @@ pub use mint::{BoundText, Minted, mint};
 use reading::Part;
 use request::RequestId;
 pub use request::{Head, OWN_HEADER_PREFIX};
+use rights::Stage;
 pub use rights::{Demands, Rights};
 pub use verdict::{Denial, Effect, Obligations, OpenSession, Outcome, Record, Verdict, is_reserved};
 
@@ -109,6 +110,12 @@ impl Pending {
     /// What is known so far, for a refusal that is not the engine's.
     pub fn record(&self) -> &Record {
         &self.record
+    }
+
+    /// What must be done to the head already, because some hosts let nobody change it once the body is read. Until the
+    /// verdict nobody sees it.
+    pub fn take_obligations(&mut self) -> Obligations {
+        std::mem::take(&mut self.obligations)
     }
 }
 
@@ -330,10 +337,10 @@ impl Engine {
             head.check_body_is_json(route.mint().is_some_and(|rule| rule.body_optional))?;
         }
         self.oblige(route, &rights, head, query, &judged, &mut obligations);
+        rights.tell(route, &judged, Stage::Head, &mut obligations)?;
         if route.reads_body() {
             return Ok(Judgement::NeedsBody { route: found.index, principal, judged, obligations });
         }
-        rights.tell(route, &judged, &mut obligations)?;
         Ok(Judgement::Release(
             obligations,
             Plan::of(&self.policy, route, &principal, &rights, &judged, moment)?,
@@ -470,7 +477,7 @@ impl Engine {
         if let Some(local) = &route.local {
             return self.answer(local, &rights, &body, plan, record, moment);
         }
-        rights.tell(route, &judged, &mut obligations)?;
+        rights.tell(route, &judged, Stage::Body, &mut obligations)?;
         Ok(Judgement::Release(obligations, plan))
     }
 

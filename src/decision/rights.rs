@@ -30,6 +30,15 @@ impl<'a> Demands<'a> {
     }
 }
 
+/// Which part of a request is being judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Path, query and headers.
+    Head,
+    /// The body.
+    Body,
+}
+
 /// The present rights of a principal.
 pub struct Rights<'a> {
     policy: &'a Policy,
@@ -360,9 +369,14 @@ impl<'a> Rights<'a> {
         &self,
         route: &Route,
         judged: &[Judged],
+        stage: Stage,
         obligations: &mut Obligations,
     ) -> Result<(), Denial> {
-        for told in &route.identify {
+        let is_due = |told: &&Told| match told {
+            Told::Bound(bound) if route.reads_in_body(*bound) => stage == Stage::Body,
+            Told::Bound(_) | Told::Metadata => stage == Stage::Head,
+        };
+        for told in route.identify.iter().filter(is_due) {
             match told {
                 Told::Metadata => {
                     let metadata = self.token.and_then(|token| token.metadata.as_ref());

@@ -120,7 +120,11 @@ impl Http {
     fn take_step(&mut self, shared: &Rc<Shared>, step: Step, now: u64) -> Option<()> {
         match step {
             Step::Decided(verdict) => self.carry_out(shared, *verdict, now),
-            Step::NeedsBody(pending) => {
+            Step::NeedsBody(mut pending) => {
+                if enforce(&pending.take_obligations()).is_err() {
+                    let verdict = shared.engine.refuse(Denial::from(Reason::HostError), pending.record().clone());
+                    return self.carry_out(shared, verdict, now);
+                }
                 let held = Held { since: now, record: pending.record().clone() };
                 shared.held.try_borrow_mut().ok()?.insert(self.id, held);
                 self.state = State::Waiting(pending);

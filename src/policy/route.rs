@@ -81,6 +81,12 @@ impl Route {
             || self.bounds.as_ref().is_some_and(Bounds::reads_body)
     }
 
+    /// Whether the value of a text bound is known only from the body.
+    pub fn reads_in_body(&self, bound: usize) -> bool {
+        let mut rules = self.bounds.iter().flat_map(|bounds| &bounds.texts);
+        rules.any(|rule| rule.bound == bound && rule.direction.reads_body())
+    }
+
     /// Whether it says anything of a text bound.
     pub fn speaks_of(&self, bound: usize) -> bool {
         self.bounds.as_ref().is_some_and(|bounds| bounds.spoken.contains(&bound))
