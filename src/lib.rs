@@ -33,7 +33,7 @@
 //!       └ policy      what may be done: the document, its compiler, teams, routes
 //!           └ credential  who is asking: extraction, API keys, tokens, the keyring
 //!             └ store       what is remembered: uses, limits, sessions, revocations, in two homes
-//!               └ json, number, reason, uri   strict JSON, phone numbers, why a request is refused, queries
+//!               └ json, number, reason, uri, version   strict JSON, phone numbers, why a request is refused, queries
 //! ```
 
 pub mod credential;
@@ -44,6 +44,7 @@ pub mod policy;
 pub mod reason;
 pub mod store;
 pub mod uri;
+pub mod version;
 
 #[cfg(target_arch = "wasm32")]
 mod filter;

@@ -46,6 +46,8 @@ reasons! {
     PathMalformed = "path_malformed", 400, "the path is malformed";
     /// A header that must stand once is missing, doubled or unreadable.
     RequestMalformed = "request_malformed", 400, "the request is malformed";
+    /// More headers than the host can show.
+    HeadersTooMany = "headers_too_many", 431, "there are too many headers";
     /// An upgrade on a route that is not for upgrades.
     UpgradeRefused = "upgrade_refused", 400, "this route cannot be upgraded";
     /// A route that is for upgrades only.
@@ -118,8 +120,10 @@ reasons! {
     BodyMalformed = "body_malformed", 400, "the body must be one JSON object";
     /// A member stands twice.
     BodyDuplicate = "body_duplicate_member", 400, "a member stands twice in the body";
-    /// The body holds more values than are read.
-    BodyTooLarge = "body_too_large", 413, "the body holds too many values";
+    /// The body holds more values than are read, or is larger than the host can show.
+    BodyTooLarge = "body_too_large", 413, "the body is too large";
+    /// The body does not say how long it is, on a host that must know.
+    LengthRequired = "length_required", 411, "the body must come with content-length";
     /// The body did not arrive in time.
     BodyTimeout = "body_timeout", 408, "the body did not arrive in time";
     /// A member could be read as a caller or destination by somebody else.

@@ -92,8 +92,11 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("/version", "2", "version: expected 1"),
     ("/version", r#""1""#, "version: expected u64, found a string"),
     ("/version", "null", "version: expected u64, found null"),
-    ("/host", r#""nginx""#, "host: expected one of `envoy`"),
-    ("/host", "null", "host: expected one of `envoy`"),
+    ("/host", r#""nginx""#, "host: expected one of `envoy`, `kong`, `apisix`"),
+    ("/host", "null", "host: expected one of `envoy`, `kong`, `apisix`"),
+    ("/held_by", r#""nobody""#, "held_by: expected one of `callbound`, `buffer_filter`"),
+    ("/held_by", "null", "held_by: expected one of `callbound`, `buffer_filter`"),
+    ("/sessions_ended_by", r#""client""#, "sessions_ended_by: expected one of `gateway`, `upstream`"),
     ("/colour", r#""red""#, "colour: no such section"),
     ("/hold_seconds", "0", "hold_seconds: expected 1 to 300 seconds"),
     ("/hold_seconds", "-1", "hold_seconds: expected u64, found a number"),
@@ -494,7 +497,7 @@ fn a_feature_the_platform_does_not_have_is_off_with_a_warning() {
 fn a_missing_member_is_named() {
     let table = [
         ("/version", "version: expected 1"),
-        ("/host", "host: missing; name the gateway: `envoy`"),
+        ("/host", "host: missing; name the gateway: `envoy`, `kong` or `apisix`"),
         ("/credentials", "credentials: missing; say how API keys are written and where credentials stand"),
         ("/refusals", "refusals: missing; say at least `realm` and `envelope`"),
         ("/routes", "routes: there are none, so nothing would be let through"),

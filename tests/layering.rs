@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// The rooms from the ground up; a room may use those before it.
 const ROOMS: &[&str] =
-    &["reason", "number", "json", "uri", "store", "credential", "policy", "decision", "filter"];
+    &["version", "reason", "number", "json", "uri", "store", "credential", "policy", "decision", "filter"];
 
 /// A source file without its comments and its tests.
 struct Source {

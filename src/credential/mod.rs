@@ -6,6 +6,7 @@
 mod api_key;
 mod cache;
 mod claims;
+mod entropy;
 mod extract;
 mod family;
 mod issuer;
@@ -17,6 +18,7 @@ mod spki;
 pub use api_key::{Alphabet, Digest, KeyShape, digest, hex};
 pub use cache::VerificationCache;
 pub use claims::{Claims, TextBounds, VerifiedToken, is_bound_text};
+pub use entropy::Entropy;
 pub use extract::{
     Carrier, Carriers, CredentialError, MAX_CREDENTIAL_BYTES, candidates, extract, holds_credential,
 };

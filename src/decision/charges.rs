@@ -420,7 +420,7 @@ impl Engine {
         match &mut verdict.effect {
             Effect::Release(obligations) => {
                 obligations.answer.extend(headers);
-                obligations.open(session);
+                obligations.open(session, self.policy.ends_sessions);
             }
             Effect::Answer(answer) => answer.headers.extend(headers),
         }
@@ -477,7 +477,9 @@ impl Engine {
 fn unavailable(error: StoreError) -> Denial {
     match error {
         StoreError::Full => Reason::StoreFull,
-        StoreError::Corrupt | StoreError::Contended | StoreError::Unavailable => Reason::StoreUnavailable,
+        StoreError::Corrupt | StoreError::Contended | StoreError::Dropped | StoreError::Unavailable => {
+            Reason::StoreUnavailable
+        }
     }
     .into()
 }

@@ -388,8 +388,7 @@ impl Engine {
             obligations.set(":path", Some(query.write(head.path)));
         }
         if let Some(seconds) = rights.session(route).filter(|_| route.is_upgrade) {
-            let milliseconds = seconds.saturating_mul(1_000).to_string();
-            obligations.set(verdict::DEADLINE, Some(milliseconds));
+            obligations.end_after(seconds, self.policy.ends_sessions);
         }
     }
 

@@ -11,7 +11,10 @@ use super::answer::Answer;
 use super::request::OWN_HEADER_PREFIX;
 
 /// The header by which a gateway ends a connection, in milliseconds.
-pub(super) const DEADLINE: &str = "x-envoy-upstream-stream-duration-ms";
+const DEADLINE: &str = "x-envoy-upstream-stream-duration-ms";
+
+/// The header by which an upstream is told after how many seconds to end it.
+const LIMIT_TOLD: &str = "x-callbound-session-seconds";
 
 /// A decision and what is known about it.
 pub struct Verdict {
@@ -135,11 +138,19 @@ impl Obligations {
         }
     }
 
+    /// Has the connection end after so many seconds: by the gateway, or by the upstream, which is told.
+    pub(super) fn end_after(&mut self, seconds: u64, by_gateway: bool) {
+        self.set.retain(|(name, _)| name != DEADLINE && name != LIMIT_TOLD);
+        match by_gateway {
+            true => self.set(DEADLINE, Some(seconds.saturating_mul(1_000).to_string())),
+            false => self.set(LIMIT_TOLD, Some(seconds.to_string())),
+        }
+    }
+
     /// Notes what a session holds; it lasts no longer than the seconds it was given.
-    pub(super) fn open(&mut self, session: OpenSession) {
+    pub(super) fn open(&mut self, session: OpenSession, by_gateway: bool) {
         if let Some((_, seconds)) = session.seconds {
-            self.set.retain(|(name, _)| name != DEADLINE);
-            self.set(DEADLINE, Some(seconds.saturating_mul(1_000).to_string()));
+            self.end_after(seconds, by_gateway);
         }
         if !session.leases.is_empty() || session.seconds.is_some() {
             self.session = Some(session);

@@ -190,8 +190,8 @@ pub(super) fn say_again(remote: &Remote, operations: &[Operation], is_unsent: bo
 impl Shared {
     fn change(&self, changes: &[Change], now: u64) {
         match (&self.engine.policy().store.home, self.store.local()) {
-            (Home::Local, Some(local)) => local.change(changes, now),
-            (Home::Local, None) => {}
+            (Home::Local, Ok(local)) => local.change(changes, now),
+            (Home::Local, Err(_)) => {}
             (Home::Redis(remote), _) => with_fleet(remote, |fleet| {
                 let room = MAX_WAITING.saturating_sub(fleet.waiting.len());
                 changes.iter().take(room).for_each(|change| fleet.note(*change));

@@ -4,26 +4,26 @@
 //! holds headers this keeps headers and body back; returning `Continue` from a body callback would let both go.
 
 use std::borrow::Cow;
-use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
 use crate::decision::{
-    Answer, Denial, Due, Effect, Moment, Obligations, Pending, Record, Settled, Step, Verdict, is_reserved,
-    no_failures,
+    Answer, Denial, Due, Effect, Moment, Pending, Record, Settled, Step, Verdict, is_reserved, no_failures,
+    no_host,
 };
 use crate::policy::{Home, Policy};
 use crate::reason::Reason;
-use crate::store::remote::Lookup;
+use crate::store::remote::{Lookup, Remote};
 use crate::store::{Charge, StoreError};
 
 use super::crypto;
 use super::fleet;
+use super::host::{Ahead, Head};
 use super::memory::{self, Sent};
-use super::raw::{self, BufferType, HostResult, Level, MapType, Pairs};
-use super::root::{Held, Shared};
+use super::raw::{self, HostResult, Level, MapType};
+use super::root::{Held, Shared, called};
 
 /// A request's life here. A fresh context denies: some hosts give a request a blank one in mid-stream.
 #[derive(Default)]
@@ -45,7 +45,7 @@ enum State {
 
 /// A request that waits for its key.
 struct Looking {
-    headers: Pairs,
+    head: Head,
     end_of_stream: bool,
     /// Whether the body's end has come since.
     is_complete: bool,
@@ -71,19 +71,28 @@ impl Http {
         Self { id, shared, state: State::Fresh, received: 0, has_trailers: false, answer: Vec::new() }
     }
 
-    fn judge_headers(&mut self, end_of_stream: bool) -> Option<()> {
+    fn judge_headers(&mut self, count: usize, end_of_stream: bool) -> Option<()> {
         let shared = self.shared.clone()?;
-        let pairs = raw::pairs(MapType::RequestHeaders).ok();
-        let headers = pairs.as_ref().and_then(|pairs| pairs.list());
-        let (Some(headers), Some(now)) = (headers, seconds()) else {
-            let verdict = shared.engine.refuse(Denial::from(Reason::HostError), Record::default());
-            return self.carry_out(&shared, verdict, 0);
+        let (head, now) = match (shared.port.head(count), seconds()) {
+            (Ok(head), Some(now)) => (head, now),
+            (head, _) => {
+                let reason = head.err().unwrap_or(Reason::HostError);
+                return self.refuse(&shared, reason, Record::default(), 0);
+            }
         };
         shared.learn_revocations();
-        match judge(&shared, &headers, end_of_stream, now) {
-            Step::NeedsDirectory(lookup) => self.look_up(&shared, lookup, pairs?, end_of_stream, now),
-            step => self.take_step(&shared, step, now),
+        let headers = head.list()?;
+        let end_of_stream = shared.port.ends(end_of_stream);
+        let step = judge(&shared, &headers, end_of_stream, now);
+        match step {
+            Step::NeedsDirectory(lookup) => self.look_up(&shared, lookup, head, end_of_stream, now),
+            step => self.take_step(&shared, step, &headers, now),
         }
+    }
+
+    fn refuse(&mut self, shared: &Rc<Shared>, reason: Reason, record: Record, now: u64) -> Option<()> {
+        let verdict = shared.engine.refuse(Denial::from(reason), record);
+        self.carry_out(shared, verdict, now)
     }
 
     /// Asks the store for a key; the request is judged again when the answer has come.
@@ -91,17 +100,17 @@ impl Http {
         &mut self,
         shared: &Rc<Shared>,
         lookup: Lookup,
-        headers: Pairs,
+        head: Head,
         end_of_stream: bool,
         now: u64,
     ) -> Option<()> {
         let sent = match &shared.engine.policy().store.home {
-            Home::Redis(remote) => Sent::find(self, remote, &lookup),
+            Home::Redis(remote) => Sent::find(self, &shared.place_of(remote), remote, &lookup),
             Home::Local => Err(StoreError::Unavailable),
         };
         match sent {
             Ok(sent) => {
-                let looking = Looking { headers, end_of_stream, is_complete: false, lookup, sent };
+                let looking = Looking { head, end_of_stream, is_complete: false, lookup, sent };
                 self.state = State::Looking(Box::new(looking));
                 Some(())
             }
@@ -112,28 +121,56 @@ impl Http {
     /// Refuses because the store did not say what must be known.
     fn give_up(&mut self, shared: &Rc<Shared>, error: StoreError, now: u64) -> Option<()> {
         shared.telemetry.complain(error, now);
-        let verdict = shared.engine.refuse(Denial::from(Reason::StoreUnavailable), Record::default());
-        self.carry_out(shared, verdict, now)
+        self.refuse(shared, Reason::StoreUnavailable, Record::default(), now)
     }
 
     /// Goes where a judgement leads.
-    fn take_step(&mut self, shared: &Rc<Shared>, step: Step, now: u64) -> Option<()> {
+    fn take_step(
+        &mut self,
+        shared: &Rc<Shared>,
+        step: Step,
+        headers: &[(&[u8], &[u8])],
+        now: u64,
+    ) -> Option<()> {
         match step {
             Step::Decided(verdict) => self.carry_out(shared, *verdict, now),
-            Step::NeedsBody(mut pending) => {
-                if enforce(&pending.take_obligations()).is_err() {
-                    let verdict = shared.engine.refuse(Denial::from(Reason::HostError), pending.record().clone());
-                    return self.carry_out(shared, verdict, now);
-                }
-                let held = Held { since: now, record: pending.record().clone() };
-                shared.held.try_borrow_mut().ok()?.insert(self.id, held);
-                self.state = State::Waiting(pending);
-                Some(())
-            }
+            Step::NeedsBody(pending) => self.await_body(shared, pending, headers, now),
             Step::NeedsStore(due) => self.charge(shared, *due, now),
             // What was looked up a moment ago is not known: it is not asked after for ever.
             Step::NeedsDirectory(_) => self.give_up(shared, StoreError::Unavailable, now),
         }
+    }
+
+    /// Waits for the body, or finds that none will come.
+    fn await_body(
+        &mut self,
+        shared: &Rc<Shared>,
+        mut pending: Box<Pending>,
+        headers: &[(&[u8], &[u8])],
+        now: u64,
+    ) -> Option<()> {
+        let port = &shared.port;
+        match port.ahead(headers) {
+            Ahead::Body => {}
+            Ahead::Nothing => {
+                let step = at_moment(shared, now, &no_failures, |moment| {
+                    shared.engine.finish(*pending, b"", moment)
+                });
+                return self.take_step(shared, step, &[], now);
+            }
+            Ahead::Unknown => {
+                return self.refuse(shared, Reason::LengthRequired, pending.record().clone(), now);
+            }
+        }
+        if port.oblige(&pending.take_obligations()).is_err() || port.ask_for_body().is_err() {
+            return self.refuse(shared, Reason::HostError, pending.record().clone(), now);
+        }
+        if port.profile.ends_streams {
+            let held = Held { since: now, record: pending.record().clone() };
+            shared.held.try_borrow_mut().ok()?.insert(self.id, held);
+        }
+        self.state = State::Waiting(pending);
+        Some(())
     }
 
     /// Has the store take what a verdict costs: at once, or by a call whose answer decides.
@@ -145,7 +182,7 @@ impl Http {
             },
             // Nobody has looked yet whether it is fit to be trusted.
             Home::Redis(_) if shared.store.epoch().is_none() => Err(StoreError::Unavailable),
-            Home::Redis(remote) => match Sent::send_due(self, remote, &due) {
+            Home::Redis(remote) => match Sent::send_due(self, &shared.place_of(remote), remote, &due) {
                 Ok(sent) => {
                     self.state = State::Charging(Box::new((due, sent)));
                     return Some(());
@@ -166,7 +203,8 @@ impl Http {
         if let Err(error) = settled {
             shared.telemetry.complain(error, now);
         }
-        let verdict = shared.engine.settle(due, settled, &moment(shared, now, &no_failures));
+        let verdict =
+            at_moment(shared, now, &no_failures, |moment| shared.engine.settle(due, settled, moment));
         self.carry_out(shared, verdict, now)
     }
 
@@ -176,25 +214,22 @@ impl Http {
         let State::Waiting(pending) = std::mem::replace(&mut self.state, State::Answered) else {
             return None;
         };
-        if !shared.forget(self.id) {
+        if shared.port.profile.ends_streams && !shared.forget(self.id) {
             // The watchdog has answered: what comes now is too late.
             return None;
         }
-        // One byte more than is said to be there: what is released must be what was judged. An empty body has no buffer
-        // on some hosts.
-        let body = match raw::buffer(BufferType::RequestBody, size.saturating_add(1)) {
-            Err(_) if size == 0 => Ok(Vec::new()),
-            body => body,
-        };
+        let body = shared.port.body(size);
         shared.learn_revocations();
         match (body, seconds()) {
-            (Ok(body), Some(now)) if body.len() == size => {
-                let step = shared.engine.finish(*pending, &body, &moment(&shared, now, &no_failures));
-                self.take_step(&shared, step, now)
+            (Ok(body), Some(now)) => {
+                let step = at_moment(&shared, now, &no_failures, |moment| {
+                    shared.engine.finish(*pending, &body, moment)
+                });
+                self.take_step(&shared, step, &[], now)
             }
-            _ => {
-                let verdict = shared.engine.refuse(Denial::from(Reason::HostError), pending.record().clone());
-                self.carry_out(&shared, verdict, 0)
+            (body, _) => {
+                let reason = body.err().unwrap_or(Reason::HostError);
+                self.refuse(&shared, reason, pending.record().clone(), 0)
             }
         }
     }
@@ -205,7 +240,7 @@ impl Http {
         let Verdict { effect, record } = verdict;
         let verdict = match effect {
             Effect::Release(obligations) => {
-                if enforce(&obligations).is_ok() && self.strip_held_trailers(shared).is_some() {
+                if shared.port.oblige(&obligations).is_ok() && self.strip_held_trailers(shared).is_some() {
                     self.state = State::Released;
                     self.answer = obligations.answer;
                     if let Some(session) = obligations.session {
@@ -220,16 +255,28 @@ impl Http {
         };
         self.state = State::Answered;
         shared.telemetry.publish(shared.engine.policy(), &verdict.record, now);
-        match &verdict.effect {
+        let is_answered = match &verdict.effect {
             Effect::Answer(answer) => enforce_answer(answer, &verdict.record).ok(),
             Effect::Release(_) => None,
+        };
+        if is_answered.is_none() {
+            shared.port.stop();
         }
+        is_answered
     }
 
-    /// What every request callback returns.
-    fn action(&self) -> Action {
+    fn goes_on(&self) -> bool {
+        self.shared.as_ref().is_none_or(|shared| shared.port.profile.goes_on)
+    }
+
+    /// What every request callback returns. A host that goes on by itself takes a pause for "a call is under way", and
+    /// sends an answer whatever is returned.
+    fn action(&self, part: Part) -> Action {
+        let leaves_headers = || self.shared.as_ref().is_some_and(|shared| shared.port.leaves_headers());
         match self.state {
             State::Released => Action::Continue,
+            State::Waiting(_) if part == Part::Headers && leaves_headers() => Action::Continue,
+            State::Answered if self.goes_on() => Action::Continue,
             State::Fresh | State::Looking(_) | State::Waiting(_) | State::Charging(_) | State::Answered => {
                 Action::Pause
             }
@@ -238,17 +285,23 @@ impl Http {
 
     /// Answers when judging itself failed: without a policy, or with a host that gives nothing.
     fn refuse_if_undecided(&mut self) {
-        if matches!(self.state, State::Fresh) {
-            self.state = State::Answered;
-            let body = br#"{"error":{"code":"unavailable","message":"temporarily unavailable"}}"#;
-            let _ = raw::send_local_response(
-                503,
-                "callbound_undecided",
-                &[("content-type", "application/json")],
-                body,
-            );
+        if !matches!(self.state, State::Fresh) {
+            return;
+        }
+        self.state = State::Answered;
+        let body = br#"{"error":{"code":"unavailable","message":"temporarily unavailable"}}"#;
+        let headers = [("content-type", "application/json")];
+        if raw::send_local_response(503, "callbound_undecided", &headers, body).is_err() && self.goes_on() {
+            raw::trap();
         }
     }
+}
+
+/// The part of a request a callback is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Headers,
+    Rest,
 }
 
 impl Context for Http {
@@ -259,14 +312,17 @@ impl Context for Http {
                 let _ = self.take_answer(due, &sent, size);
             }
             State::Looking(looking) if looking.sent.is(call) => _ = self.take_key(*looking, size),
+            State::Looking(_) | State::Charging(_) if self.goes_on() => {}
             other => {
                 self.state = other;
                 return;
             }
         }
+        let passes_on = || self.shared.as_ref().is_some_and(|shared| shared.port.passes_on());
         match self.state {
             // What the host does not let go on is held until its own timeout ends it: nothing leaks.
             State::Released => _ = raw::resume_request(),
+            State::Waiting(_) if passes_on() => _ = raw::resume_request(),
             _ => self.refuse_if_undecided(),
         }
     }
@@ -277,7 +333,7 @@ impl Http {
     fn take_key(&mut self, looking: Looking, size: usize) -> Option<()> {
         let shared = self.shared.clone()?;
         let now = seconds()?;
-        let Looking { headers, end_of_stream, is_complete, lookup, sent } = looking;
+        let Looking { head, end_of_stream, is_complete, lookup, sent } = looking;
         match sent.answer(size) {
             Ok(reply) => {
                 if !shared.engine.learn(lookup, reply.found.as_deref().map(str::as_bytes), now) {
@@ -286,8 +342,9 @@ impl Http {
             }
             Err(error) => return self.give_up(&shared, error, now),
         }
-        let step = judge(&shared, &headers.list()?, end_of_stream, now);
-        self.take_step(&shared, step, now)?;
+        let headers = head.list()?;
+        let step = judge(&shared, &headers, end_of_stream, now);
+        self.take_step(&shared, step, &headers, now)?;
         // The body may have come while the key was looked up.
         if is_complete && matches!(self.state, State::Waiting(_)) { self.judge_body() } else { Some(()) }
     }
@@ -306,13 +363,12 @@ impl Http {
 }
 
 impl HttpContext for Http {
-    fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
-        if !matches!(self.state, State::Fresh) {
-            return self.action();
+    fn on_http_request_headers(&mut self, count: usize, end_of_stream: bool) -> Action {
+        if matches!(self.state, State::Fresh) {
+            let _ = self.judge_headers(count, end_of_stream);
+            self.refuse_if_undecided();
         }
-        let _ = self.judge_headers(end_of_stream);
-        self.refuse_if_undecided();
-        self.action()
+        self.action(Part::Headers)
     }
 
     fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
@@ -325,10 +381,11 @@ impl HttpContext for Http {
             self.received = size;
             if end_of_stream {
                 let _ = self.judge_body();
-                self.refuse_if_undecided();
             }
         }
-        self.action()
+        // Nobody judged it: some hosts give a request a new context in mid-stream.
+        self.refuse_if_undecided();
+        self.action(Part::Rest)
     }
 
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
@@ -339,14 +396,14 @@ impl HttpContext for Http {
         // With trailers the last body callback does not say that it was the last.
         if matches!(self.state, State::Waiting(_)) {
             let _ = self.judge_body();
-            self.refuse_if_undecided();
         }
+        self.refuse_if_undecided();
         if let (State::Released, Some(shared)) = (&self.state, &self.shared)
             && strip_trailers(shared.engine.policy()).is_none()
         {
             return Action::Pause;
         }
-        self.action()
+        self.action(Part::Rest)
     }
 
     fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
@@ -367,7 +424,7 @@ impl HttpContext for Http {
 /// Judges headers.
 fn judge(shared: &Shared, headers: &[(&[u8], &[u8])], end_of_stream: bool, now: u64) -> Step {
     let has_failed = |charge: &Charge| shared.store.has_failed(charge, now.saturating_mul(1_000_000));
-    shared.engine.begin(headers, end_of_stream, &moment(shared, now, &has_failed))
+    at_moment(shared, now, &has_failed, |moment| shared.engine.begin(headers, end_of_stream, moment))
 }
 
 impl Shared {
@@ -382,10 +439,15 @@ impl Shared {
 
     /// Counts a bad credential with the address it came from.
     fn count_failure(&self, verdict: &Verdict) {
-        let charges = self.engine.failures(verdict, &peer);
+        let charges = self.engine.failures(verdict, &|| self.port.peer());
         if let (false, Ok(nanoseconds)) = (charges.is_empty(), raw::now_nanoseconds()) {
             self.store.fail(&charges, nanoseconds / 1_000);
         }
+    }
+
+    /// How the host names the place of a remote store.
+    pub(super) fn place_of<'r>(&self, remote: &'r Remote) -> Cow<'r, str> {
+        called(self.port.profile, &remote.cluster, "http", &remote.authority)
     }
 
     /// Takes a request off the watchdog's list; false when it was not on it.
@@ -399,38 +461,21 @@ pub(super) fn seconds() -> Option<u64> {
     raw::now_nanoseconds().ok().map(|nanoseconds| nanoseconds / 1_000_000_000)
 }
 
-fn moment<'a>(
+/// What a decision may depend on at this moment on this host.
+fn at_moment<T>(
     shared: &Shared,
     now: u64,
-    has_failed: &'a dyn Fn(&Charge) -> Result<Option<u64>, StoreError>,
-) -> Moment<'a> {
-    Moment {
+    has_failed: &dyn Fn(&Charge) -> Result<Option<u64>, StoreError>,
+    decide: impl FnOnce(&Moment<'_>) -> T,
+) -> T {
+    decide(&Moment {
         now,
-        random: &|bytes| getrandom::fill(bytes).is_ok(),
-        host_verify: &crypto::verify,
-        peer: &peer,
+        random: &|bytes| shared.port.random(bytes),
+        host_verify: if shared.port.profile.verifies { &crypto::verify } else { &no_host },
+        peer: &|| shared.port.peer(),
         epoch: shared.store.epoch(),
         has_failed,
-    }
-}
-
-/// The client's address as the host knows it: `address:port` (on Envoy behind `use_remote_address` and what it trusts
-/// of `x-forwarded-for`).
-fn peer() -> Option<IpAddr> {
-    let text = raw::property("source\0address").ok()?;
-    let address: SocketAddr = std::str::from_utf8(&text).ok()?.parse().ok()?;
-    Some(address.ip())
-}
-
-/// Meets the obligations of an allow.
-fn enforce(obligations: &Obligations) -> HostResult<()> {
-    for name in &obligations.remove {
-        raw::remove(MapType::RequestHeaders, name)?;
-    }
-    for (name, value) in &obligations.set {
-        raw::replace(MapType::RequestHeaders, name, value)?;
-    }
-    Ok(())
+    })
 }
 
 /// Sends an answer.

@@ -1,22 +1,26 @@
 //! The store as this host gives it: shared memory at once, Redis by a call whose answer comes later.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::time::Duration;
 
 use proxy_wasm::traits::Context;
 
-use crate::decision::{Due, Settled};
-use crate::policy::{Home, Policy};
+use crate::decision::{Due, EARLIEST_NOW, Settled};
+use crate::policy::{Home, Policy, SharedMemory};
 use crate::store::remote::{self, Lookup, Operation, Remote, Reply};
-use crate::store::{Charge, Local, Memory, MemoryError, Revocations, StoreError, Taken};
+use crate::store::{self, Charge, Local, MemoryError, Revocations, Size, StoreError, Taken};
 
+use super::http::seconds;
 use super::raw::{self, HostError};
 use super::root::call_status;
 
 /// Memory that all workers of this host share.
-pub(super) struct SharedMemory;
+pub(super) struct Memory {
+    /// Whether it may drop what was written; then "over nothing" is a version of its own.
+    evicts: bool,
+}
 
-impl Memory for SharedMemory {
+impl store::Memory for Memory {
     fn get(&self, name: &str) -> Result<Option<(Vec<u8>, u32)>, MemoryError> {
         match raw::shared_data(name) {
             Ok(found) => Ok(Some(found)),
@@ -26,18 +30,26 @@ impl Memory for SharedMemory {
     }
 
     fn swap(&self, name: &str, value: &[u8], version: Option<u32>) -> Result<bool, MemoryError> {
-        // Over nothing: any version but 0, which would overwrite, is written only while nothing is there.
-        match raw::set_shared_data(name, value, version.unwrap_or(u32::MAX)) {
+        // Over nothing: where versions are the whole memory's, any but 0 is written while nothing is there, and 0
+        // overwrites; where they are a value's own, 0 is written while nothing is there, and no other.
+        let nothing = if self.evicts { 0 } else { u32::MAX };
+        match raw::set_shared_data(name, value, version.unwrap_or(nothing)) {
             Ok(()) => Ok(true),
             Err(raw::CAS_MISMATCH) => Ok(false),
             Err(HostError(_)) => Err(MemoryError),
         }
     }
+
+    fn forgets(&self) -> bool {
+        self.evicts
+    }
 }
 
 /// The store of one policy.
 pub(super) struct Store {
-    local: Option<Local<SharedMemory>>,
+    local: OnceCell<Local<Memory>>,
+    /// How the local one is opened with the first request, where opening it may end the worker.
+    later: Option<Later>,
     /// Whether the local one is the home of what is remembered.
     is_home: bool,
     /// The version of this gateway's own revocations that is known.
@@ -49,17 +61,34 @@ pub(super) struct Store {
 impl Store {
     /// Opens what the policy needs.
     pub(super) fn open(policy: &Policy, now: u64) -> Result<Self, StoreError> {
-        let is_local = policy.store.home == Home::Local;
-        let local = match Local::open(SharedMemory, &policy.store.key, policy.store.size, now) {
-            Err(error) if policy.remembers.here => return Err(error),
-            opened => opened.ok(),
+        let store = Self {
+            local: OnceCell::new(),
+            later: None,
+            is_home: policy.store.home == Home::Local,
+            known: Cell::new(None),
+            epoch: Cell::new(None),
         };
-        let epoch = local.as_ref().filter(|_| is_local).map(Local::epoch);
-        Ok(Self { local, is_home: is_local, known: Cell::new(None), epoch: Cell::new(epoch) })
+        let (key, size) = (&policy.store.key, policy.store.size);
+        match policy.host.memory {
+            SharedMemory::None => Ok(store),
+            // A zone that is not there ends the worker: in a request that is a refusal, at the start it would be none.
+            SharedMemory::Evicted => {
+                let later = Later { key: key.clone(), size, failed: Cell::new(0) };
+                Ok(Self { later: policy.remembers.here.then_some(later), ..store })
+            }
+            SharedMemory::Kept => match Local::open(Memory { evicts: false }, key, size, now) {
+                Err(error) if policy.remembers.here => Err(error),
+                opened => Ok(Self { local: opened.ok().map(OnceCell::from).unwrap_or_default(), ..store }),
+            },
+        }
     }
 
+    /// When the store began to remember.
     pub(super) fn epoch(&self) -> Option<u64> {
-        self.epoch.get()
+        match self.is_home {
+            true => self.local().ok().map(Local::epoch),
+            false => self.epoch.get(),
+        }
     }
 
     /// Notes when a remote store began to remember, or that it is not to be trusted.
@@ -67,24 +96,30 @@ impl Store {
         self.epoch.set(epoch);
     }
 
-    pub(super) fn local(&self) -> Option<&Local<SharedMemory>> {
-        self.local.as_ref()
+    /// The store in this gateway's own memory.
+    pub(super) fn local(&self) -> Result<&Local<Memory>, StoreError> {
+        if let Some(local) = self.local.get() {
+            return Ok(local);
+        }
+        let later = self.later.as_ref().ok_or(StoreError::Unavailable)?;
+        let local = later.open()?;
+        Ok(self.local.get_or_init(|| local))
     }
 
     /// In how many milliseconds there is one left of a charge for failures; `now` in microseconds.
     pub(super) fn has_failed(&self, charge: &Charge, now: u64) -> Result<Option<u64>, StoreError> {
-        self.local.as_ref().ok_or(StoreError::Unavailable)?.has_failed(charge, now)
+        self.local()?.has_failed(charge, now)
     }
 
     pub(super) fn fail(&self, charges: &[Charge], now: u64) {
-        if let Some(local) = &self.local {
+        if let Ok(local) = self.local() {
             charges.iter().for_each(|charge| local.fail(charge, now));
         }
     }
 
     /// Settles what is due in this gateway's own memory.
     pub(super) fn settle(&self, due: &Due, now: u64) -> Result<Settled, StoreError> {
-        let local = self.local.as_ref().ok_or(StoreError::Unavailable)?;
+        let local = self.local()?;
         let taken = local.take(due.charges(), now)?;
         let is_spent = match due.question() {
             Some(question) => local.look(question, now)?.is_err(),
@@ -99,10 +134,36 @@ impl Store {
     /// The revocations made at this gateway, when they are others than those known.
     pub(super) fn new_revocations(&self) -> Result<Option<Revocations>, StoreError> {
         // Those of a remote store come by its feed.
-        let Some(local) = self.local.as_ref().filter(|_| self.is_home) else { return Ok(None) };
+        if !self.is_home || (self.local.get().is_none() && self.later.is_none()) {
+            return Ok(None);
+        }
+        let local = self.local()?;
         let Some((revocations, version)) = local.revocations(self.known.get())? else { return Ok(None) };
         self.known.set(Some(version));
         Ok(Some(revocations))
+    }
+}
+
+/// A store that is not open yet.
+struct Later {
+    key: Vec<u8>,
+    size: Size,
+    /// The Unix second in which it could not be opened.
+    failed: Cell<u64>,
+}
+
+impl Later {
+    /// Opens it, at most once a second: what is laid out in vain costs as much as what is laid out.
+    fn open(&self) -> Result<Local<Memory>, StoreError> {
+        let now = seconds().filter(|now| *now >= EARLIEST_NOW).ok_or(StoreError::Unavailable)?;
+        if self.failed.get() == now {
+            return Err(StoreError::Dropped);
+        }
+        let opened = Local::open(Memory { evicts: true }, &self.key, self.size, now);
+        if opened.is_err() {
+            self.failed.set(now);
+        }
+        opened
     }
 }
 
@@ -118,6 +179,7 @@ impl Sent {
     /// Sends a batch; the answer comes to the context that sent it.
     pub(super) fn send(
         context: &impl Context,
+        place: &str,
         remote: &Remote,
         operations: Vec<Operation>,
     ) -> Result<Self, Vec<Operation>> {
@@ -136,24 +198,34 @@ impl Sent {
             ("content-length", &length),
         ];
         let timeout = Duration::from_millis(remote.timeout);
-        match context.dispatch_http_call(&remote.cluster, headers, Some(&body), Vec::new(), timeout) {
+        match context.dispatch_http_call(place, headers, Some(&body), Vec::new(), timeout) {
             Ok(call) => Ok(Self { call, is_open: true, nonce, operations }),
             Err(_) => Err(operations),
         }
     }
 
     /// Sends what is due of a request.
-    pub(super) fn send_due(context: &impl Context, remote: &Remote, due: &Due) -> Result<Self, StoreError> {
+    pub(super) fn send_due(
+        context: &impl Context,
+        place: &str,
+        remote: &Remote,
+        due: &Due,
+    ) -> Result<Self, StoreError> {
         let charges = due.charges().iter().cloned().map(Operation::Charge);
         let question = due.question().cloned().map(Operation::Question);
         let revocation = due.revocation().cloned().map(Operation::Revoke);
         let operations = charges.chain(question).chain(revocation).collect();
-        Self::send(context, remote, operations).map_err(|_| StoreError::Unavailable)
+        Self::send(context, place, remote, operations).map_err(|_| StoreError::Unavailable)
     }
 
     /// Looks a key up.
-    pub(super) fn find(context: &impl Context, remote: &Remote, lookup: &Lookup) -> Result<Self, StoreError> {
-        Self::send(context, remote, vec![Operation::Find(lookup.clone())])
+    pub(super) fn find(
+        context: &impl Context,
+        place: &str,
+        remote: &Remote,
+        lookup: &Lookup,
+    ) -> Result<Self, StoreError> {
+        Self::send(context, place, remote, vec![Operation::Find(lookup.clone())])
             .map_err(|_| StoreError::Unavailable)
     }
 

@@ -5,6 +5,7 @@
 
 mod crypto;
 mod fleet;
+mod host;
 mod http;
 mod memory;
 mod raw;

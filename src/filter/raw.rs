@@ -50,7 +50,6 @@ pub(super) enum Level {
 #[link(wasm_import_module = "env")]
 unsafe extern "C" {
     fn proxy_log(level: u32, message: *const u8, size: usize) -> u32;
-    fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
     fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
     fn proxy_get_buffer_bytes(
         kind: u32,
@@ -103,6 +102,11 @@ unsafe extern "C" {
     ) -> u32;
 }
 
+#[link(wasm_import_module = "wasi_snapshot_preview1")]
+unsafe extern "C" {
+    fn clock_time_get(clock: u32, precision: u64, time: *mut u64) -> u32;
+}
+
 fn check(status: u32) -> HostResult<()> {
     if status == 0 { Ok(()) } else { Err(HostError(status)) }
 }
@@ -122,12 +126,17 @@ pub(super) fn log(level: Level, message: &str) {
     let _ = unsafe { proxy_log(level as u32, message.as_ptr(), message.len()) };
 }
 
-/// Unix time in nanoseconds.
+/// Unix time in nanoseconds. WASI's clock: the ABI's own is missing on some hosts.
 pub(super) fn now_nanoseconds() -> HostResult<u64> {
     let mut time = 0;
-    // SAFETY: the host writes one u64.
-    check(unsafe { proxy_get_current_time_nanoseconds(&raw mut time) })?;
+    // SAFETY: the host writes one u64; 0 is the wall clock.
+    check(unsafe { clock_time_get(0, 0, &raw mut time) })?;
     Ok(time)
+}
+
+/// Ends this call without returning from it: what a host that goes on by itself takes for an error, and nothing else.
+pub(super) fn trap() -> ! {
+    core::arch::wasm32::unreachable()
 }
 
 /// Asks for `on_tick` every so many milliseconds.
@@ -282,6 +291,17 @@ fn serialize(pairs: &[(&str, &str)]) -> Vec<u8> {
 pub(super) struct Pairs(Vec<u8>);
 
 impl Pairs {
+    /// Writes all names in lower case.
+    pub(super) fn lower_names(&mut self) {
+        let Some(list) = self.list() else { return };
+        let begin = self.0.as_ptr().addr();
+        let at = |name: &[u8]| name.as_ptr().addr().checked_sub(begin).map(|start| start..start + name.len());
+        let names: Vec<_> = list.iter().filter_map(|(name, _)| at(name)).collect();
+        for name in names {
+            self.0.get_mut(name).unwrap_or_default().make_ascii_lowercase();
+        }
+    }
+
     /// Lists the pairs; `None` when the bytes are not what the ABI says.
     pub(super) fn list(&self) -> Option<Vec<(&[u8], &[u8])>> {
         let word = |at: usize| {

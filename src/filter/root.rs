@@ -1,5 +1,6 @@
 //! The root context: takes the configuration, makes a context per request, and watches over held requests.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -10,11 +11,12 @@ use proxy_wasm::types::ContextType;
 
 use crate::credential::{Family, Issuer, RemoteKeys};
 use crate::decision::{Denial, EARLIEST_NOW, Effect, Engine, Record};
-use crate::policy::{Home, Secrets, compile};
+use crate::policy::{Home, Host, Policy, Profile, Secrets, SharedMemory, compile, guarantees, host_of};
 use crate::reason::Reason;
 
 use super::crypto;
 use super::fleet;
+use super::host::Port;
 use super::http::{Http, enforce_answer, seconds};
 use super::memory::{Sent, Store};
 use super::raw::{self, BufferType, Level, MapType};
@@ -35,6 +37,7 @@ thread_local! {
 /// keep theirs.
 pub(super) struct Shared {
     pub(super) engine: Engine,
+    pub(super) port: Port,
     pub(super) store: Store,
     pub(super) telemetry: Telemetry,
     /// Requests held for their body, by context: since when, and what is known of them.
@@ -77,14 +80,14 @@ impl Root {
                 (":path", &remote.path),
                 ("accept", "application/json"),
             ];
-            match self.dispatch_http_call(&remote.cluster, headers, None, Vec::new(), FETCH_TIMEOUT) {
+            let place = called(engine.policy().host, &remote.cluster, &remote.scheme, &remote.authority);
+            match self.dispatch_http_call(&place, headers, None, Vec::new(), FETCH_TIMEOUT) {
                 Ok(call) => _ = self.fetches.insert(call, issuer),
                 Err(_) => raw::log(
                     Level::Warn,
                     &format!(
-                        "key set of {}: cannot be asked for; is there a cluster `{}`?",
+                        "key set of {}: cannot be asked for; is `{place}` known to the gateway?",
                         issuer_name(engine, issuer),
-                        remote.cluster
                     ),
                 ),
             }
@@ -110,14 +113,12 @@ impl Root {
             return;
         }
         self.asked = now;
-        match Sent::send(self, remote, fleet::news(remote)) {
+        let place = shared.place_of(remote);
+        match Sent::send(self, &place, remote, fleet::news(remote)) {
             Ok(sent) => self.sent = Some((sent, now)),
             Err(unsent) => {
                 fleet::say_again(remote, &unsent, true);
-                raw::log(
-                    Level::Warn,
-                    &format!("store: cannot be asked; is there a cluster `{}`?", remote.cluster),
-                );
+                raw::log(Level::Warn, &format!("store: cannot be asked; is `{place}` known to the gateway?"));
             }
         }
     }
@@ -172,6 +173,22 @@ impl Context for Root {
     }
 }
 
+/// How this host names the place of a call: by one of its own clusters, or by address and port.
+pub(super) fn called<'a>(
+    profile: &Profile,
+    cluster: &'a str,
+    scheme: &str,
+    authority: &'a str,
+) -> Cow<'a, str> {
+    let has_port =
+        authority.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
+    match (profile.calls_addresses, has_port) {
+        (false, _) => cluster.into(),
+        (true, true) => authority.into(),
+        (true, false) => format!("{authority}:{}", if scheme == "https" { 443 } else { 80 }).into(),
+    }
+}
+
 fn issuer_name(engine: &Engine, issuer: usize) -> &str {
     engine.policy().issuers.get(issuer).map_or("", |issuer| &issuer.name)
 }
@@ -186,16 +203,23 @@ pub(super) fn call_status() -> u16 {
 
 impl RootContext for Root {
     fn on_configure(&mut self, size: usize) -> bool {
-        match configure(size) {
+        let text = raw::buffer(BufferType::PluginConfiguration, size).unwrap_or_default();
+        match configure(&text) {
             Ok(shared) => {
                 shared.inherit();
+                if shared.port.profile.has_ticks {
+                    let _ = raw::set_tick_period(TICK_MILLISECONDS);
+                }
                 self.shared = Some(Rc::new(shared));
-                let _ = raw::set_tick_period(TICK_MILLISECONDS);
                 true
             }
             Err(message) => {
                 raw::log(Level::Error, &message);
-                false
+                let is_taken = !keeps_refused(&text);
+                if is_taken {
+                    raw::log(Level::Error, "every request is refused until there is a policy that loads");
+                }
+                is_taken
             }
         }
     }
@@ -210,8 +234,10 @@ impl RootContext for Root {
 
     fn on_tick(&mut self) {
         if let (Some(shared), Some(now)) = (self.shared.clone(), seconds()) {
-            shared.answer_overdue(now);
-            let _ = raw::set_effective_context(self.id);
+            if shared.port.profile.ends_streams {
+                shared.answer_overdue(now);
+                let _ = raw::set_effective_context(self.id);
+            }
             fleet::renew_sessions(now);
             self.fetch_key_sets(&shared.engine, now);
             self.sync(&shared, now);
@@ -219,22 +245,31 @@ impl RootContext for Root {
     }
 }
 
+/// Whether a host that is told "no" to a policy serves nothing under it. Where that cannot be read from the policy, only
+/// Envoy says who it is.
+fn keeps_refused(text: &[u8]) -> bool {
+    match host_of(text) {
+        Some(host) => host.profile().keeps_refused,
+        None => raw::property("node").is_ok() && Host::Envoy.profile().keeps_refused,
+    }
+}
+
 #[expect(clippy::disallowed_methods, reason = "the host's environment is where secrets come from")]
-fn configure(size: usize) -> Result<Shared, String> {
-    let text = raw::buffer(BufferType::PluginConfiguration, size).unwrap_or_default();
+fn configure(text: &[u8]) -> Result<Shared, String> {
     if text.is_empty() {
         return Err(
             "policy refused: it is empty; deliver the JSON document as the plugin's configuration".into()
         );
     }
     let lookup = |name: &str| std::env::var(name).ok();
-    let policy = compile(&text, &Secrets::Lookup(&lookup)).map_err(|error| {
+    let policy = compile(text, &Secrets::Lookup(&lookup)).map_err(|error| {
         let problems: Vec<String> = error.problems.iter().map(ToString::to_string).collect();
         format!("policy refused: {}", problems.join("; "))
     })?;
     let needs_host =
         policy.families.iter().any(Family::needs_host) || policy.issuers.iter().any(Issuer::needs_host);
-    if needs_host && !crypto::is_offered() {
+    // Of an Envoy it depends on its version; for the others the policy was refused already.
+    if needs_host && !(policy.host.verifies && crypto::is_offered()) {
         return Err(
             "policy refused: keyring: this host cannot verify RS256; use EdDSA, ES256 or HS256 keys".into()
         );
@@ -242,6 +277,7 @@ fn configure(size: usize) -> Result<Shared, String> {
     for warning in &policy.warnings {
         raw::log(Level::Warn, warning);
     }
+    say_guarantees(&policy);
     raw::log(
         Level::Info,
         &format!("policy loaded: routes={} api_keys={}", policy.routes.iter().count(), policy.keys.len()),
@@ -251,6 +287,7 @@ fn configure(size: usize) -> Result<Shared, String> {
     if now.is_none() && policy.remembers.here {
         return Err("policy refused: store: the host's clock is not set".into());
     }
+    let port = Port::new(&policy);
     let store = Store::open(&policy, now.unwrap_or(EARLIEST_NOW))
         .map_err(|error| format!("policy refused: store: {error}"))?;
     let engine = FETCHED.with_borrow_mut(|fetched| {
@@ -260,11 +297,27 @@ fn configure(size: usize) -> Result<Shared, String> {
     });
     Ok(Shared {
         engine,
+        port,
         store,
         telemetry: Telemetry::default(),
         held: RefCell::default(),
         can_hold: Cell::new(false),
     })
+}
+
+/// Logs what the policy guarantees on this host: once, where workers can tell each other that it was said.
+fn say_guarantees(policy: &Policy) {
+    const SAID: &str = "callbound/1/guarantees";
+    if policy.host.memory == SharedMemory::Kept {
+        let revision = policy.revision.as_bytes();
+        if raw::shared_data(SAID).is_ok_and(|(said, _)| said == revision) {
+            return;
+        }
+        let _ = raw::set_shared_data(SAID, revision, 0);
+    }
+    for guarantee in guarantees(policy) {
+        raw::log(Level::Info, &format!("guarantee: {guarantee}"));
+    }
 }
 
 impl Shared {

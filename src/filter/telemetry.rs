@@ -29,6 +29,8 @@ pub(super) struct Telemetry {
     lines: Cell<u32>,
     dropped: Cell<u64>,
     complained: Cell<u64>,
+    /// Whether the host has no place for the decision in its access log.
+    is_unlogged: Cell<bool>,
 }
 
 impl Telemetry {
@@ -36,7 +38,11 @@ impl Telemetry {
     pub(super) fn publish(&self, policy: &Policy, record: &Record, now: u64) {
         let reason = record.denial.as_ref().map(|denial| denial.reason);
         self.count(policy, record.route, record.outcome, reason);
-        let _ = raw::set_property("callbound", summary(policy, record).as_bytes());
+        // A host that has no place for it would complain each time.
+        if !self.is_unlogged.get() {
+            let is_set = raw::set_property(policy.host.log, summary(policy, record).as_bytes()).is_ok();
+            self.is_unlogged.set(!is_set && !policy.host.lowers_names);
+        }
         fleet::note_use(policy, record, now);
         match record.outcome {
             Outcome::Allow | Outcome::Answer if !policy.audits_all && record.revoked.is_none() => {}

@@ -4,6 +4,7 @@
 
 mod bounds;
 mod directory;
+mod host;
 mod identity;
 mod issuers;
 mod keyring;
@@ -24,7 +25,7 @@ use platform::Credentials;
 use super::bound::TextBound;
 use super::config::{AuditConfig, Host, Members, Raw, SECTIONS, UnmatchedConfig};
 use super::error::{ConfigError, Problem, Problems};
-use super::{Directory, Keys, Platform, Policy, Refusals, Tree, Unmatched};
+use super::{Directory, Keys, Platform, Policy, Profile, Refusals, Tree, Unmatched};
 use crate::credential::{Carrier, Issuer, hex};
 use crate::json::Json;
 use crate::number::Number;
@@ -47,14 +48,17 @@ pub fn compile(text: &[u8], secrets: &Secrets<'_>) -> Result<Policy, ConfigError
     let mut problems = Problems::default();
     let mut warnings = Vec::new();
     document.check_sections(&mut problems);
+    let host = host::host(&document, secrets, &mut problems, &mut warnings);
     let known = Known::read(&document, secrets, &mut problems, &mut warnings);
     let routes = routes::routes(&document, &known, &mut problems, &mut warnings);
-    let store = memory::store(&document, &known, secrets, &mut problems, &mut warnings);
+    let store = memory::store(&document, host.profile, &known, secrets, &mut problems, &mut warnings);
     memory::check_strength(&document, &routes.limits, &known, &mut problems);
     let remembers = memory::remembers(&store, &routes.limits, routes.routes.iter());
     memory::check_seal(&document, &store, remembers, &mut warnings);
     let prefixes = platform::prefixes(&known.credentials, &known.families, &mut problems);
     let hold_seconds = platform::hold_seconds(&document, &mut problems);
+    let needs = host::Needs { document: &document, known: &known, routes: &routes, store: &store };
+    host::check(&host, &needs, &mut problems);
     let unmatched = document.section("unmatched", &mut problems);
     let audit = document.section("audit", &mut problems);
     problems.into_result()?;
@@ -62,6 +66,10 @@ pub fn compile(text: &[u8], secrets: &Secrets<'_>) -> Result<Policy, ConfigError
         || ConfigError { problems: vec![Problem { path: String::new(), message: "incomplete".into() }] };
     let credentials = known.credentials.ok_or_else(missing)?;
     Ok(Policy {
+        host: host.profile,
+        hold: host.hold,
+        entropy: host.entropy,
+        ends_sessions: host.ends_sessions,
         carriers: credentials.carriers,
         prefixes,
         key_shapes: credentials.shapes,
@@ -185,6 +193,11 @@ impl<'a> Document<'a> {
         }
     }
 
+    /// What the host gives that it names; `None` when it names none.
+    fn profile(&self) -> Option<&'static Profile> {
+        self.0.get("host")?.read::<Host>().ok().map(Host::profile)
+    }
+
     fn check_sections(&self, problems: &mut Problems) {
         for (name, _) in self.0.members().unwrap_or_default() {
             if !SECTIONS.contains(&name.as_ref()) {
@@ -194,7 +207,6 @@ impl<'a> Document<'a> {
         if self.section::<u64>("version", problems) != Some(1) {
             problems.add("version", "expected 1");
         }
-        let _: Option<Host> = self.required("host", "name the gateway: `envoy`", problems);
         let _: Option<bool> = self.section("allow_inline_secrets", problems);
     }
 

@@ -31,8 +31,11 @@ pub const SECTIONS: &[&str] = &[
     "$comment",
     "version",
     "host",
+    "held_by",
+    "entropy",
     "allow_inline_secrets",
     "hold_seconds",
+    "sessions_ended_by",
     "platform",
     "credentials",
     "keyring",
@@ -103,6 +106,34 @@ impl<'de> Deserialize<'de> for Raw {
 pub enum Host {
     /// Envoy, Istio, Envoy Gateway.
     Envoy,
+    /// Kong Gateway up to 3.10, and any nginx with its WebAssembly module.
+    Kong,
+    /// Apache APISIX.
+    Apisix,
+}
+
+/// `held_by`: who keeps a request's headers back until its body was judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum HeldBy {
+    /// callbound: by `allow_on_headers_stop_iteration` on Envoy; elsewhere the host by itself.
+    #[default]
+    Callbound,
+    /// Envoy's buffer filter, which stands behind callbound: where that flag cannot be set.
+    BufferFilter,
+}
+
+/// `sessions_ended_by`: who ends an open connection at its limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum SessionsEndedBy {
+    /// The gateway.
+    #[default]
+    Gateway,
+    /// The upstream, which is told the limit in seconds in `x-callbound-session-seconds`.
+    Upstream,
 }
 
 /// `unmatched`: what happens to a request no route matches.

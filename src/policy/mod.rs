@@ -9,6 +9,8 @@ mod compile;
 pub mod config;
 mod directory;
 mod error;
+mod guarantee;
+mod host;
 mod key;
 mod limit;
 mod local;
@@ -26,8 +28,12 @@ use crate::credential::{Carrier, Family, Issuer, KeyShape, candidates, digest, h
 
 pub use bound::{Bounds, Call, Direction, ENDPOINT, Form, Member, TextBound, TextRule};
 pub use compile::{Secrets, compile, read_key};
+pub use config::Host;
 pub use directory::{Directory, Endpoint, Network};
 pub use error::{ConfigError, Problem};
+pub use guarantee::{Force, Guarantee, guarantees};
+pub use host::host_of;
+pub use host::{End, Hold, Profile, SharedMemory};
 pub use key::{ApiKey, Ceiling, Keys};
 pub use limit::{Counted, Counts, Limit, Limits, Measure, Per, Shown, UsesRule};
 pub use local::{
@@ -46,6 +52,14 @@ pub use template::Template;
 
 /// The compiled configuration. Immutable: a change is a new policy.
 pub struct Policy {
+    /// What the gateway gives that loads the module.
+    pub host: &'static Profile,
+    /// Who keeps a request's headers back while its body is awaited.
+    pub hold: Hold,
+    /// Where new tokens' randomness begins, on hosts that have none; a secret. Deliberately not in any `Debug`.
+    pub entropy: Vec<u8>,
+    /// Whether the gateway ends open connections at their limit; otherwise the upstream is told it.
+    pub ends_sessions: bool,
     /// Where a credential may stand.
     pub carriers: Vec<Carrier>,
     /// Every prefix that marks a text as one of our credentials.

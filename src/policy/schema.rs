@@ -13,9 +13,10 @@ use serde_json::{Value, json};
 
 use super::config::{
     ApiKeyConfig, AskedConfig, AuditConfig, BodyConfig, CredentialsConfig, DirectionConfig, EndpointConfig,
-    FamilyConfig, Host, IssuerConfig, KeyConfig, LimitRuleConfig, Members, NumberConfig, OneOrMany,
+    FamilyConfig, HeldBy, Host, IssuerConfig, KeyConfig, LimitRuleConfig, Members, NumberConfig, OneOrMany,
     PlaceConfig, PlatformConfig, Raw, ReasonConfig, RefusalsConfig, RevocationConfig, RouteConfig,
-    ShownConfig, StoreConfig, TeamConfig, UnmatchedConfig, UpstreamKeyConfig, UserConfig, VocabularyConfig,
+    SecretConfig, SessionsEndedBy, ShownConfig, StoreConfig, TeamConfig, UnmatchedConfig, UpstreamKeyConfig,
+    UserConfig, VocabularyConfig,
 };
 use super::limit::Per;
 use super::local::{APP_NAMES, ENDPOINT_NAMES, MINT_NAMES, PAGE_NAMES, STATE_NAMES};
@@ -71,10 +72,17 @@ struct Document {
     version: u64,
     /// The gateway that loads the module.
     host: Host,
+    /// Who keeps a request's headers back until its body was judged; only with `host: envoy`; default `callbound`.
+    held_by: Option<HeldBy>,
+    /// Where the randomness of new tokens begins: a secret of 32 bytes, needed to mint where the host has none of its
+    /// own (`host: kong`), refused elsewhere.
+    entropy: Option<SecretConfig>,
     /// Whether secrets may stand in the policy itself, where config dumps show them; default false.
     allow_inline_secrets: Option<bool>,
     /// Seconds a request may be held for its body, 1 to 300; default 10.
     hold_seconds: Option<u64>,
+    /// Who ends an open connection at its limit: the gateway, where it can (the default), or the upstream, which is told.
+    sessions_ended_by: Option<SessionsEndedBy>,
     /// What the whole platform has and allows.
     platform: Option<PlatformConfig>,
     /// How API keys are written and where credentials stand.

@@ -62,9 +62,14 @@ impl Bucket {
         left.is_empty().then_some(Self { cleaned: u32::from_le_bytes(*cleaned), entries })
     }
 
+    /// The length of one with so many entries.
+    pub(super) fn bytes(entries: usize) -> usize {
+        4 + entries * ENTRY_BYTES
+    }
+
     /// Writes the value.
     pub(super) fn write(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(4 + self.entries.len() * ENTRY_BYTES);
+        let mut bytes = Vec::with_capacity(Self::bytes(self.entries.len()));
         bytes.extend_from_slice(&self.cleaned.to_le_bytes());
         for entry in &self.entries {
             bytes.extend_from_slice(&entry.cell.0);

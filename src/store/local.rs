@@ -29,6 +29,15 @@ const SESSION_BUCKETS: usize = 256;
 /// Sessions in one of those.
 const SESSION_CAPACITY: usize = 16_384;
 
+/// The same where every value has its full length from the beginning: with its seal it fits a page of memory.
+pub const SESSION_CAPACITY_LAID_OUT: usize = 120;
+
+/// Bytes of all revocations where every value has its full length from the beginning.
+const REVOCATION_BYTES: usize = 64 * 1024;
+
+/// How often a value is read again whose seal does not hold, where one may be read while it is written.
+const READS: usize = 3;
+
 const EPOCH: &str = "epoch";
 const REVOCATIONS: &str = "revocations";
 /// Changed after every change of the revocations: so short that it can be looked at for every request.
@@ -55,6 +64,12 @@ pub trait Memory {
     ///
     /// When the memory cannot be written.
     fn swap(&self, name: &str, value: &[u8], version: Option<u32>) -> Result<bool, MemoryError>;
+
+    /// Whether it may drop what was written, when it has no room. Then everything is written once, at its full length,
+    /// before any of it is believed: what is missing later was dropped, and that is an error, not an empty beginning.
+    fn forgets(&self) -> bool {
+        false
+    }
 }
 
 /// The memory failed.
@@ -86,6 +101,13 @@ pub struct Local<M> {
     epoch: u64,
 }
 
+/// One value of the memory.
+struct Slot {
+    name: String,
+    /// The most bytes it holds, where it has its full length from the beginning.
+    bytes: usize,
+}
+
 impl<M: Memory> Local<M> {
     /// Opens the store, or begins it; `key` seals its values, `now` is in Unix seconds.
     ///
@@ -96,7 +118,10 @@ impl<M: Memory> Local<M> {
         let room = Room { capacity: (size.entries / BUCKETS).max(1), is_shared: size.is_shared };
         let prefix = format!("callbound/1/{:08x}/", Cell::of(&[b"prefix", key]).share());
         let mut store = Self { memory, key: key.to_vec(), prefix, room, epoch: now };
-        store.epoch = store.update(&store.name(EPOCH), |value| {
+        if store.memory.forgets() && store.memory.get(&store.slot(EPOCH, 8).name)?.is_none() {
+            store.lay_out()?;
+        }
+        store.epoch = store.update(&store.slot(EPOCH, 8), true, |value| {
             let begun = <[u8; 8]>::try_from(value.as_slice()).ok().map(u64::from_le_bytes);
             if begun.is_none() {
                 *value = now.to_le_bytes().to_vec();
@@ -104,6 +129,28 @@ impl<M: Memory> Local<M> {
             Ok(begun.unwrap_or(now))
         })?;
         Ok(store)
+    }
+
+    /// Writes everything once, and looks whether all of it is there: the time it began is written last, so that nobody
+    /// believes a beginning that was not finished. What is there already was written by another worker, or kept.
+    fn lay_out(&self) -> Result<(), StoreError> {
+        let empty = Bucket::default().write();
+        let numbered =
+            |slot: fn(&Self, usize) -> Slot, count: usize| (0..count).map(move |index| slot(self, index));
+        let buckets = numbered(Self::bucket, BUCKETS)
+            .chain(numbered(Self::session_bucket, SESSION_BUCKETS))
+            .chain(numbered(Self::failure_bucket, FAILURE_BUCKETS))
+            .map(|slot| (slot, empty.as_slice()));
+        let others =
+            [(self.slot(REVOCATIONS, REVOCATION_BYTES), &[][..]), (self.slot(REVISION, 8), &[0; 8][..])];
+        let all: Vec<(Slot, &[u8])> = buckets.chain(others).collect();
+        for (slot, value) in &all {
+            self.memory.swap(&slot.name, &self.seal_value(slot, value)?, None)?;
+        }
+        for (slot, _) in &all {
+            self.memory.get(&slot.name)?.ok_or(StoreError::Dropped)?;
+        }
+        Ok(())
     }
 
     /// When it began to remember, in Unix seconds.
@@ -157,28 +204,32 @@ impl<M: Memory> Local<M> {
         if self.is_forgotten(charge) {
             return Ok(Err(Refusal::Forgotten));
         }
-        let (name, _) = self.place(charge);
-        let (mut bucket, _) = self.read_bucket(&name)?;
+        let (mut bucket, _) = self.read_bucket(&self.place(charge).0)?;
         bucket.clean(now / 1_000_000);
         Ok(bucket.look(charge, now))
     }
 
     /// The bucket a charge is counted in, and how much that may hold.
-    fn place(&self, charge: &Charge) -> (String, Room) {
+    fn place(&self, charge: &Charge) -> (Slot, Room) {
         match charge.rule {
-            Rule::Sessions { .. } => {
-                (self.session_name(charge.cell), Room { capacity: SESSION_CAPACITY, is_shared: false })
-            }
-            _ => (self.bucket_name(charge.cell), self.room),
+            Rule::Sessions { .. } => (
+                self.session_bucket(charge.cell.number()),
+                Room { capacity: self.session_capacity(), is_shared: false },
+            ),
+            _ => (self.bucket(charge.cell.number()), self.room),
         }
+    }
+
+    fn session_capacity(&self) -> usize {
+        if self.memory.forgets() { SESSION_CAPACITY_LAID_OUT } else { SESSION_CAPACITY }
     }
 
     fn take_one(&self, charge: &Charge, now: u64) -> Result<Result<Standing, Refusal>, StoreError> {
         if self.is_forgotten(charge) {
             return Ok(Err(Refusal::Forgotten));
         }
-        let (name, room) = self.place(charge);
-        self.update_bucket(&name, now, |bucket| bucket.take(charge, now, room))
+        let (slot, room) = self.place(charge);
+        self.update_bucket(&slot, now, |bucket| bucket.take(charge, now, room))
     }
 
     /// What was issued in the second in which the store began may have been used just before it.
@@ -192,18 +243,21 @@ impl<M: Memory> Local<M> {
 
     /// Makes changes; `now` in Unix seconds. What fails is tried no more: a lease ends by itself.
     pub fn change(&self, changes: &[Change], now: u64) {
-        let name = |change: &Change| match change {
-            Change::Renew(lease) | Change::End(lease) if lease.grace == 0 => self.session_name(lease.cell),
-            Change::Renew(lease) | Change::End(lease) => self.bucket_name(lease.cell),
-            Change::GiveBack(cell, _) => self.bucket_name(*cell),
+        let slot = |change: &Change| match change {
+            Change::Renew(lease) | Change::End(lease) if lease.grace == 0 => {
+                self.session_bucket(lease.cell.number())
+            }
+            Change::Renew(lease) | Change::End(lease) => self.bucket(lease.cell.number()),
+            Change::GiveBack(cell, _) => self.bucket(cell.number()),
         };
         // Those of one bucket together: a thousand sessions of one count are renewed by one write.
-        let mut by_bucket: BTreeMap<String, Vec<Change>> = BTreeMap::new();
+        let mut by_bucket: BTreeMap<String, (Slot, Vec<Change>)> = BTreeMap::new();
         for change in changes {
-            by_bucket.entry(name(change)).or_default().push(*change);
+            let slot = slot(change);
+            by_bucket.entry(slot.name.clone()).or_insert((slot, Vec::new())).1.push(*change);
         }
-        for (name, changes) in by_bucket {
-            let _ = self.update_bucket(&name, now.saturating_mul(1_000_000), |bucket| {
+        for (slot, changes) in by_bucket.into_values() {
+            let _ = self.update_bucket(&slot, now.saturating_mul(1_000_000), |bucket| {
                 changes.iter().for_each(|change| bucket.change(*change, now));
                 Ok(Ok::<(), Refusal>(()))
             });
@@ -213,7 +267,7 @@ impl<M: Memory> Local<M> {
     /// Counts a failure of a stranger; the oldest make room for new ones.
     pub fn fail(&self, charge: &Charge, now: u64) {
         let room = Room { capacity: FAILURE_CAPACITY, is_shared: false };
-        let _ = self.update_bucket(&self.failure_name(charge.cell), now, |bucket| {
+        let _ = self.update_bucket(&self.failure_bucket(charge.cell.number()), now, |bucket| {
             bucket.make_room(charge, FAILURE_CAPACITY);
             bucket.take(charge, now, room)
         });
@@ -225,7 +279,7 @@ impl<M: Memory> Local<M> {
     ///
     /// As [`Local::take`].
     pub fn has_failed(&self, charge: &Charge, now: u64) -> Result<Option<u64>, StoreError> {
-        let (mut bucket, _) = self.read_bucket(&self.failure_name(charge.cell))?;
+        let (mut bucket, _) = self.read_bucket(&self.failure_bucket(charge.cell.number()))?;
         bucket.clean(now / 1_000_000);
         Ok(match bucket.look(charge, now) {
             Ok(_) => None,
@@ -240,15 +294,15 @@ impl<M: Memory> Local<M> {
     ///
     /// As [`Local::take`].
     pub fn revocations(&self, known: Option<u32>) -> Result<Option<(Revocations, u32)>, StoreError> {
-        let Some((_, version)) =
-            self.memory.get(&self.name(REVISION))?.filter(|(_, version)| known != Some(*version))
-        else {
+        let found = self.memory.get(&self.slot(REVISION, 8).name)?;
+        if found.is_none() && self.memory.forgets() {
+            return Err(StoreError::Dropped);
+        }
+        let Some((_, version)) = found.filter(|(_, version)| known != Some(*version)) else {
             return Ok(None);
         };
-        let name = self.name(REVOCATIONS);
-        let (sealed, _) = self.memory.get(&name)?.ok_or(StoreError::Corrupt)?;
-        let text = self.open_value(&name, &sealed)?;
-        Ok(Some((Revocations::read(text).ok_or(StoreError::Corrupt)?, version)))
+        let (text, _) = self.read(&self.slot(REVOCATIONS, REVOCATION_BYTES))?.ok_or(StoreError::Corrupt)?;
+        Ok(Some((Revocations::read(&text).ok_or(StoreError::Corrupt)?, version)))
     }
 
     /// Adds a revocation; `now` in Unix seconds.
@@ -257,7 +311,7 @@ impl<M: Memory> Local<M> {
     ///
     /// [`StoreError::Full`] when there are as many as may be: then it is not in force.
     pub fn revoke(&self, revocation: &Revocation, now: u64) -> Result<(), StoreError> {
-        self.update(&self.name(REVOCATIONS), |value| {
+        self.update(&self.slot(REVOCATIONS, REVOCATION_BYTES), false, |value| {
             let mut revocations = Revocations::read(value).ok_or(StoreError::Corrupt)?;
             revocations.clean(now);
             revocations.add(revocation.clone());
@@ -269,85 +323,126 @@ impl<M: Memory> Local<M> {
             *value = revocations.write();
             Ok(())
         })?;
-        self.update(&self.name(REVISION), |value| {
+        self.update(&self.slot(REVISION, 8), false, |value| {
             let revision = <[u8; 8]>::try_from(value.as_slice()).map_or(0, u64::from_le_bytes);
             *value = revision.wrapping_add(1).to_le_bytes().to_vec();
             Ok(())
         })
     }
 
-    fn read_bucket(&self, name: &str) -> Result<(Bucket, Option<u32>), StoreError> {
-        let Some((sealed, version)) = self.memory.get(name)? else { return Ok((Bucket::default(), None)) };
-        let bucket = Bucket::read(self.open_value(name, &sealed)?).ok_or(StoreError::Corrupt)?;
-        Ok((bucket, Some(version)))
+    fn read_bucket(&self, slot: &Slot) -> Result<(Bucket, Option<u32>), StoreError> {
+        let Some((value, version)) = self.read(slot)? else { return Ok((Bucket::default(), None)) };
+        Ok((Bucket::read(&value).ok_or(StoreError::Corrupt)?, Some(version)))
     }
 
     /// Changes a bucket; a change that refuses writes nothing.
     fn update_bucket<T, R>(
         &self,
-        name: &str,
+        slot: &Slot,
         now: u64,
         change: impl Fn(&mut Bucket) -> Result<Result<T, R>, StoreError>,
     ) -> Result<Result<T, R>, StoreError> {
         for _ in 0..ATTEMPTS {
-            let (mut bucket, version) = self.read_bucket(name)?;
+            let (mut bucket, version) = self.read_bucket(slot)?;
             bucket.clean(now / 1_000_000);
             let changed = change(&mut bucket)?;
-            if changed.is_err() || self.memory.swap(name, &self.seal_value(name, &bucket.write()), version)? {
+            if changed.is_err()
+                || self.memory.swap(&slot.name, &self.seal_value(slot, &bucket.write())?, version)?
+            {
                 return Ok(changed);
             }
         }
         Err(StoreError::Contended)
     }
 
-    /// Changes a value that is no bucket; nothing there is empty.
+    /// Changes a value that is no bucket; nothing there is empty, and may be new only where that is said.
     fn update<T>(
         &self,
-        name: &str,
+        slot: &Slot,
+        may_begin: bool,
         change: impl Fn(&mut Vec<u8>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         for _ in 0..ATTEMPTS {
-            let (before, version) = match self.memory.get(name)? {
-                Some((sealed, version)) => (self.open_value(name, &sealed)?.to_vec(), Some(version)),
-                None => (Vec::new(), None),
-            };
+            let found = if may_begin { self.look_at(slot)? } else { self.read(slot)? };
+            let (before, version) =
+                found.map_or((Vec::new(), None), |(value, version)| (value, Some(version)));
             let mut value = before.clone();
             let result = change(&mut value)?;
-            if value == before || self.memory.swap(name, &self.seal_value(name, &value), version)? {
+            if value == before || self.memory.swap(&slot.name, &self.seal_value(slot, &value)?, version)? {
                 return Ok(result);
             }
         }
         Err(StoreError::Contended)
     }
 
-    fn seal_value(&self, name: &str, value: &[u8]) -> Vec<u8> {
-        let mut sealed = seal(&self.key, name, value).to_vec();
-        sealed.extend_from_slice(value);
-        sealed
+    /// Reads a value under its seal; what must be there is not nothing.
+    fn read(&self, slot: &Slot) -> Result<Option<(Vec<u8>, u32)>, StoreError> {
+        match self.look_at(slot)? {
+            None if self.memory.forgets() => Err(StoreError::Dropped),
+            found => Ok(found),
+        }
+    }
+
+    fn look_at(&self, slot: &Slot) -> Result<Option<(Vec<u8>, u32)>, StoreError> {
+        let reads = if self.memory.forgets() { READS } else { 1 };
+        for _ in 0..reads {
+            let Some((sealed, version)) = self.memory.get(&slot.name)? else { return Ok(None) };
+            if let Ok(value) = self.open_value(&slot.name, &sealed) {
+                return Ok(Some((value.to_vec(), version)));
+            }
+        }
+        Err(StoreError::Corrupt)
+    }
+
+    /// A value under its seal. Where values have their full length from the beginning, its own length stands before it:
+    /// such a memory must never be asked to make a value longer, which some do badly.
+    fn seal_value(&self, slot: &Slot, value: &[u8]) -> Result<Vec<u8>, StoreError> {
+        let mut content = Vec::with_capacity(value.len().max(slot.bytes) + 20);
+        if self.memory.forgets() {
+            if value.len() > slot.bytes {
+                return Err(StoreError::Full);
+            }
+            content.extend_from_slice(&u32::try_from(value.len()).unwrap_or(0).to_le_bytes());
+        }
+        content.extend_from_slice(value);
+        let mut sealed = seal(&self.key, &slot.name, &content).to_vec();
+        sealed.append(&mut content);
+        if self.memory.forgets() {
+            sealed.resize(16 + 4 + slot.bytes, 0);
+        }
+        Ok(sealed)
     }
 
     /// The value below a seal that holds.
     fn open_value<'v>(&self, name: &str, sealed: &'v [u8]) -> Result<&'v [u8], StoreError> {
-        let (found, value) = sealed.split_first_chunk::<16>().ok_or(StoreError::Corrupt)?;
+        let (found, mut content) = sealed.split_first_chunk::<16>().ok_or(StoreError::Corrupt)?;
+        if self.memory.forgets() {
+            let length = content.first_chunk::<4>().map(|bytes| u32::from_le_bytes(*bytes) as usize);
+            let end = length.and_then(|length| length.checked_add(4)).ok_or(StoreError::Corrupt)?;
+            content = content.get(..end).ok_or(StoreError::Corrupt)?;
+        }
         // Whoever shares the memory sees how long this takes as little as anybody else: all bytes are compared.
-        let pairs = seal(&self.key, name, value).into_iter().zip(*found);
+        let pairs = seal(&self.key, name, content).into_iter().zip(*found);
         let differs = pairs.fold(0u8, |all, (one, other)| all | (one ^ other));
-        if differs == 0 { Ok(value) } else { Err(StoreError::Corrupt) }
+        if differs != 0 {
+            return Err(StoreError::Corrupt);
+        }
+        Ok(if self.memory.forgets() { content.get(4..).unwrap_or_default() } else { content })
     }
 
-    fn name(&self, name: &str) -> String {
-        format!("{}{name}", self.prefix)
+    fn slot(&self, name: &str, bytes: usize) -> Slot {
+        Slot { name: format!("{}{name}", self.prefix), bytes }
     }
 
-    fn bucket_name(&self, cell: Cell) -> String {
-        format!("{}{}", self.prefix, cell.number() % BUCKETS)
+    fn bucket(&self, number: usize) -> Slot {
+        self.slot(&(number % BUCKETS).to_string(), Bucket::bytes(self.room.capacity))
     }
 
-    fn session_name(&self, cell: Cell) -> String {
-        format!("{}s/{}", self.prefix, cell.number() % SESSION_BUCKETS)
+    fn session_bucket(&self, number: usize) -> Slot {
+        self.slot(&format!("s/{}", number % SESSION_BUCKETS), Bucket::bytes(self.session_capacity()))
     }
 
-    fn failure_name(&self, cell: Cell) -> String {
-        format!("{}f/{}", self.prefix, cell.number() % FAILURE_BUCKETS)
+    fn failure_bucket(&self, number: usize) -> Slot {
+        self.slot(&format!("f/{}", number % FAILURE_BUCKETS), Bucket::bytes(FAILURE_CAPACITY))
     }
 }

@@ -13,7 +13,7 @@ mod revocation;
 use hmac::{Hmac, Mac as _};
 use sha2::{Digest as _, Sha256};
 
-pub use local::{Local, Memory, MemoryError, Size};
+pub use local::{Local, Memory, MemoryError, SESSION_CAPACITY_LAID_OUT, Size};
 pub use revocation::{Revocation, RevocationError, Revocations, Subject};
 
 /// Seconds a session's lease lasts unless it is renewed: how long a crashed worker's slots stay taken.
@@ -203,6 +203,8 @@ pub enum StoreError {
     Corrupt,
     /// Too many want the same cell at once.
     Contended,
+    /// Its memory dropped what was written there.
+    Dropped,
     /// It did not answer, or not in time, or not in words that are understood.
     Unavailable,
 }
@@ -212,6 +214,9 @@ impl core::fmt::Display for StoreError {
         f.write_str(match self {
             Self::Full => "the store is full",
             Self::Corrupt => "the store's memory was changed by somebody else; restart the gateway",
+            Self::Dropped => {
+                "the store's memory dropped what was written there: give the zone `callbound` 16 MiB or more and `eviction=none`, and restart the gateway"
+            }
             Self::Contended => "too many requests want the same entry of the store",
             Self::Unavailable => "the store does not answer",
         })

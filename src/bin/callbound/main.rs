@@ -9,6 +9,7 @@ mod keys;
 mod policies;
 mod store;
 mod tokens;
+mod version;
 
 use std::process::ExitCode;
 
@@ -28,6 +29,7 @@ Examples:
   callbound check policy.json                      everything that is wrong with it, at once
   callbound check --secrets policy.json            and whether this environment has its secrets
   callbound check --envoy envoy.yaml               whether an Envoy lets our filter do its work
+  callbound guarantees policy.json                 what it enforces on its gateway, and how strongly
   callbound gen-key acme_                          a new API key and what to put into the policy
   callbound mint policy.json --key backend --set 'from_numbers=[\"+15551234567\"]'
   callbound revoke policy.json --token 3f2a...     through the store that gateways share
@@ -39,6 +41,8 @@ enum Command {
     Init,
     /// Check policies, or with --envoy an Envoy configuration; print every problem, exit 1 if there is any
     Check(policies::Check),
+    /// Print what a policy enforces on its host, and how strongly; --host says how it would be elsewhere
+    Guarantees(policies::Guarantees),
     /// Print policies merged into one: a platform's file, then a deployment's (JSON merge patch, RFC 7396)
     Merge(policies::Files),
     /// Print the JSON Schema of a policy, for editors
@@ -67,12 +71,15 @@ enum Command {
     Directory(store::Directory),
     /// Write Envoy's bootstrap and the filter's ECDS file for a policy
     Envoy(policies::Envoy),
+    /// Print the version of this tool and of the policy language; of a module file, too
+    Version(version::Version),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Init => policies::init(),
         Command::Check(arguments) => return policies::check(&arguments),
+        Command::Guarantees(arguments) => policies::print_guarantees(&arguments),
         Command::Merge(files) => policies::print_merged(&files),
         Command::Schema => policies::print_schema(),
         Command::Secrets(files) => policies::print_secrets(&files),
@@ -89,6 +96,7 @@ fn main() -> ExitCode {
         Command::Revoke(arguments) => store::revoke(&arguments),
         Command::Directory(command) => store::directory(&command),
         Command::Envoy(arguments) => policies::envoy(&arguments),
+        Command::Version(arguments) => version::version(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use callbound::credential::Remote;
-use callbound::policy::{ConfigError, Home, Policy, Secrets, compile, merge};
+use callbound::policy::{ConfigError, Home, Policy, Secrets, compile, guarantees, merge};
 use callbound::reason::Reason;
 use clap::Args;
 use serde_json::Value;
@@ -126,6 +126,32 @@ fn check_policy(files: &Files, with_secrets: bool) -> Result<Vec<String>, String
     })
 }
 
+/// Arguments of `guarantees`.
+#[derive(Args)]
+pub struct Guarantees {
+    #[command(flatten)]
+    files: Files,
+    /// As if the policy named this host: envoy, kong or apisix
+    #[arg(long)]
+    host: Option<String>,
+}
+
+/// `guarantees`: the sheet, or why the host cannot do what the policy asks for.
+pub fn print_guarantees(arguments: &Guarantees) -> Result<(), String> {
+    let text = arguments.files.text()?;
+    let text = match &arguments.host {
+        None => text,
+        Some(host) => {
+            let mut policy: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+            merge(&mut policy, serde_json::json!({ "host": host }));
+            policy.to_string()
+        }
+    };
+    let policy = compile(text.as_bytes(), &Secrets::Unchecked).map_err(|error| list(&error))?;
+    guarantees(&policy).iter().for_each(|guarantee| println!("{guarantee}"));
+    Ok(())
+}
+
 /// `merge`.
 pub fn print_merged(files: &Files) -> Result<(), String> {
     println!("{}", files.text()?);
@@ -165,8 +191,9 @@ pub fn print_secrets(files: &Files) -> Result<(), String> {
 fn secret_names(text: &str) -> Result<Vec<String>, String> {
     let json: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let keys = ["keyring", "upstream_keys"].into_iter().filter_map(|section| json.get(section)?.as_array());
-    let names = keys.flatten().filter_map(|key| {
-        let secret = key.get("secret")?;
+    let secrets = keys.flatten().filter_map(|key| key.get("secret"));
+    let others = [json.pointer("/store/secret"), json.get("entropy")];
+    let names = secrets.chain(others.into_iter().flatten()).filter_map(|secret| {
         let from = secret.get("derive").unwrap_or(secret);
         from.get("env")?.as_str().map(str::to_owned)
     });

@@ -31,7 +31,7 @@ pub(super) fn issuers(
             problems
                 .add(format!("{path}.issuer"), "another family has this issuer: a token would be two things");
         }
-        let source = key_source(&config.external, &format!("{path}.external.jwks"), problems);
+        let source = key_source(document, &config.external, &format!("{path}.external.jwks"), problems);
         let claims = claim_rules(&config, bounds, platform, &path, problems);
         let (Some(keys), Some(claims)) = (source, claims) else { continue };
         issuers.push(Issuer {
@@ -91,10 +91,18 @@ fn check(
     check_known_scopes(&config.default_scopes, &platform.scopes, &format!("{path}.default_scopes"), problems);
 }
 
-fn key_source(config: &ExternalConfig, path: &str, problems: &mut Problems) -> Option<KeySource> {
+fn key_source(
+    document: &Document<'_>,
+    config: &ExternalConfig,
+    path: &str,
+    problems: &mut Problems,
+) -> Option<KeySource> {
     match (&config.jwks.keys, &config.jwks.url) {
         (Some(keys), None) => inline_keys(keys, &config.algorithms, path, problems).map(KeySource::Inline),
-        (None, Some(url)) => remote(url, &config.jwks, path, problems).map(KeySource::Remote),
+        (None, Some(url)) => {
+            let by_address = document.profile().is_some_and(|profile| profile.calls_addresses);
+            remote(url, &config.jwks, by_address, path, problems).map(KeySource::Remote)
+        }
         _ => {
             problems.add(path, "expected one of `keys` and `url`");
             None
@@ -124,7 +132,13 @@ fn inline_keys(keys: &[Jwk], allowed: &[Algorithm], path: &str, problems: &mut P
     Some(set)
 }
 
-fn remote(url: &str, config: &JwksConfig, path: &str, problems: &mut Problems) -> Option<Remote> {
+fn remote(
+    url: &str,
+    config: &JwksConfig,
+    by_address: bool,
+    path: &str,
+    problems: &mut Problems,
+) -> Option<Remote> {
     let is_plain =
         url.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'#' | b'@'));
     let parts = url.split_once("://").filter(|(scheme, _)| is_plain && matches!(*scheme, "http" | "https"));
@@ -133,12 +147,12 @@ fn remote(url: &str, config: &JwksConfig, path: &str, problems: &mut Problems) -
         problems.add(format!("{path}.url"), "expected a URL with a path, as in `https://idp.example/keys`");
         return None;
     };
-    let Some(cluster) = &config.cluster else {
+    let Some(cluster) = config.cluster.as_deref().or(by_address.then_some("")) else {
         problems.add(format!("{path}.cluster"), "missing; name the gateway's cluster that serves the URL");
         return None;
     };
     let remote = Remote {
-        cluster: cluster.clone(),
+        cluster: cluster.to_owned(),
         scheme: scheme.to_owned(),
         authority: authority.to_owned(),
         path: format!("/{rest}"),

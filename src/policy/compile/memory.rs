@@ -7,6 +7,7 @@ use super::super::config::{
     SecretConfig, StaleConfig, StoreConfig, StrengthConfig,
 };
 use super::super::error::Problems;
+use super::super::host::{Profile, SharedMemory};
 use super::super::limit::{Counts, Limits, UsesRule};
 use super::super::local::{Allowance, RevokeRule};
 use super::super::memory::{DirectoryRule, Home, Remembers, StoreRule};
@@ -30,6 +31,7 @@ impl From<StrengthConfig> for Strength {
 
 pub(super) fn store(
     document: &Document<'_>,
+    profile: &Profile,
     known: &Known,
     secrets: &Secrets<'_>,
     problems: &mut Problems,
@@ -37,7 +39,9 @@ pub(super) fn store(
 ) -> StoreRule {
     let config: StoreConfig = document.section("store", problems).unwrap_or_default();
     let home = home(&config, known, problems);
-    let entries = config.entries.unwrap_or(262_144);
+    // A memory of nginx has its whole size from the beginning.
+    let default = if profile.memory == SharedMemory::Evicted { 65_536 } else { 262_144 };
+    let entries = config.entries.unwrap_or(default);
     if !(65_536..=1_048_576).contains(&entries) {
         problems.add("store.entries", "expected 65536 to 1048576");
     }

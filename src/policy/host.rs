@@ -1,0 +1,188 @@
+//! What a host gives a filter: one table, from which everything that differs between gateways is read.
+//!
+//! A host cannot be asked what it has: on some of them a call they lack ends the worker. So the policy names its host,
+//! and this table is what is known of it (`docs/hosts.md` says where from). Refuses to know how anything is called or
+//! carried out: that is [`crate::filter`]'s.
+
+use super::config::{HeldBy, Host};
+use crate::json::Json;
+
+/// A gateway that loads the module, by what it gives.
+#[derive(Debug)]
+pub struct Profile {
+    /// The word in policies.
+    pub name: &'static str,
+    /// Who keeps headers back while the body is awaited, unless the policy says otherwise.
+    pub hold: Hold,
+    /// How it says that a request has no body.
+    pub end: End,
+    /// What its workers share.
+    pub memory: SharedMemory,
+    /// Whether the module is called every so often without a request.
+    pub has_ticks: bool,
+    /// Whether a connection that is open can be ended at a time, and a request that is held answered.
+    pub ends_streams: bool,
+    /// Whether its random bytes are fit for what must not be guessed.
+    pub has_entropy: bool,
+    /// Whether it verifies signatures for the module.
+    pub verifies: bool,
+    /// Whether requests go on by themselves after the answer to a call, and when nobody says what is to become of them.
+    pub goes_on: bool,
+    /// Whether a call names the address it goes to; otherwise a cluster of the gateway's own configuration.
+    pub calls_addresses: bool,
+    /// Whether a configuration that is refused is refused for good: no request passes, or the one before it stays.
+    /// Otherwise the module must take it and refuse everything by itself.
+    pub keeps_refused: bool,
+    /// The most headers it can show; asked for more, some lose theirs, and some their memory.
+    pub max_headers: Option<usize>,
+    /// Whether header names come in lower case.
+    pub lowers_names: bool,
+    /// Whether a header that stands twice must be removed before it is set.
+    pub sets_after_removal: bool,
+    /// The property with the client's address, its parts separated by zero bytes.
+    pub address: &'static str,
+    /// The property with path and query as the client wrote them, where `:path` is something else.
+    pub target: Option<&'static str>,
+    /// The properties that change the query, where the header `:path` does not: nginx's own, and the one with path and
+    /// query that some gateways have computed before.
+    pub query: Option<[&'static str; 2]>,
+    /// The property by which the body is asked for.
+    pub body: Option<&'static str>,
+    /// The property that takes the decision for an access log.
+    pub log: &'static str,
+}
+
+/// Who keeps a request's headers back while its body is awaited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// The module, by what it returns: the headers can be changed until the verdict.
+    Module,
+    /// A filter behind the module: the headers must be ready at once, and go no further.
+    FilterBehind,
+    /// The host, which reads the whole body before it connects to anybody.
+    Host,
+    /// The host, when it is asked to read the body.
+    HostOnRequest,
+}
+
+/// How a host says that a request has no body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// With the headers.
+    Announced,
+    /// Not at all, and for an empty body it does not call: only `content-length` can be believed.
+    Unsaid,
+    /// By a call for the body, be it empty.
+    Called,
+}
+
+/// What the workers of a host share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SharedMemory {
+    /// Nothing.
+    None,
+    /// Memory that keeps what was written.
+    Kept,
+    /// Memory that may drop what was written, and knows "only over nothing" as a version of its own.
+    Evicted,
+}
+
+const ENVOY: Profile = Profile {
+    name: "envoy",
+    hold: Hold::Module,
+    end: End::Announced,
+    memory: SharedMemory::Kept,
+    has_ticks: true,
+    ends_streams: true,
+    has_entropy: true,
+    verifies: true,
+    goes_on: false,
+    calls_addresses: false,
+    keeps_refused: true,
+    max_headers: None,
+    lowers_names: true,
+    sets_after_removal: false,
+    address: "source\0address",
+    target: None,
+    query: None,
+    body: None,
+    log: "callbound",
+};
+
+const KONG: Profile = Profile {
+    name: "kong",
+    hold: Hold::Host,
+    end: End::Unsaid,
+    memory: SharedMemory::Evicted,
+    has_ticks: true,
+    ends_streams: false,
+    has_entropy: false,
+    verifies: false,
+    goes_on: true,
+    calls_addresses: true,
+    keeps_refused: false,
+    max_headers: Some(90),
+    lowers_names: false,
+    sets_after_removal: true,
+    address: "source\0address",
+    target: Some("request\0path"),
+    query: Some(["ngx\0args", "ngx\0upstream_uri"]),
+    body: None,
+    log: "kong\0ctx\0shared\0callbound",
+};
+
+const APISIX: Profile = Profile {
+    name: "apisix",
+    hold: Hold::HostOnRequest,
+    end: End::Called,
+    memory: SharedMemory::None,
+    has_ticks: false,
+    ends_streams: false,
+    has_entropy: true,
+    verifies: false,
+    goes_on: true,
+    calls_addresses: true,
+    keeps_refused: true,
+    max_headers: None,
+    lowers_names: false,
+    sets_after_removal: false,
+    address: "remote_addr",
+    target: None,
+    query: Some(["args", "upstream_uri"]),
+    body: Some("wasm_process_req_body"),
+    log: "callbound",
+};
+
+impl Host {
+    /// What this host gives.
+    pub fn profile(self) -> &'static Profile {
+        match self {
+            Self::Envoy => &ENVOY,
+            Self::Kong => &KONG,
+            Self::Apisix => &APISIX,
+        }
+    }
+}
+
+impl Profile {
+    /// Who keeps headers back under a policy that says so much.
+    pub(super) fn hold(&self, held_by: HeldBy) -> Hold {
+        match held_by {
+            HeldBy::Callbound => self.hold,
+            HeldBy::BufferFilter => Hold::FilterBehind,
+        }
+    }
+}
+
+impl Hold {
+    /// Whether headers can be changed once the body was read.
+    pub fn lets_headers_change(self) -> bool {
+        self == Self::Module
+    }
+}
+
+/// The host a document names, be the rest of it right or wrong; `None` when that cannot be read.
+pub fn host_of(text: &[u8]) -> Option<Host> {
+    let document = Json::parse(text).ok()?;
+    document.get("host")?.read().ok()
+}

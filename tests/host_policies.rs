@@ -1,0 +1,176 @@
+//! One policy, three hosts: what a host cannot do is refused at load, with the place and the reason; what it can, the
+//! guarantee sheet says.
+#![allow(clippy::indexing_slicing, clippy::expect_used, clippy::panic, reason = "a test may fail loudly")]
+
+use std::fs;
+use std::path::Path;
+
+use callbound::policy::{Force, Policy, Secrets, compile, guarantees, merge};
+use serde_json::{Value, json};
+
+fn platform(name: &str) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies").join(name);
+    serde_json::from_str(&fs::read_to_string(path).expect("a policy")).expect("JSON")
+}
+
+fn merged(mut policy: Value, over: Value) -> Value {
+    merge(&mut policy, over);
+    policy
+}
+
+fn compiled(policy: &Value) -> Result<Policy, Vec<String>> {
+    let compiled = compile(policy.to_string().as_bytes(), &Secrets::Unchecked);
+    compiled.map_err(|error| error.problems.iter().map(ToString::to_string).collect())
+}
+
+fn problems(policy: &Value) -> Vec<String> {
+    compiled(policy).err().unwrap_or_default()
+}
+
+fn on(host: &str) -> Value {
+    let entropy = if host == "kong" { json!({"env": "CALLBOUND_ENTROPY"}) } else { Value::Null };
+    json!({"host": host, "entropy": entropy})
+}
+
+/// Which problems a platform's own policy has on a host; none: it loads.
+fn assert_problems(name: &str, over: Value, expected: &[&str]) {
+    let found = problems(&merged(platform(name), over.clone()));
+    let is_same = found.len() == expected.len()
+        && found.iter().zip(expected).all(|(found, expected)| found.contains(expected));
+    assert!(is_same, "{name} with {over}: {found:#?}");
+}
+
+const ENDS: &str = "this host cannot end a connection";
+const SHARES: &str = "this host has no memory that its workers share";
+
+#[test]
+fn the_three_platforms_load_where_their_host_can_do_it_and_say_why_where_not() {
+    for name in ["revdesk.json", "telapi.json", "decart.json"] {
+        assert_problems(name, json!({}), &[]);
+        assert_problems(name, json!({"held_by": "buffer_filter"}), &[]);
+    }
+    assert_problems("revdesk.json", on("kong"), &[]);
+    assert_problems("telapi.json", on("kong"), &[ENDS]);
+    assert_problems("decart.json", on("kong"), &[ENDS]);
+    let told = |host| merged(on(host), json!({"sessions_ended_by": "upstream"}));
+    assert_problems("telapi.json", told("kong"), &[]);
+    assert_problems("decart.json", told("kong"), &[]);
+    assert_problems("decart.json", told("apisix"), &[]);
+    // RevDesk's and TelAPI's limits, and TelAPI's tokens of one use, are counted somewhere.
+    for name in ["revdesk.json", "telapi.json"] {
+        let found = problems(&merged(platform(name), told("apisix")));
+        assert!(!found.is_empty() && found.iter().all(|problem| problem.contains(SHARES)), "{found:#?}");
+    }
+    assert_problems("revdesk.json", json!({"host": "apisix", "limits": null, "limit_headers": null}), &[]);
+}
+
+#[test]
+fn tokens_are_not_minted_of_randomness_that_can_be_guessed() {
+    assert_problems(
+        "revdesk.json",
+        json!({"host": "kong"}),
+        &["no randomness fit for tokens: give `entropy`"],
+    );
+    for host in ["envoy", "apisix"] {
+        let policy = merged(
+            platform("revdesk.json"),
+            json!({"host": host, "entropy": {"env": "A"}, "limits": null, "limit_headers": null}),
+        );
+        assert_eq!(
+            problems(&policy),
+            ["entropy: this host has randomness of its own, which is better; leave it out"]
+        );
+    }
+    let with = |text: &'static str| {
+        let policy = merged(platform("revdesk.json"), on("kong")).to_string();
+        let lookup = move |name: &str| {
+            Some(
+                if name == "CALLBOUND_ENTROPY" {
+                    text
+                } else {
+                    "bWFzdGVyIG9mIHRoZSB0ZXN0cywgMzIgYnl0ZXMgb3IgbW9yZcO_"
+                }
+                .to_owned(),
+            )
+        };
+        compile(policy.as_bytes(), &Secrets::Lookup(&lookup))
+            .err()
+            .map(|error| error.to_string())
+            .unwrap_or_default()
+    };
+    assert!(with("c2hvcnQ").contains("entropy: expected at least 32 bytes"), "{}", with("c2hvcnQ"));
+    assert_eq!(with("bWFzdGVyIG9mIHRoZSBlbnRyb3B5LCAzMiBieXRlcyBvciBtb3Jl"), "");
+}
+
+#[test]
+fn each_thing_a_host_lacks_is_named_with_its_place() {
+    let revdesk = |over: Value| merged(platform("revdesk.json"), over);
+    let bare = json!({"limits": null, "limit_headers": null});
+    let cases = [
+        (
+            revdesk(json!({"held_by": "buffer_filter", "host": "kong", "entropy": {"env": "A"}})),
+            "held_by: only Envoy has a buffer filter",
+        ),
+        (
+            revdesk(merged(
+                bare.clone(),
+                json!({"host": "apisix", "store": {"home": "redis", "redis": {"url": "http://127.0.0.1:7379"}}}),
+            )),
+            "store.home: this host calls the module for requests only",
+        ),
+        (
+            revdesk(merged(
+                on("kong"),
+                json!({"limits": [{"id": "open", "per": "team", "sessions": {"max": 121}}]}),
+            )),
+            "limits.open.sessions.max: this host's memory counts 120",
+        ),
+        (
+            revdesk(merged(
+                bare,
+                json!({"host": "apisix", "limits": [{"id": "bad", "per": "address", "count": "failures", "window": {"max": 9, "seconds": 60}}]}),
+            )),
+            "limits.bad: this host has no memory that its workers share: failures cannot be counted",
+        ),
+    ];
+    for (policy, expected) in cases {
+        let found = problems(&policy);
+        assert!(found.iter().any(|problem| problem.starts_with(expected)), "{expected}: {found:#?}");
+    }
+}
+
+/// What is said of a subject.
+fn force(policy: &Value, subject: &str) -> Option<Force> {
+    let policy = compiled(policy).unwrap_or_else(|problems| panic!("{problems:#?}"));
+    guarantees(&policy).into_iter().find(|guarantee| guarantee.subject == subject).map(|found| found.force)
+}
+
+#[test]
+fn the_sheet_says_how_far_each_thing_reaches() {
+    let telapi = platform("telapi.json");
+    assert_eq!(force(&telapi, "uses of tokens"), Some(Force::Node));
+    assert_eq!(force(&telapi, "sessions"), Some(Force::Exact));
+    let fleet = merged(
+        telapi.clone(),
+        json!({"store": {"home": "redis", "redis": {"url": "http://127.0.0.1:7379"}}}),
+    );
+    assert_eq!(force(&fleet, "uses of tokens"), Some(Force::Fleet));
+    let kong = merged(telapi, merged(on("kong"), json!({"sessions_ended_by": "upstream"})));
+    assert_eq!(force(&kong, "sessions"), Some(Force::Upstream));
+    assert_eq!(force(&kong, "randomness of tokens"), Some(Force::Host));
+    let sheet = guarantees(&compiled(&kong).unwrap_or_else(|problems| panic!("{problems:#?}")));
+    let uses = sheet.iter().find(|guarantee| guarantee.subject == "uses of tokens").expect("it counts uses");
+    assert!(uses.text.contains("eviction=none"), "{uses}");
+}
+
+#[test]
+fn a_sheet_holds_no_secret() {
+    let secret = "bWFzdGVyIG9mIHRoZSBlbnRyb3B5LCAzMiBieXRlcyBvciBtb3Jl";
+    let policy = merged(
+        platform("revdesk.json"),
+        json!({"host": "kong", "entropy": {"inline": secret}, "allow_inline_secrets": true}),
+    );
+    let policy = compiled(&policy).unwrap_or_else(|problems| panic!("{problems:#?}"));
+    assert!(guarantees(&policy).iter().all(|line| !line.to_string().contains(secret)));
+    assert!(policy.warnings.iter().any(|warning| warning.starts_with("entropy: ")), "{:?}", policy.warnings);
+}
