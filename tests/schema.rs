@@ -57,11 +57,12 @@ fn everything() -> Value {
 const EVERYTHING: &str = r##"{
   "$comment": "Every member of the language.",
   "version": 1,
-  "host": "kong",
+  "host": "envoy",
   "allow_inline_secrets": true,
   "held_by": "callbound",
   "entropy": {"env": "MASTER"},
   "sessions_ended_by": "upstream",
+  "metrics": "on",
   "hold_seconds": 20,
   "platform": {
     "features": {"webrtc": true, "api": true},

@@ -37,7 +37,9 @@ impl Telemetry {
     /// Counts, logs and publishes a decision.
     pub(super) fn publish(&self, policy: &Policy, record: &Record, now: u64) {
         let reason = record.denial.as_ref().map(|denial| denial.reason);
-        self.count(policy, record.route, record.outcome, reason);
+        if policy.counts {
+            self.count(policy, record.route, record.outcome, reason);
+        }
         // A host that has no place for it would complain each time.
         if !self.is_unlogged.get() {
             let is_set = raw::set_property(policy.host.log, summary(policy, record).as_bytes()).is_ok();

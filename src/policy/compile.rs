@@ -23,7 +23,7 @@ use keyring::CompiledFamily;
 use platform::Credentials;
 
 use super::bound::TextBound;
-use super::config::{AuditConfig, Host, Members, Raw, SECTIONS, UnmatchedConfig};
+use super::config::{AuditConfig, Host, Members, MetricsConfig, Raw, SECTIONS, UnmatchedConfig};
 use super::error::{ConfigError, Problem, Problems};
 use super::{Directory, Keys, Platform, Policy, Profile, Refusals, Tree, Unmatched};
 use crate::credential::{Carrier, Issuer, hex};
@@ -61,6 +61,7 @@ pub fn compile(text: &[u8], secrets: &Secrets<'_>) -> Result<Policy, ConfigError
     host::check(&host, &needs, &mut problems);
     let unmatched = document.section("unmatched", &mut problems);
     let audit = document.section("audit", &mut problems);
+    let metrics: MetricsConfig = document.section("metrics", &mut problems).unwrap_or_default();
     problems.into_result()?;
     let missing =
         || ConfigError { problems: vec![Problem { path: String::new(), message: "incomplete".into() }] };
@@ -90,6 +91,7 @@ pub fn compile(text: &[u8], secrets: &Secrets<'_>) -> Result<Policy, ConfigError
         refusals: known.refusals.ok_or_else(missing)?,
         hold_seconds,
         revision: revision(text),
+        counts: metrics == MetricsConfig::On,
         audits_all: audit == Some(AuditConfig::All),
         limits: routes.limits,
         remembers,

@@ -53,6 +53,7 @@ pub const SECTIONS: &[&str] = &[
     "limit_headers",
     "revocations",
     "audit",
+    "metrics",
     "unmatched",
     "refusals",
 ];
@@ -134,6 +135,18 @@ pub enum SessionsEndedBy {
     Gateway,
     /// The upstream, which is told the limit in seconds in `x-callbound-session-seconds`.
     Upstream,
+}
+
+/// `metrics`: whether decisions are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum MetricsConfig {
+    /// One counter for each route and reason.
+    #[default]
+    On,
+    /// None.
+    Off,
 }
 
 /// `unmatched`: what happens to a request no route matches.

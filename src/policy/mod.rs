@@ -96,6 +96,8 @@ pub struct Policy {
     pub revision: String,
     /// The limits.
     pub limits: Limits,
+    /// Whether decisions are counted.
+    pub counts: bool,
     /// Whether each decision is logged, not only refusals and new tokens.
     pub audits_all: bool,
     /// What is remembered, and where.

@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 
 use super::config::{
     ApiKeyConfig, AskedConfig, AuditConfig, BodyConfig, CredentialsConfig, DirectionConfig, EndpointConfig,
-    FamilyConfig, HeldBy, Host, IssuerConfig, KeyConfig, LimitRuleConfig, Members, NumberConfig, OneOrMany,
-    PlaceConfig, PlatformConfig, Raw, ReasonConfig, RefusalsConfig, RevocationConfig, RouteConfig,
-    SecretConfig, SessionsEndedBy, ShownConfig, StoreConfig, TeamConfig, UnmatchedConfig, UpstreamKeyConfig,
-    UserConfig, VocabularyConfig,
+    FamilyConfig, HeldBy, Host, IssuerConfig, KeyConfig, LimitRuleConfig, Members, MetricsConfig,
+    NumberConfig, OneOrMany, PlaceConfig, PlatformConfig, Raw, ReasonConfig, RefusalsConfig,
+    RevocationConfig, RouteConfig, SecretConfig, SessionsEndedBy, ShownConfig, StoreConfig, TeamConfig,
+    UnmatchedConfig, UpstreamKeyConfig, UserConfig, VocabularyConfig,
 };
 use super::limit::Per;
 use super::local::{APP_NAMES, ENDPOINT_NAMES, MINT_NAMES, PAGE_NAMES, STATE_NAMES};
@@ -118,6 +118,8 @@ struct Document {
     revocations: Option<Vec<RevocationConfig>>,
     /// Which decisions are logged; default `refusals`, which are refusals and new tokens.
     audit: Option<AuditConfig>,
+    /// Whether decisions are counted; default `on`. `off` is for Kong before 3.8, whose requests end with the first count.
+    metrics: Option<MetricsConfig>,
     /// What happens to a request no route matches; default `deny`.
     unmatched: Option<UnmatchedConfig>,
     /// How refusals are worded.
