@@ -60,7 +60,6 @@ const EVERYTHING: &str = r##"{
   "host": "envoy",
   "allow_inline_secrets": true,
   "held_by": "callbound",
-  "entropy": {"env": "MASTER"},
   "sessions_ended_by": "upstream",
   "metrics": "on",
   "hold_seconds": 20,
