@@ -174,3 +174,59 @@ fn a_sheet_holds_no_secret() {
     assert!(guarantees(&policy).iter().all(|line| !line.to_string().contains(secret)));
     assert!(policy.warnings.iter().any(|warning| warning.starts_with("entropy: ")), "{:?}", policy.warnings);
 }
+
+/// The three platforms on each host: the sheet, or why it does not load.
+fn sheets() -> String {
+    let told = json!({"sessions_ended_by": "upstream"});
+    let hosts = [
+        ("Envoy", "", json!({})),
+        (
+            "Envoy with the buffer filter",
+            " with `\"held_by\": \"buffer_filter\"`",
+            json!({"held_by": "buffer_filter"}),
+        ),
+        (
+            "Kong",
+            " with `\"host\": \"kong\"`, `entropy` and `\"sessions_ended_by\": \"upstream\"`",
+            merged(on("kong"), told.clone()),
+        ),
+        (
+            "APISIX",
+            " with `\"host\": \"apisix\"` and `\"sessions_ended_by\": \"upstream\"`",
+            merged(on("apisix"), told),
+        ),
+    ];
+    let mut text = String::from(
+        "# Guarantee sheets\n\nWhat the three platforms' policies enforce on each host, as `callbound guarantees` prints it. \
+         [hosts.md](hosts.md) says why.\nWritten by `CALLBOUND_WRITE=1 cargo test --test host_policies`; the same test fails when it is out of date.\n",
+    );
+    for name in ["revdesk.json", "telapi.json", "decart.json"] {
+        for (host, how, over) in &hosts {
+            text += &format!("\n## {host}: policies/{name}\n\n`policies/{name}`{how}:\n\n```text\n");
+            match compiled(&merged(platform(name), over.clone())) {
+                Ok(policy) => guarantees(&policy).iter().for_each(|line| text += &format!("{line}\n")),
+                Err(problems) => {
+                    text += "the policy is refused:\n";
+                    problems.iter().for_each(|problem| text += &format!("  {problem}\n"));
+                }
+            }
+            text += "```\n";
+        }
+    }
+    text
+}
+
+#[test]
+#[allow(clippy::disallowed_methods, reason = "whoever changes a sheet says so in the environment")]
+fn the_sheets_in_the_papers_are_these() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/guarantees.md");
+    if std::env::var_os("CALLBOUND_WRITE").is_some() {
+        fs::write(&path, sheets()).expect("a file to write");
+    }
+    let written = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        written == sheets(),
+        "{} is out of date: CALLBOUND_WRITE=1 cargo test --test host_policies",
+        path.display()
+    );
+}
