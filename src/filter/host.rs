@@ -48,6 +48,12 @@ impl Head {
         }
         Some(list)
     }
+
+    fn stands_twice(&self, names: &[&[u8]]) -> bool {
+        let list = self.list().unwrap_or_default();
+        let is_double = |wanted: &&[u8]| list.iter().filter(|(name, _)| name == wanted).count() > 1;
+        names.iter().any(is_double)
+    }
 }
 
 impl Port {
@@ -83,9 +89,7 @@ impl Port {
         }
         let target = self.profile.target.map(raw::property).transpose().map_err(|_| Reason::HostError)?;
         let head = Head { pairs, target };
-        let list = head.list().ok_or(Reason::HostError)?;
-        let is_double = |wanted: &&[u8]| list.iter().filter(|(name, _)| name == wanted).count() > 1;
-        if self.profile.sets_after_removal && KNOWN_ONCE.iter().any(is_double) {
+        if self.profile.sets_after_removal && head.stands_twice(KNOWN_ONCE) {
             return Err(Reason::RequestMalformed);
         }
         Ok(head)

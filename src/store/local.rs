@@ -116,10 +116,15 @@ impl<M: Memory> Local<M> {
     /// When the memory fails or holds something else.
     pub fn open(memory: M, key: &[u8], size: Size, now: u64) -> Result<Self, StoreError> {
         let room = Room { capacity: (size.entries / BUCKETS).max(1), is_shared: size.is_shared };
-        let prefix = format!("callbound/1/{:08x}/", Cell::of(&[b"prefix", key]).share());
+        // Where values have their full length, a store of another size is another store: none may have to grow.
+        let size = if memory.forgets() { room.capacity.to_string() } else { String::new() };
+        let parts = [b"prefix".as_slice(), key, size.as_bytes()];
+        let cell = Cell::of(if size.is_empty() { &parts[..2] } else { &parts });
+        let prefix = format!("callbound/1/{:08x}/", cell.share());
         let mut store = Self { memory, key: key.to_vec(), prefix, room, epoch: now };
-        if store.memory.forgets() && store.memory.get(&store.slot(EPOCH, 8).name)?.is_none() {
-            store.lay_out()?;
+        if store.memory.forgets() {
+            store.begin(now)?;
+            return Ok(store);
         }
         store.epoch = store.update(&store.slot(EPOCH, 8), true, |value| {
             let begun = <[u8; 8]>::try_from(value.as_slice()).ok().map(u64::from_le_bytes);
@@ -131,8 +136,36 @@ impl<M: Memory> Local<M> {
         Ok(store)
     }
 
-    /// Writes everything once, and looks whether all of it is there: the time it began is written last, so that nobody
-    /// believes a beginning that was not finished. What is there already was written by another worker, or kept.
+    /// Finds the beginning that others have made, or makes one. What it is called by holds the time it began: whoever
+    /// knew an earlier one, which was dropped with all the rest, finds nothing under its names.
+    fn begin(&mut self, now: u64) -> Result<(), StoreError> {
+        let slot = self.slot(EPOCH, 9);
+        let written =
+            |epoch: u64, is_laid_out: bool| [&epoch.to_le_bytes()[..], &[u8::from(is_laid_out)]].concat();
+        let (epoch, is_laid_out) = self.update(&slot, true, |value| {
+            if value.is_empty() {
+                *value = written(now, false);
+            }
+            let (epoch, state) = value.split_first_chunk::<8>().ok_or(StoreError::Corrupt)?;
+            Ok((u64::from_le_bytes(*epoch), state == [1]))
+        })?;
+        self.epoch = epoch;
+        self.prefix += &format!("{epoch:x}/");
+        if is_laid_out {
+            return Ok(());
+        }
+        self.lay_out()?;
+        // Only now is it believed by anybody, and only if it is still the same.
+        self.update(&slot, false, |value| {
+            if *value != written(epoch, false) && *value != written(epoch, true) {
+                return Err(StoreError::Dropped);
+            }
+            *value = written(epoch, true);
+            Ok(())
+        })
+    }
+
+    /// Writes everything once, and looks whether all of it is there. What is there already was written by another worker.
     fn lay_out(&self) -> Result<(), StoreError> {
         let empty = Bucket::default().write();
         let numbered =
