@@ -250,7 +250,7 @@ impl RootContext for Root {
 fn keeps_refused(text: &[u8]) -> bool {
     match host_of(text) {
         Some(host) => host.profile().keeps_refused,
-        None => raw::property("node").is_ok() && Host::Envoy.profile().keeps_refused,
+        None => raw::property("plugin_vm_id").is_ok() && Host::Envoy.profile().keeps_refused,
     }
 }
 
