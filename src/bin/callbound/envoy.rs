@@ -1,6 +1,7 @@
 //! The gateway's Envoy files: rendering the two templates of `envoy/`, and checking a configuration of one's own.
 
 mod check;
+mod held;
 #[cfg(test)]
 mod tests;
 
@@ -11,7 +12,7 @@ use callbound::credential::Remote;
 use callbound::store::remote::Remote as Bridge;
 use sha2::{Digest, Sha256};
 
-pub use check::check;
+pub use check::check_all;
 
 /// `envoy/bootstrap.yaml`: listener, chain, routes, cluster.
 const BOOTSTRAP: &str = include_str!("../../../envoy/bootstrap.yaml");
@@ -20,6 +21,33 @@ const FILTER: &str = include_str!("../../../envoy/filter.yaml");
 /// How a route to the upstream without any CORS policy is written.
 const NO_CORS_ROUTE: &str =
     "              - {match: {{MATCH}}, route: {cluster: upstream, timeout: 30s{{HOST_REWRITE}}}}";
+
+/// The flag by which callbound itself holds headers.
+const HELD_BY_CALLBOUND: &str = "      # A request is held, headers and all, until its body was judged. Without this flag Envoy would never hand the
+      # body over while the headers are held. Needs Envoy 1.35.
+      allow_on_headers_stop_iteration: true
+";
+/// What stands there when the buffer filter holds them.
+const HELD_BY_BUFFER: &str = "      # The policy says `held_by: buffer_filter`: the buffer filter behind this one in the chain holds the headers until
+      # the body was judged. Without it, or with it before, the headers of refused requests would go on.
+";
+/// The filter that holds headers behind callbound.
+const BUFFER_FILTER: &str = r#"          # Behind callbound: holds a request's headers until callbound has let its last byte through.
+          - name: envoy.filters.http.buffer
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer
+              max_request_bytes: 1048576
+"#;
+/// The route of handshakes where the buffer filter is in the chain.
+const UPGRADE_ROUTE: &str = r#"              # A handshake never ends, so the buffer filter must not wait for its end. callbound refuses an `upgrade` on
+              # every route that is not for one, before anything goes on.
+              - match: {prefix: /, headers: [{name: upgrade, present_match: true}]}
+                route: {cluster: upstream, timeout: 30s{{HOST_REWRITE}}}
+                typed_per_filter_config:
+                  envoy.filters.http.buffer:
+                    "@type": type.googleapis.com/envoy.extensions.filters.http.buffer.v3.BufferPerRoute
+                    disabled: true
+"#;
 
 /// How a cluster that serves the key set of an issuer is written; the module asks it, no client reaches it.
 const KEY_SET_CLUSTER: &str = r#"  - name: "{{NAME}}"
@@ -82,6 +110,8 @@ pub struct Gateway<'a> {
     pub key_sets: &'a [&'a Remote],
     /// The store that gateways share.
     pub store: Option<&'a Bridge>,
+    /// Whether the buffer filter holds headers.
+    pub is_buffered: bool,
 }
 
 /// Where judged requests go.
@@ -133,6 +163,8 @@ pub fn bootstrap(gateway: &Gateway) -> String {
             ("HOST_REWRITE", upstream.host_rewrite()),
             ("FILTER_FILE", inner(&gateway.filter_file.to_string_lossy())),
             ("FILTER_DIR", inner(&folder.to_string_lossy())),
+            ("BUFFER_FILTER", if gateway.is_buffered { BUFFER_FILTER.to_owned() } else { String::new() }),
+            ("UPGRADE_ROUTE", upgrade_route(gateway)),
             ("NO_CORS_ROUTES", no_cors_routes(gateway.no_cors_paths, upstream)),
             ("CORS_ORIGINS", cors_origins(gateway.cors_origins)),
             ("KEY_SET_CLUSTERS", key_set_clusters(gateway.key_sets)),
@@ -152,6 +184,7 @@ pub fn filter(gateway: &Gateway) -> String {
         &[
             ("PLACEHOLDERS", "placeholders".to_owned()),
             ("VERSION", version(gateway.policy)),
+            ("HOLD", if gateway.is_buffered { HELD_BY_BUFFER } else { HELD_BY_CALLBOUND }.to_owned()),
             ("MODULE", inner(&gateway.module.to_string_lossy())),
             ("ENV", format!("[{}]", env.join(", "))),
             ("POLICY", quoted(gateway.policy)),
@@ -208,6 +241,14 @@ fn inner(text: &str) -> String {
     let whole = quoted(text);
     let body = whole.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
     body.unwrap_or_default().to_owned()
+}
+
+/// The route of handshakes, where one is needed.
+fn upgrade_route(gateway: &Gateway) -> String {
+    match gateway.is_buffered {
+        true => fill(UPGRADE_ROUTE, &[("HOST_REWRITE", gateway.upstream.host_rewrite())]),
+        false => String::new(),
+    }
 }
 
 /// The routes that stand before the one with the CORS policy, one line each.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use callbound::credential::Remote;
-use callbound::policy::{ConfigError, Home, Policy, Secrets, compile, guarantees, merge};
+use callbound::policy::{ConfigError, Hold, Home, Policy, Secrets, compile, guarantees, merge};
 use callbound::reason::Reason;
 use clap::Args;
 use serde_json::Value;
@@ -70,7 +70,7 @@ fn list(error: &ConfigError) -> String {
 /// Arguments of `check`.
 #[derive(Args)]
 pub struct Check {
-    /// Check an Envoy bootstrap or filter file instead: whether our filter stands where it can do its work
+    /// Check an Envoy bootstrap, filter file or config dump instead: whether our filter stands where it can do its work
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "policies")]
     envoy: Vec<PathBuf>,
     /// Also load the secrets from this environment
@@ -107,8 +107,8 @@ pub fn check(arguments: &Check) -> ExitCode {
 
 fn check_envoy(files: &[PathBuf]) -> Result<Vec<String>, String> {
     let mut problems = Vec::new();
-    for path in files {
-        let found = gateway::check(&read(path)?);
+    let texts: Vec<String> = files.iter().map(|path| read(path)).collect::<Result<_, _>>()?;
+    for (path, found) in files.iter().zip(gateway::check_all(&texts)) {
         problems.extend(found.into_iter().map(|problem| match problem.strip_prefix("warning: ") {
             Some(warning) => format!("warning: {}: {warning}", path.display()),
             None => format!("{}: {problem}", path.display()),
@@ -254,6 +254,9 @@ pub fn envoy(arguments: &Envoy) -> Result<(), String> {
     })?;
     let policy = arguments.files.text()?;
     let compiled = compile(policy.as_bytes(), &Secrets::Unchecked).map_err(|error| list(&error))?;
+    if compiled.host.name != "envoy" {
+        return Err(format!("the policy is for `{}`; see gateways/{0}", compiled.host.name));
+    }
     let mint_paths: Vec<String> = compiled.routes.mint_templates().map(str::to_owned).collect();
     let folder = arguments.out.join("ecds");
     fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
@@ -275,6 +278,7 @@ pub fn envoy(arguments: &Envoy) -> Result<(), String> {
             Home::Redis(remote) => Some(remote),
             Home::Local => None,
         },
+        is_buffered: compiled.hold == Hold::FilterBehind,
     };
     replace(&arguments.out.join("bootstrap.yaml"), &gateway::bootstrap(&files))?;
     replace(&folder.join("filter.yaml"), &gateway::filter(&files))

@@ -1,9 +1,12 @@
 //! `callbound check --envoy FILE`: is our filter in the one place where it guards, with the settings it needs?
 //!
-//! Reads Envoy's own YAML or JSON (a bootstrap, a listener, an ECDS file, a bare filter) without its schema: it looks
-//! for what it knows by member name, in snake or camel case as Envoy does, and leaves the rest to `envoy --mode validate`.
+//! Reads Envoy's own YAML or JSON (a bootstrap, a listener, an ECDS file, a bare filter, what `/config_dump` says) without
+//! its schema: it looks for what it knows by member name, in snake or camel case as Envoy does, and leaves the rest to
+//! `envoy --mode validate`.
 
 use serde_yaml_ng::Value;
+
+use super::held::{self, Known};
 
 /// What marks a filter as ours: in its name, root id, vm id or the module's file name.
 const OURS: &str = "callbound";
@@ -34,15 +37,23 @@ const REWRITERS: [&str; 18] = [
     "composite",
 ];
 
-/// All problems of an Envoy configuration, each with the place and the mend. Those that are advice begin with
-/// `warning: `; an empty list means that nothing was found.
-pub fn check(yaml: &str) -> Vec<String> {
-    let root: Value = match serde_yaml_ng::from_str(yaml) {
-        Ok(root) => root,
-        Err(error) => return vec![format!("not readable as one YAML or JSON document: {error}")],
+/// All problems of the documents of one Envoy configuration, each with the place and the mend. Those that are advice begin
+/// with `warning: `; an empty list means that nothing was found.
+pub fn check_all(documents: &[String]) -> Vec<Vec<String>> {
+    let roots: Vec<Result<Value, _>> = documents.iter().map(|text| serde_yaml_ng::from_str(text)).collect();
+    let mut known = Known::default();
+    roots.iter().flatten().for_each(|root| known.learn(root));
+    let check = |root: &Result<Value, serde_yaml_ng::Error>| match root {
+        Ok(root) => check_one(root, &known),
+        Err(error) => vec![format!("not readable as one YAML or JSON document: {error}")],
     };
-    let mut found = Report::default();
-    found.walk(&Place::default(), &root);
+    roots.iter().map(check).collect()
+}
+
+fn check_one(root: &Value, known: &Known) -> Vec<String> {
+    let is_dump = get(root, "configs").is_some();
+    let mut found = Report { known, is_dump, problems: Vec::new(), managers: 0, modules: 0 };
+    found.walk(&Place::default(), root);
     if found.managers == 0 && found.modules == 0 {
         found.at(&Place::default(), "no HTTP connection manager and no callbound filter found; give a bootstrap, a listener or the ECDS file");
     }
@@ -64,14 +75,16 @@ impl Place {
 }
 
 /// What was found so far.
-#[derive(Default)]
-struct Report {
+struct Report<'k> {
+    known: &'k Known,
+    /// Whether this is what an Envoy says of itself: with listeners of all sorts in it.
+    is_dump: bool,
     problems: Vec<String>,
     managers: usize,
     modules: usize,
 }
 
-impl Report {
+impl Report<'_> {
     fn at(&mut self, place: &Place, problem: &str) {
         let name = if place.0.is_empty() { "(top)" } else { &place.0 };
         self.problems.push(format!("{name}: {problem}"));
@@ -112,6 +125,9 @@ impl Report {
         if let Some((name, policy)) = get(value, "retry_policy") {
             self.retries(&place.member(name), policy);
         }
+        if self.known.is_buffered() != Some(false) && held::opens_buffer(value) {
+            self.at(place, "the buffer filter is disabled on a route that is not for upgrades only, so nobody holds its headers; remove it, or match on the header `upgrade`");
+        }
         if let Some((name, overrides)) = get(value, "typed_per_filter_config") {
             self.overrides(&place.member(name), overrides);
         }
@@ -124,25 +140,49 @@ impl Report {
         if filters.last().is_some_and(|last| !is_router(last)) {
             self.at(place, "the router is not the last filter; put it last");
         }
-        let Some(ours) = filters.iter().rposition(is_ours) else {
-            return self.at(place, "no callbound filter in this chain; put it right before the router");
+        let named = |filter: &Value| {
+            text(filter, "name").is_some_and(|name| self.known.names.iter().any(|known| known == name))
+        };
+        let Some(ours) = filters.iter().rposition(|filter| is_ours(filter) || named(filter)) else {
+            return match self.is_dump && !self.known.names.is_empty() {
+                true => self.warn(place, "no callbound filter in this chain: its requests are not judged"),
+                false => self.at(place, "no callbound filter in this chain; put it right before the router"),
+            };
         };
         if let Some(filter) = filters.get(ours) {
             self.our_filter(&place.item(ours), filter);
         }
         for (index, filter) in filters.iter().enumerate().skip(ours + 1) {
-            if !is_router(filter) {
+            if !is_router(filter) && !held::is_buffer(filter) {
                 let name = names.get(index).copied().unwrap_or_default();
                 self.at(&place.item(index), &stands_after(name, filter));
             }
+        }
+        self.buffer(place, filters, ours);
+    }
+
+    /// The buffer filter behind ours, which must be there if the policy counts on it, and must not if it does not.
+    fn buffer(&mut self, place: &Place, filters: &[Value], ours: usize) {
+        match (self.known.is_buffered(), held::buffer_problem(filters, ours)) {
+            (Some(false) | None, None) | (Some(true), Some((_, ""))) => {}
+            (Some(true), None) => self.at(place, "the policy says `held_by: buffer_filter`, and no `envoy.filters.http.buffer` stands behind callbound: headers of refused requests would reach the upstream; put it between callbound and the router"),
+            (Some(true), Some((index, problem))) => self.at(&place.item(index), problem),
+            (Some(false), Some((index, _))) => self.at(&place.item(index), "the buffer filter stands between callbound and the router; move it before callbound, or say `held_by: buffer_filter` in the policy"),
+            (None, Some((index, _))) => self.warn(&place.item(index), "the buffer filter stands between callbound and the router: right only if the policy says `held_by: buffer_filter`; give the file with the policy as well"),
         }
     }
 
     /// How our filter is delivered.
     fn our_filter(&mut self, place: &Place, filter: &Value) {
+        let is_enabled_by_routes =
+            text(filter, "name").is_some_and(|name| self.known.enabled.iter().any(|known| known == name));
         for switch in ["disabled", "is_optional"] {
-            if flag(filter, switch) {
-                self.at(&place.member(switch), "requests pass without callbound; remove it");
+            match flag(filter, switch) {
+                true if switch == "disabled" && is_enabled_by_routes => {
+                    self.warn(&place.member(switch), "only routes that enable callbound are judged");
+                }
+                true => self.at(&place.member(switch), "requests pass without callbound; remove it"),
+                false => {}
             }
         }
         let Some((name, discovery)) = get(filter, "config_discovery") else {
@@ -205,11 +245,21 @@ impl Report {
 
     /// The `config` of our wasm filter.
     fn module(&mut self, place: &Place, config: &Value) {
-        if !flag(config, "allow_on_headers_stop_iteration") {
+        let policy = held::policy(config);
+        if let Some(host) =
+            policy.as_ref().and_then(|policy| policy["host"].as_str()).filter(|host| *host != "envoy")
+        {
+            self.at(
+                &place.member("configuration"),
+                &format!("the policy is for `{host}`; write `\"host\": \"envoy\"`"),
+            );
+        }
+        let is_buffered = policy.as_ref().is_some_and(held::is_buffered);
+        if !is_buffered && !flag(config, "allow_on_headers_stop_iteration") {
             self.at(place, "`allow_on_headers_stop_iteration` is not true: a request that waits for its body would hang; set it (Envoy 1.35 or later)");
         }
-        let policy = get(config, "failure_policy").map(|(_, value)| value);
-        if !policy.is_some_and(|value| is_one_of(value, &[("FAIL_RELOAD", 1), ("FAIL_CLOSED", 2)])) {
+        let failure = get(config, "failure_policy").map(|(_, value)| value);
+        if !failure.is_some_and(|value| is_one_of(value, &[("FAIL_RELOAD", 1), ("FAIL_CLOSED", 2)])) {
             self.at(place, "`failure_policy` is not FAIL_RELOAD or FAIL_CLOSED; set it to FAIL_RELOAD");
         }
         if flag(config, "fail_open") {
@@ -264,7 +314,7 @@ fn stands_after(name: &str, filter: &Value) -> String {
 }
 
 /// A member by its name in snake or camel case, with the name it was found under.
-fn get<'a>(value: &'a Value, snake: &str) -> Option<(&'a str, &'a Value)> {
+pub(super) fn get<'a>(value: &'a Value, snake: &str) -> Option<(&'a str, &'a Value)> {
     let Value::Mapping(members) = value else { return None };
     let camel = camel_case(snake);
     members.iter().find_map(|(name, inside)| {
@@ -284,12 +334,12 @@ fn camel_case(snake: &str) -> String {
     out
 }
 
-fn text<'a>(value: &'a Value, name: &str) -> Option<&'a str> {
+pub(super) fn text<'a>(value: &'a Value, name: &str) -> Option<&'a str> {
     get(value, name)?.1.as_str()
 }
 
 /// A boolean member, also when written as a string or as a wrapped value.
-fn flag(value: &Value, name: &str) -> bool {
+pub(super) fn flag(value: &Value, name: &str) -> bool {
     match get(value, name) {
         Some((_, Value::Bool(on))) => *on,
         Some((_, Value::String(word))) => word == "true",
@@ -302,12 +352,12 @@ fn is_one_of(value: &Value, known: &[(&str, u64)]) -> bool {
     known.iter().any(|(name, number)| value.as_str() == Some(*name) || value.as_u64() == Some(*number))
 }
 
-fn type_of(value: &Value) -> &str {
+pub(super) fn type_of(value: &Value) -> &str {
     text(value, "@type").unwrap_or_default()
 }
 
 /// The `config` member of a wasm filter, also inside a TypedStruct.
-fn wasm_config(value: &Value) -> Option<&Value> {
+pub(super) fn wasm_config(value: &Value) -> Option<&Value> {
     let filter = match get(value, "type_url") {
         Some((_, kind)) if kind.as_str()?.ends_with(WASM_TYPE) => get(value, "value")?.1,
         _ if type_of(value).ends_with(WASM_TYPE) => value,
@@ -320,7 +370,13 @@ fn is_our_name(name: &str) -> bool {
     name.to_ascii_lowercase().contains(OURS)
 }
 
-fn is_our_module(config: &Value) -> bool {
+pub(super) fn is_our_module(config: &Value) -> bool {
+    // Meshes name modules after what they were fetched from.
+    if held::policy(config).is_some_and(|policy| {
+        ["version", "host", "routes"].iter().all(|section| policy.get(section).is_some())
+    }) {
+        return true;
+    }
     let vm = get(config, "vm_config").map(|(_, vm)| vm);
     let code = vm.and_then(|vm| get(get(get(vm, "code")?.1, "local")?.1, "filename")?.1.as_str());
     let names = [text(config, "name"), text(config, "root_id"), vm.and_then(|vm| text(vm, "vm_id")), code];

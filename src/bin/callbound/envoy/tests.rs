@@ -20,7 +20,13 @@ fn gateway() -> Gateway<'static> {
         cors_origins: &[],
         key_sets: &[],
         store: None,
+        is_buffered: false,
     }
+}
+
+/// The problems of one document.
+fn check(text: &str) -> Vec<String> {
+    check_all(&[text.to_owned()]).concat()
 }
 
 fn parsed(yaml: &str) -> Value {
@@ -261,4 +267,93 @@ fn what_is_no_envoy_configuration() {
     one(&check("a: 1\na: 2"), "not readable");
     one(&check("just: this"), "no HTTP connection manager");
     one(&check(""), "no HTTP connection manager");
+}
+
+/// A gateway whose policy leaves headers to the buffer filter.
+const BUFFERED: &str =
+    "{\"version\": 1, \"host\": \"envoy\", \"held_by\": \"buffer_filter\", \"routes\": []}";
+
+fn buffered() -> Gateway<'static> {
+    Gateway { policy: BUFFERED, is_buffered: true, ..gateway() }
+}
+
+/// The problems of the bootstrap of one gateway, changed, beside the filter of another.
+fn together(chain: &Gateway, from: &str, to: &str, module: &Gateway) -> Vec<String> {
+    let text = bootstrap(chain);
+    assert!(from.is_empty() || text.contains(from), "the template no longer has: {from}");
+    check_all(&[text.replacen(from, to, 1), filter(module)]).concat()
+}
+
+#[test]
+fn the_buffer_filter_is_rendered_where_the_policy_counts_on_it() {
+    assert_eq!(together(&buffered(), "", "", &buffered()), [""; 0]);
+    let chain = parsed(&bootstrap(&buffered()));
+    let filters = at(&chain, MANAGER)["http_filters"].as_sequence().unwrap().clone();
+    let names: Vec<_> = filters.iter().filter_map(|filter| filter["name"].as_str()).collect();
+    assert_eq!(&names[1..], ["callbound", "envoy.filters.http.buffer", "envoy.filters.http.router"]);
+    assert!(!filter(&buffered()).contains("allow_on_headers"));
+    assert!(!bootstrap(&gateway()).contains("filters.http.buffer"));
+}
+
+#[test]
+fn a_chain_that_does_not_hold_what_the_policy_counts_on() {
+    one(&together(&gateway(), "", "", &buffered()), "no `envoy.filters.http.buffer` stands behind callbound");
+    let policy = "{\"version\": 1, \"host\": \"envoy\", \"routes\": []}";
+    let unbuffered = Gateway { policy, ..gateway() };
+    one(&together(&buffered(), "", "", &unbuffered), "or say `held_by: buffer_filter` in the policy");
+    let mut chain = at(&parsed(&bootstrap(&buffered())), MANAGER).clone();
+    chain["http_filters"].as_sequence_mut().unwrap().swap(1, 2);
+    let found = check_all(&[serde_yaml_ng::to_string(&chain).unwrap(), filter(&buffered())]).concat();
+    one(&found, "no `envoy.filters.http.buffer` stands behind callbound");
+    let off = "          - name: envoy.filters.http.buffer\n            disabled: true\n";
+    one(
+        &together(&buffered(), "          - name: envoy.filters.http.buffer\n", off, &buffered()),
+        "it is disabled",
+    );
+    let everywhere = "- match: {prefix: /, headers: [{name: x, present_match: true}]}";
+    let only = "- match: {prefix: /, headers: [{name: upgrade, present_match: true}]}";
+    one(&together(&buffered(), only, everywhere, &buffered()), "a route that is not for upgrades only");
+    let inverted =
+        "- match: {prefix: /, headers: [{name: upgrade, present_match: true, invert_match: true}]}";
+    one(&together(&buffered(), only, inverted, &buffered()), "a route that is not for upgrades only");
+}
+
+#[test]
+fn a_policy_for_another_host_is_none_for_envoy() {
+    let policy = "{\"version\": 1, \"host\": \"kong\", \"routes\": []}";
+    one(&check(&filter(&Gateway { policy, ..gateway() })), "the policy is for `kong`");
+}
+
+#[test]
+fn a_module_that_a_mesh_has_named_is_known_by_its_policy() {
+    let policy = "{\"version\": 1, \"host\": \"envoy\", \"routes\": []}";
+    let text = filter(&Gateway { policy, ..gateway() }).replace("callbound", "extension-7");
+    assert_eq!(check(&text), [""; 0]);
+    one(
+        &check(&text.replace("allow_on_headers_stop_iteration: true", "x: y")),
+        "allow_on_headers_stop_iteration",
+    );
+}
+
+#[test]
+fn what_an_envoy_says_of_itself_is_read_section_by_section() {
+    let chain: Value = at(&parsed(&bootstrap(&buffered())), MANAGER).clone();
+    let ecds = at(&parsed(&filter(&buffered())), "resources/0").clone();
+    let mut strange = chain.clone();
+    strange["http_filters"] = parsed("[{name: envoy.filters.http.router}]");
+    let dump = |managers: &[&Value]| {
+        let mut dump = parsed("{configs: [{dynamic_listeners: []}, {ecds_filters: []}]}");
+        let listeners = managers.iter().map(|manager| {
+            let mut listener = parsed("{active_state: {}}");
+            listener["active_state"]["listener"] = (*manager).clone();
+            listener
+        });
+        dump["configs"][0]["dynamic_listeners"] = Value::Sequence(listeners.collect());
+        dump["configs"][1]["ecds_filters"] = Value::Sequence(vec![ecds.clone()]);
+        serde_yaml_ng::to_string(&dump).unwrap()
+    };
+    assert_eq!(check(&dump(&[&chain])), [""; 0]);
+    let found = check(&dump(&[&chain, &strange]));
+    one(&found, "warning: ");
+    one(&found, "no callbound filter in this chain: its requests are not judged");
 }
