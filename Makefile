@@ -5,10 +5,10 @@ SHELL := /bin/bash
 -include .tools/toolchain.env
 export POLICY PORT UPSTREAM CORS CONCURRENCY ADMIN_PORT MODULE ENVOY_BIN ENVOY_IMAGE
 
-.PHONY: help setup wasm demo test envoy policy compose-test bench lint clean
+.PHONY: help setup wasm image demo test check-gateways envoy policy compose-test bench lint clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## the wasm toolchain and Envoy (needs no root; says what it does)
 	@scripts/setup.sh --wasm --envoy
@@ -16,11 +16,17 @@ setup: ## the wasm toolchain and Envoy (needs no root; says what it does)
 wasm: ## dist/callbound.wasm, the module
 	@scripts/build-wasm.sh
 
+image: ## dist/callbound-image.tar, the module as an OCI image (needs no container engine)
+	@scripts/image.sh
+
 demo: ## a real Envoy, a minted token, calls allowed and refused; ARGS=--once ends by itself
 	@scripts/demo.sh $(ARGS)
 
 test: ## everything: core, module, real Envoy, and containers and browser where they are there
 	@scripts/test.sh $(ARGS)
+
+check-gateways: ## what gateways/ holds, against schemas and binaries where they can be had
+	@scripts/check-gateways.sh
 
 envoy: ## Envoy in the foreground: POLICY=policies/revdesk.json PORT=10000 UPSTREAM=127.0.0.1:18080 (or https://HOST) CORS=origin,...
 	@envoy/run.sh

@@ -1,78 +1,67 @@
 #!/usr/bin/env bash
-# Holds the module to its budget: its size, and nothing imported that some host lacks.
+# Holds the module to its budget: its size, exactly the imports that every gateway provides (scripts/imports.txt), and the
+# stamp that says which version it is. And its image to being the same twice, and readable.
 #   scripts/check-wasm.sh [MODULE]
 set -euo pipefail
 cd "$(dirname "$0")/.."
-python3 - "${1:-dist/callbound.wasm}" <<'PY'
+module=${1:-dist/callbound.wasm}
+python3 -B - "$module" <<'PY'
 import sys
 
-MAX_BYTES = 1408 * 1024
-WASI = {"args_get", "args_sizes_get", "clock_time_get", "environ_get", "environ_sizes_get", "fd_write", "proc_exit", "random_get"}
-# Registered nowhere or with another signature on some nginx hosts: importing one is enough to be refused there.
-FORBIDDEN = {"proxy_get_metric", "proxy_get_log_level"}
+sys.path.insert(0, "scripts")
+from wasm_module import exports, imports, stamp
+
+MAX_BYTES = 1440 * 1024
 
 
-def number(data, at):
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            return value, at
+def pinned():
+    with open("scripts/imports.txt") as file:
+        lines = [line.split("#")[0].strip() for line in file]
+    return [line for line in lines if line]
 
 
-def name(data, at):
-    length, at = number(data, at)
-    return data[at : at + length].decode(), at + length
+def crate_version():
+    """The first `version` of Cargo.toml is the crate's."""
+    with open("Cargo.toml") as file:
+        return next(line.split('"')[1] for line in file if line.startswith("version = "))
 
 
-def limits(data, at):
-    flags, at = number(data, at)
-    _, at = number(data, at)
-    return number(data, at)[1] if flags & 1 else at
-
-
-def imports(data):
-    at = 8
-    while at < len(data):
-        section, at = data[at], at + 1
-        size, at = number(data, at)
-        if section != 2:
-            at += size
-            continue
-        count, at = number(data, at)
-        for _ in range(count):
-            module, at = name(data, at)
-            field, at = name(data, at)
-            kind, at = data[at], at + 1
-            if kind == 0:
-                at = number(data, at)[1]
-            elif kind == 1:
-                at = limits(data, at + 1)
-            elif kind == 2:
-                at = limits(data, at)
-            else:
-                at += 2
-            yield module, field, kind
-        return
+def problems(data):
+    if len(data) > MAX_BYTES:
+        yield f"{len(data)} bytes; at most {MAX_BYTES} are allowed"
+    found, wanted = list(imports(data)), pinned()
+    for line in sorted(set(found) - set(wanted)):
+        yield f"imports {line}: not in scripts/imports.txt; is it in the tables of Kong and of APISIX?"
+    for line in sorted(set(wanted) - set(found)):
+        yield f"does not import {line} any more: take it out of scripts/imports.txt"
+    said = stamp(data)
+    if said.get("version") != crate_version():
+        yield f"says that it is version {said.get('version')}; Cargo.toml says {crate_version()}"
+    if not isinstance(said.get("policy_language"), int):
+        yield "does not say which policy language it understands"
+    # Envoy and others look for this name to learn how to call the module.
+    marker = "proxy_abi_version_" + str(said.get("abi")).replace(".", "_")
+    if [name for name in exports(data) if name.startswith("proxy_abi_version_")] != [marker]:
+        yield f"does not export {marker}, or another beside it"
 
 
 path = sys.argv[1]
-data = open(path, "rb").read()
-if data[:8] != b"\0asm\1\0\0\0":
-    sys.exit(f"{path}: not a WebAssembly module")
-problems = []
-if len(data) > MAX_BYTES:
-    problems.append(f"{len(data)} bytes; at most {MAX_BYTES} are allowed")
-found = list(imports(data))
-for module, field, kind in found:
-    host = module == "env" and field.startswith("proxy_") and field not in FORBIDDEN
-    if kind != 0 or not (host or module == "wasi_snapshot_preview1" and field in WASI):
-        problems.append(f"imports {module}.{field}, which not every host provides")
-for problem in problems:
+with open(path, "rb") as file:
+    data = file.read()
+try:
+    found = list(problems(data))
+except (ValueError, IndexError) as error:
+    sys.exit(f"{path}: {error}")
+for problem in found:
     print(f"{path}: {problem}", file=sys.stderr)
-print(f"{path}: {len(data)} of at most {MAX_BYTES} bytes, {len(found)} imports")
-sys.exit(bool(problems))
+print(f"{path}: {len(data)} of at most {MAX_BYTES} bytes, {len(pinned())} imports, {stamp(data)}")
+sys.exit(bool(found))
 PY
+
+images=$(mktemp -d)
+trap 'rm -rf "$images"' EXIT
+scripts/image.sh "$module" "$images/first.tar"
+scripts/image.sh "$module" "$images/second.tar" >/dev/null
+cmp "$images/first.tar" "$images/second.tar"
+python3 -B scripts/check-image.py "$module" "$images/first.tar"
+echo "the image: the same twice, and the module in it"

@@ -14,9 +14,9 @@ else
   cargo clippy --locked --quiet --target wasm32-wasip1 --lib --no-default-features -- -D warnings
 fi
 RUSTDOCFLAGS=-Dwarnings cargo doc --locked --quiet --no-deps
-for script in scripts/*.sh envoy/*.sh .ci/run; do bash -n "$script"; done
+for script in scripts/*.sh scripts/check-gateways/*.sh envoy/*.sh .ci/run; do bash -n "$script"; done
 if command -v shellcheck >/dev/null; then
-  shellcheck -x scripts/*.sh envoy/*.sh .ci/run
+  shellcheck -x scripts/*.sh scripts/check-gateways/*.sh envoy/*.sh .ci/run
 else
   say "shellcheck: skipped, not installed (scripts/setup.sh --shellcheck)"
 fi

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every test there is: the module built, the units, the corpus at its three levels, the stories on a real Envoy.
+# Every test there is: the module built, the units, the corpus at all its levels, the stories on a real Envoy.
 #   scripts/test.sh [ARGUMENTS FOR cargo test]      e.g. --test corpus, or the name of a test
 # What is missing on this machine is named with its install line and counted as skipped; with CALLBOUND_REQUIRE=all a
 # skip is a failure. Ends with one line: `N passed, N failed, N skipped`.
