@@ -211,11 +211,11 @@ impl Http {
     fn judge_body(&mut self) -> Option<()> {
         let size = self.received;
         let shared = self.shared.clone()?;
-        let State::Waiting(pending) = std::mem::replace(&mut self.state, State::Answered) else {
-            return None;
-        };
+        // Whatever fails from here on leaves a request that nobody judged.
+        let State::Waiting(pending) = std::mem::take(&mut self.state) else { return None };
         if shared.port.profile.ends_streams && !shared.forget(self.id) {
             // The watchdog has answered: what comes now is too late.
+            self.state = State::Answered;
             return None;
         }
         let body = shared.port.body(size);
