@@ -118,7 +118,7 @@ struct Document {
     revocations: Option<Vec<RevocationConfig>>,
     /// Which decisions are logged; default `refusals`, which are refusals and new tokens.
     audit: Option<AuditConfig>,
-    /// Whether decisions are counted; default `on`. `off` is for Kong before 3.8, whose requests end with the first count.
+    /// Whether decisions are counted; default `on`. `off` is for Kong before 3.6, whose requests end with the first count.
     metrics: Option<MetricsConfig>,
     /// What happens to a request no route matches; default `deny`.
     unmatched: Option<UnmatchedConfig>,
