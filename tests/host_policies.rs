@@ -108,6 +108,12 @@ fn each_thing_a_host_lacks_is_named_with_its_place() {
     let bare = json!({"limits": null, "limit_headers": null});
     let cases = [
         (
+            revdesk(
+                json!({"host": "kong", "limits": [{"id": "open", "per": "team", "sessions": {"max": 3}}]}),
+            ),
+            "entropy: missing: sessions",
+        ),
+        (
             revdesk(json!({"held_by": "buffer_filter", "host": "kong", "entropy": {"env": "A"}})),
             "held_by: only Envoy has a buffer filter",
         ),

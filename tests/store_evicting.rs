@@ -117,6 +117,20 @@ fn what_was_dropped_is_no_empty_beginning() {
 }
 
 #[test]
+fn a_beginning_that_is_dropped_alone_does_not_make_two_stores() {
+    let zone = Zone::default();
+    let store = open(&zone);
+    assert!(takes(&store, &uses(1)));
+    zone.drop_values(|name| name.ends_with("epoch"));
+    let other = Local::open(zone.clone(), b"a key of the test's own", SIZE, BEGAN + 5).expect("a store");
+    let later = Rule::Uses { max: 1, issued_at: BEGAN + 6, until: NOW + 960, stream: None };
+    let later = Charge { rule: later, ..uses(2) };
+    assert!(takes(&other, &later));
+    assert_eq!(take(&store, &later), Err(StoreError::Dropped), "not once more at a worker of the first");
+    assert_eq!(store.revocations(None).err(), Some(StoreError::Dropped));
+}
+
+#[test]
 fn who_begins_anew_after_everything_was_dropped_lets_nothing_old_through() {
     let zone = Zone::default();
     let store = open(&zone);

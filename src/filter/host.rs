@@ -3,6 +3,7 @@
 //! Refuses to know what is decided: it shows the head and the body as the engine reads them, does what an allow obliges
 //! to, and says whether a request may be left to itself.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::credential::Entropy;
@@ -76,6 +77,17 @@ impl Port {
         let text = raw::property(self.profile.address).ok()?;
         let text = std::str::from_utf8(&text).ok()?;
         text.parse().or_else(|_| text.parse::<SocketAddr>().map(|address| address.ip())).ok()
+    }
+
+    /// How this host names the place of a call: by one of its own clusters, or by address and port.
+    pub(super) fn called<'a>(&self, cluster: &'a str, scheme: &str, authority: &'a str) -> Cow<'a, str> {
+        let has_port =
+            authority.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
+        match (self.profile.calls_addresses, has_port) {
+            (false, _) => cluster.into(),
+            (true, true) => authority.into(),
+            (true, false) => format!("{authority}:{}", if scheme == "https" { 443 } else { 80 }).into(),
+        }
     }
 
     /// Reads a request's head; `count` is what the host says of the number of headers.

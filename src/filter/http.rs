@@ -15,7 +15,7 @@ use crate::decision::{
 };
 use crate::policy::{Home, Policy};
 use crate::reason::Reason;
-use crate::store::remote::{Lookup, Remote};
+use crate::store::remote::Lookup;
 use crate::store::{Charge, StoreError};
 
 use super::crypto;
@@ -23,7 +23,8 @@ use super::fleet;
 use super::host::{Ahead, Head};
 use super::memory::{self, Sent};
 use super::raw::{self, HostResult, Level, MapType};
-use super::root::{Held, Shared, called};
+use super::root::{Held, Shared};
+use super::telemetry;
 
 /// A request's life here. A fresh context denies: some hosts give a request a blank one in mid-stream.
 #[derive(Default)]
@@ -105,7 +106,7 @@ impl Http {
         now: u64,
     ) -> Option<()> {
         let sent = match &shared.engine.policy().store.home {
-            Home::Redis(remote) => Sent::find(self, &shared.place_of(remote), remote, &lookup),
+            Home::Redis(remote) => Sent::find(self, &shared.port, remote, &lookup),
             Home::Local => Err(StoreError::Unavailable),
         };
         match sent {
@@ -120,7 +121,7 @@ impl Http {
 
     /// Refuses because the store did not say what must be known.
     fn give_up(&mut self, shared: &Rc<Shared>, error: StoreError, now: u64) -> Option<()> {
-        shared.telemetry.complain(error, now);
+        shared.telemetry.complain(shared.engine.policy(), error, now);
         self.refuse(shared, Reason::StoreUnavailable, Record::default(), now)
     }
 
@@ -182,7 +183,7 @@ impl Http {
             },
             // Nobody has looked yet whether it is fit to be trusted.
             Home::Redis(_) if shared.store.epoch().is_none() => Err(StoreError::Unavailable),
-            Home::Redis(remote) => match Sent::send_due(self, &shared.place_of(remote), remote, &due) {
+            Home::Redis(remote) => match Sent::send_due(self, &shared.port, remote, &due) {
                 Ok(sent) => {
                     self.state = State::Charging(Box::new((due, sent)));
                     return Some(());
@@ -201,7 +202,7 @@ impl Http {
         now: u64,
     ) -> Option<()> {
         if let Err(error) = settled {
-            shared.telemetry.complain(error, now);
+            shared.telemetry.complain(shared.engine.policy(), error, now);
         }
         let verdict =
             at_moment(shared, now, &no_failures, |moment| shared.engine.settle(due, settled, moment));
@@ -337,7 +338,8 @@ impl Http {
         match sent.answer(size) {
             Ok(reply) => {
                 if !shared.engine.learn(lookup, reply.found.as_deref().map(str::as_bytes), now) {
-                    raw::log(Level::Warn, "store: an API key that was looked up does not fit this policy");
+                    let line = "store: an API key that was looked up does not fit this policy";
+                    telemetry::say(shared.engine.policy(), Level::Warn, line.to_owned());
                 }
             }
             Err(error) => return self.give_up(&shared, error, now),
@@ -407,6 +409,11 @@ impl HttpContext for Http {
     }
 
     fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
+        // Not held up: a new instance knows nothing of the requests of the one before it, which it judged.
+        if let (State::Fresh, Some(shared)) = (&self.state, &self.shared) {
+            let line = "an upstream answered a request that this instance has not judged: does something answer or proxy before callbound?";
+            telemetry::say(shared.engine.policy(), Level::Error, line.to_owned());
+        }
         for (name, value) in std::mem::take(&mut self.answer) {
             let _ = raw::replace(MapType::ResponseHeaders, &name, &value);
         }
@@ -443,11 +450,6 @@ impl Shared {
         if let (false, Ok(nanoseconds)) = (charges.is_empty(), raw::now_nanoseconds()) {
             self.store.fail(&charges, nanoseconds / 1_000);
         }
-    }
-
-    /// How the host names the place of a remote store.
-    pub(super) fn place_of<'r>(&self, remote: &'r Remote) -> Cow<'r, str> {
-        called(self.port.profile, &remote.cluster, "http", &remote.authority)
     }
 
     /// Takes a request off the watchdog's list; false when it was not on it.

@@ -10,6 +10,7 @@ use crate::policy::{Home, Policy, SharedMemory};
 use crate::store::remote::{self, Lookup, Operation, Remote, Reply};
 use crate::store::{self, Charge, Local, MemoryError, Revocations, Size, StoreError, Taken};
 
+use super::host::Port;
 use super::http::seconds;
 use super::raw::{self, HostError};
 use super::root::call_status;
@@ -179,14 +180,15 @@ impl Sent {
     /// Sends a batch; the answer comes to the context that sent it.
     pub(super) fn send(
         context: &impl Context,
-        place: &str,
+        port: &Port,
         remote: &Remote,
         operations: Vec<Operation>,
     ) -> Result<Self, Vec<Operation>> {
         let mut bytes = [0; 16];
-        if getrandom::fill(&mut bytes).is_err() {
+        if !port.random(&mut bytes) {
             return Err(operations);
         }
+        let place = port.called(&remote.cluster, "http", &remote.authority);
         let nonce = crate::credential::hex(&bytes);
         let body = remote::request(remote, &nonce, &operations);
         let length = body.len().to_string();
@@ -198,7 +200,7 @@ impl Sent {
             ("content-length", &length),
         ];
         let timeout = Duration::from_millis(remote.timeout);
-        match context.dispatch_http_call(place, headers, Some(&body), Vec::new(), timeout) {
+        match context.dispatch_http_call(&place, headers, Some(&body), Vec::new(), timeout) {
             Ok(call) => Ok(Self { call, is_open: true, nonce, operations }),
             Err(_) => Err(operations),
         }
@@ -207,7 +209,7 @@ impl Sent {
     /// Sends what is due of a request.
     pub(super) fn send_due(
         context: &impl Context,
-        place: &str,
+        port: &Port,
         remote: &Remote,
         due: &Due,
     ) -> Result<Self, StoreError> {
@@ -215,17 +217,17 @@ impl Sent {
         let question = due.question().cloned().map(Operation::Question);
         let revocation = due.revocation().cloned().map(Operation::Revoke);
         let operations = charges.chain(question).chain(revocation).collect();
-        Self::send(context, place, remote, operations).map_err(|_| StoreError::Unavailable)
+        Self::send(context, port, remote, operations).map_err(|_| StoreError::Unavailable)
     }
 
     /// Looks a key up.
     pub(super) fn find(
         context: &impl Context,
-        place: &str,
+        port: &Port,
         remote: &Remote,
         lookup: &Lookup,
     ) -> Result<Self, StoreError> {
-        Self::send(context, place, remote, vec![Operation::Find(lookup.clone())])
+        Self::send(context, port, remote, vec![Operation::Find(lookup.clone())])
             .map_err(|_| StoreError::Unavailable)
     }
 

@@ -1,6 +1,5 @@
 //! The root context: takes the configuration, makes a context per request, and watches over held requests.
 
-use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -11,7 +10,7 @@ use proxy_wasm::types::ContextType;
 
 use crate::credential::{Family, Issuer, RemoteKeys};
 use crate::decision::{Denial, EARLIEST_NOW, Effect, Engine, Record};
-use crate::policy::{Home, Host, Policy, Profile, Secrets, SharedMemory, compile, guarantees, host_of};
+use crate::policy::{Home, Host, Policy, Secrets, SharedMemory, compile, guarantees, host_of};
 use crate::reason::Reason;
 
 use super::crypto;
@@ -20,7 +19,7 @@ use super::host::Port;
 use super::http::{Http, enforce_answer, seconds};
 use super::memory::{Sent, Store};
 use super::raw::{self, BufferType, Level, MapType};
-use super::telemetry::Telemetry;
+use super::telemetry::{self, Telemetry};
 
 /// Milliseconds between two looks at the held requests; also how soon a remote store is first asked.
 const TICK_MILLISECONDS: u32 = 250;
@@ -71,7 +70,7 @@ impl Root {
     }
 
     /// Asks for the key sets that are due.
-    fn fetch_key_sets(&mut self, engine: &Engine, now: u64) {
+    fn fetch_key_sets(&mut self, engine: &Engine, port: &Port, now: u64) {
         for (issuer, remote) in engine.due_key_sets(now) {
             let headers = vec![
                 (":method", "GET"),
@@ -80,7 +79,7 @@ impl Root {
                 (":path", &remote.path),
                 ("accept", "application/json"),
             ];
-            let place = called(engine.policy().host, &remote.cluster, &remote.scheme, &remote.authority);
+            let place = port.called(&remote.cluster, &remote.scheme, &remote.authority);
             match self.dispatch_http_call(&place, headers, None, Vec::new(), FETCH_TIMEOUT) {
                 Ok(call) => _ = self.fetches.insert(call, issuer),
                 Err(_) => raw::log(
@@ -113,11 +112,11 @@ impl Root {
             return;
         }
         self.asked = now;
-        let place = shared.place_of(remote);
-        match Sent::send(self, &place, remote, fleet::news(remote)) {
+        match Sent::send(self, &shared.port, remote, fleet::news(remote)) {
             Ok(sent) => self.sent = Some((sent, now)),
             Err(unsent) => {
                 fleet::say_again(remote, &unsent, true);
+                let place = shared.port.called(&remote.cluster, "http", &remote.authority);
                 raw::log(Level::Warn, &format!("store: cannot be asked; is `{place}` known to the gateway?"));
             }
         }
@@ -173,22 +172,6 @@ impl Context for Root {
     }
 }
 
-/// How this host names the place of a call: by one of its own clusters, or by address and port.
-pub(super) fn called<'a>(
-    profile: &Profile,
-    cluster: &'a str,
-    scheme: &str,
-    authority: &'a str,
-) -> Cow<'a, str> {
-    let has_port =
-        authority.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
-    match (profile.calls_addresses, has_port) {
-        (false, _) => cluster.into(),
-        (true, true) => authority.into(),
-        (true, false) => format!("{authority}:{}", if scheme == "https" { 443 } else { 80 }).into(),
-    }
-}
-
 fn issuer_name(engine: &Engine, issuer: usize) -> &str {
     engine.policy().issuers.get(issuer).map_or("", |issuer| &issuer.name)
 }
@@ -204,7 +187,8 @@ pub(super) fn call_status() -> u16 {
 impl RootContext for Root {
     fn on_configure(&mut self, size: usize) -> bool {
         let text = raw::buffer(BufferType::PluginConfiguration, size).unwrap_or_default();
-        match configure(&text) {
+        let here = running();
+        match check_host(&text, here).and_then(|()| configure(&text)) {
             Ok(shared) => {
                 shared.inherit();
                 if shared.port.profile.has_ticks {
@@ -215,7 +199,8 @@ impl RootContext for Root {
             }
             Err(message) => {
                 raw::log(Level::Error, &message);
-                let is_taken = !keeps_refused(&text);
+                // Where nobody says who it is, it is taken for one that would serve without us.
+                let is_taken = !here.is_some_and(|here| here.profile().keeps_refused);
                 if is_taken {
                     raw::log(Level::Error, "every request is refused until there is a policy that loads");
                 }
@@ -233,24 +218,38 @@ impl RootContext for Root {
     }
 
     fn on_tick(&mut self) {
+        telemetry::flush();
         if let (Some(shared), Some(now)) = (self.shared.clone(), seconds()) {
             if shared.port.profile.ends_streams {
                 shared.answer_overdue(now);
                 let _ = raw::set_effective_context(self.id);
             }
             fleet::renew_sessions(now);
-            self.fetch_key_sets(&shared.engine, now);
+            self.fetch_key_sets(&shared.engine, &shared.port, now);
             self.sync(&shared, now);
         }
     }
 }
 
-/// Whether a host that is told "no" to a policy serves nothing under it. Where that cannot be read from the policy, only
-/// Envoy says who it is.
-fn keeps_refused(text: &[u8]) -> bool {
-    match host_of(text) {
-        Some(host) => host.profile().keeps_refused,
-        None => raw::property("plugin_vm_id").is_ok() && Host::Envoy.profile().keeps_refused,
+/// Which host this is, as far as one can be asked: what they say to a property that all of them know of and one has.
+fn running() -> Option<Host> {
+    match raw::property("plugin_vm_id") {
+        Ok(_) => Some(Host::Envoy),
+        Err(raw::NOT_FOUND) => Some(Host::Kong),
+        Err(raw::BAD_ARGUMENT) => Some(Host::Apisix),
+        Err(_) => None,
+    }
+}
+
+/// A policy for another host would be half enforced, or end the worker.
+fn check_host(text: &[u8], here: Option<Host>) -> Result<(), String> {
+    match (host_of(text), here) {
+        (Some(named), Some(here)) if named != here => {
+            let (named, here) = (named.profile().name, here.profile().name);
+            Err(format!("policy refused: host: it is for `{named}`, and this gateway is `{here}`"))
+        }
+        (Some(Host::Envoy), None) => Err("policy refused: host: this gateway is no `envoy`".into()),
+        _ => Ok(()),
     }
 }
 

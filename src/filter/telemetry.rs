@@ -42,16 +42,16 @@ impl Telemetry {
         }
         // A host that has no place for it would complain each time.
         if !self.is_unlogged.get() {
-            let is_set = raw::set_property(policy.host.log, summary(policy, record).as_bytes()).is_ok();
-            self.is_unlogged.set(!is_set && !policy.host.lowers_names);
+            let set = raw::set_property(policy.host.log, summary(policy, record).as_bytes());
+            self.is_unlogged.set(set == Err(raw::NOT_FOUND) && policy.host.logs_requests);
         }
         fleet::note_use(policy, record, now);
         match record.outcome {
             Outcome::Allow | Outcome::Answer if !policy.audits_all && record.revoked.is_none() => {}
-            Outcome::Allow | Outcome::Answer => raw::log(Level::Info, &line(policy, record)),
-            Outcome::Mint => raw::log(Level::Info, &line(policy, record)),
+            Outcome::Allow | Outcome::Answer => say(policy, Level::Info, line(policy, record)),
+            Outcome::Mint => say(policy, Level::Info, line(policy, record)),
             Outcome::Deny if is_stranger(record) => self.log_stranger(policy, record, now),
-            Outcome::Deny => raw::log(Level::Info, &line(policy, record)),
+            Outcome::Deny => say(policy, Level::Info, line(policy, record)),
         }
     }
 
@@ -61,21 +61,21 @@ impl Telemetry {
             self.lines.set(0);
             let dropped = self.dropped.replace(0);
             if dropped > 0 {
-                raw::log(Level::Info, &format!("{dropped} more refusals without a known key"));
+                say(policy, Level::Info, format!("{dropped} more refusals without a known key"));
             }
         }
         if self.lines.get() < STRANGER_LINES_PER_SECOND {
             self.lines.set(self.lines.get() + 1);
-            raw::log(Level::Info, &line(policy, record));
+            say(policy, Level::Info, line(policy, record));
         } else {
             self.dropped.set(self.dropped.get() + 1);
         }
     }
 
     /// Says why the store could not be used, once a second: what it does to one request it does to all.
-    pub(super) fn complain(&self, error: StoreError, now: u64) {
+    pub(super) fn complain(&self, policy: &Policy, error: StoreError, now: u64) {
         if self.complained.replace(now) != now {
-            raw::log(Level::Warn, &format!("store: {error}"));
+            say(policy, Level::Warn, format!("store: {error}"));
         }
     }
 
@@ -96,6 +96,36 @@ impl Telemetry {
             }
         };
         let _ = raw::increment(id);
+    }
+}
+
+thread_local! {
+    /// Lines that wait until no request is being served, and how many there was no room for.
+    static WAITING: RefCell<(Vec<(Level, String)>, u64)> = const { RefCell::new((Vec::new(), 0)) };
+}
+
+/// The most lines that wait for a tick.
+const MAX_WAITING: usize = 2_000;
+
+/// Logs a line about a request. Where the host adds the request's own first line, in which a credential may stand, it
+/// waits for a tick; where there are none, it is not written if a credential may stand there.
+pub(super) fn say(policy: &Policy, level: Level, line: String) {
+    match (policy.host.logs_requests, policy.host.has_ticks) {
+        (true, true) => WAITING.with_borrow_mut(|(lines, lost)| match lines.len() < MAX_WAITING {
+            true => lines.push((level, line)),
+            false => *lost += 1,
+        }),
+        (true, false) if policy.reads_credentials_in_query() => {}
+        _ => raw::log(level, &line),
+    }
+}
+
+/// Writes what waited.
+pub(super) fn flush() {
+    let (lines, lost) = WAITING.with_borrow_mut(std::mem::take);
+    lines.iter().for_each(|(level, line)| raw::log(*level, line));
+    if lost > 0 {
+        raw::log(Level::Warn, &format!("{lost} more lines for which there was no room"));
     }
 }
 

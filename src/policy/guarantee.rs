@@ -104,7 +104,9 @@ fn verdict_first(policy: &Policy) -> Guarantee {
         }
         Hold::Host => {
             "the host reads the whole body before it connects to the upstream. A body without `content-length` is \
-             refused (411), one above `client_body_buffer_size` too (413): set it as high as `client_max_body_size`"
+             refused (411), one above `client_body_buffer_size` too (413): set it as high as `client_max_body_size`. \
+             Nothing may answer or proxy before callbound: in Kong no plugin with a `response` handler and no \
+             `enable_buffering`"
         }
         Hold::HostOnRequest => {
             "the host reads the whole body, when callbound asks for it, before it connects to the upstream; \
@@ -152,7 +154,9 @@ fn of_home(policy: &Policy, after_restart: &str) -> (Force, String) {
             Force::Node,
             format!(
                 "by all workers of this gateway together, each gateway for itself, in the shared memory zone `callbound` \
-                 (16 MiB, `eviction=none`): what it dropped is noticed and answered 503; {after_restart}"
+                 ({} MiB, `eviction=none`): what it dropped is noticed and answered 503; {after_restart}, and so after \
+                 another `store.entries`",
+                zone_mebibytes(policy.store.size.entries)
             ),
         ),
         (Home::Local, _) => (
@@ -160,6 +164,15 @@ fn of_home(policy: &Policy, after_restart: &str) -> (Force, String) {
             format!("by all workers of this gateway together, each gateway for itself; {after_restart}"),
         ),
     }
+}
+
+/// Mebibytes of a zone in which two stores of so many entries have room, as after a change of the store's secret. nginx
+/// gives whole pages of 4 KiB to what is above half of one, and powers of two to the rest.
+fn zone_mebibytes(entries: usize) -> usize {
+    const SESSIONS_AND_FAILURES: usize = 256 * 4_096 + 256 * 2_048 + (128 << 10);
+    let value = entries / 4_096 * 32 + 160;
+    let block = if value > 2_048 { value.next_multiple_of(4_096) } else { value.next_power_of_two() };
+    (2 * (4_096 * block + SESSIONS_AND_FAILURES)).div_ceil(1 << 20).max(16)
 }
 
 fn uses(policy: &Policy) -> Option<Guarantee> {
@@ -227,8 +240,14 @@ fn sessions(policy: &Policy) -> Option<Guarantee> {
         return None;
     }
     let counted = policy.limits.list.iter().any(|limit| matches!(limit.measure, Measure::Sessions { .. }));
-    let counted =
-        if counted { "; how many are open is counted, and a lost place comes back within 15 s" } else { "" };
+    let counted = match (counted, policy.host.ends_streams) {
+        (false, _) => "",
+        (true, true) => "; how many are open is counted, and a lost place comes back within 15 s",
+        (true, false) => {
+            "; how many are open is counted, but those of a worker that is replaced only for 15 s: set \
+             `worker_shutdown_timeout`"
+        }
+    };
     Some(match (policy.ends_sessions, policy.host.ends_streams) {
         (false, _) => guarantee(
             "sessions",

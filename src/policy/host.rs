@@ -50,6 +50,8 @@ pub struct Profile {
     pub body: Option<&'static str>,
     /// The property that takes the decision for an access log.
     pub log: &'static str,
+    /// Whether what is logged for a request stands in a line with the request's own first line, query and all.
+    pub logs_requests: bool,
 }
 
 /// Who keeps a request's headers back while its body is awaited.
@@ -107,6 +109,7 @@ const ENVOY: Profile = Profile {
     query: None,
     body: None,
     log: "callbound",
+    logs_requests: false,
 };
 
 const KONG: Profile = Profile {
@@ -129,6 +132,7 @@ const KONG: Profile = Profile {
     query: Some(["ngx\0args", "ngx\0upstream_uri"]),
     body: None,
     log: "kong\0ctx\0shared\0callbound",
+    logs_requests: true,
 };
 
 const APISIX: Profile = Profile {
@@ -151,6 +155,7 @@ const APISIX: Profile = Profile {
     query: Some(["args", "upstream_uri"]),
     body: Some("wasm_process_req_body"),
     log: "callbound",
+    logs_requests: true,
 };
 
 impl Host {

@@ -167,6 +167,12 @@ impl Policy {
             || (unmarked().next().is_some() && candidates(value).any(is_key))
     }
 
+    /// Whether a credential may stand in the query of some route.
+    pub fn reads_credentials_in_query(&self) -> bool {
+        let of_routes = self.routes.iter().flat_map(|route| route.carriers.iter().flatten());
+        of_routes.chain(&self.carriers).any(|carrier| carrier.parameter().is_some())
+    }
+
     /// Whether a header is one that says something here: a credential, or what is judged. Names are in lower case.
     pub fn reads_header(&self, name: &[u8]) -> bool {
         let carriers =

@@ -80,6 +80,11 @@ impl Bucket {
         bytes
     }
 
+    /// Leaves out the newest entries that do not fit so many bytes.
+    pub(super) fn cut(&mut self, bytes: usize) {
+        self.entries.truncate(bytes.saturating_sub(Self::bytes(0)) / ENTRY_BYTES);
+    }
+
     /// Leaves out what is over.
     pub(super) fn clean(&mut self, now: u64) {
         let now = seconds(now);

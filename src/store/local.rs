@@ -35,6 +35,9 @@ pub const SESSION_CAPACITY_LAID_OUT: usize = 120;
 /// Bytes of all revocations where every value has its full length from the beginning.
 const REVOCATION_BYTES: usize = 64 * 1024;
 
+/// Bytes of when it began, and of whether all of it was written.
+const BEGINNING_BYTES: usize = 9;
+
 /// How often a value is read again whose seal does not hold, where one may be read while it is written.
 const READS: usize = 3;
 
@@ -97,6 +100,8 @@ pub struct Local<M> {
     key: Vec<u8>,
     /// What every name begins with: another key is another store, as young as one after a restart.
     prefix: String,
+    /// Where it says when it began.
+    beginning: Slot,
     room: Room,
     epoch: u64,
 }
@@ -121,7 +126,8 @@ impl<M: Memory> Local<M> {
         let parts = [b"prefix".as_slice(), key, size.as_bytes()];
         let cell = Cell::of(if size.is_empty() { &parts[..2] } else { &parts });
         let prefix = format!("callbound/1/{:08x}/", cell.share());
-        let mut store = Self { memory, key: key.to_vec(), prefix, room, epoch: now };
+        let beginning = Slot { name: format!("{prefix}{EPOCH}"), bytes: BEGINNING_BYTES };
+        let mut store = Self { memory, key: key.to_vec(), prefix, beginning, room, epoch: now };
         if store.memory.forgets() {
             store.begin(now)?;
             return Ok(store);
@@ -139,10 +145,9 @@ impl<M: Memory> Local<M> {
     /// Finds the beginning that others have made, or makes one. What it is called by holds the time it began: whoever
     /// knew an earlier one, which was dropped with all the rest, finds nothing under its names.
     fn begin(&mut self, now: u64) -> Result<(), StoreError> {
-        let slot = self.slot(EPOCH, 9);
         let written =
             |epoch: u64, is_laid_out: bool| [&epoch.to_le_bytes()[..], &[u8::from(is_laid_out)]].concat();
-        let (epoch, is_laid_out) = self.update(&slot, true, |value| {
+        let (epoch, is_laid_out) = self.update(&self.beginning, true, |value| {
             if value.is_empty() {
                 *value = written(now, false);
             }
@@ -156,7 +161,7 @@ impl<M: Memory> Local<M> {
         }
         self.lay_out()?;
         // Only now is it believed by anybody, and only if it is still the same.
-        self.update(&slot, false, |value| {
+        self.update(&self.beginning, false, |value| {
             if *value != written(epoch, false) && *value != written(epoch, true) {
                 return Err(StoreError::Dropped);
             }
@@ -186,6 +191,16 @@ impl<M: Memory> Local<M> {
         Ok(())
     }
 
+    /// Whether what is remembered is still what it was when this store was opened. Of a memory that drops what is asked
+    /// for least, the beginning would be the first to go, and somebody else would begin anew beside us.
+    fn check_beginning(&self) -> Result<(), StoreError> {
+        if !self.memory.forgets() {
+            return Ok(());
+        }
+        let (value, _) = self.read(&self.beginning)?.ok_or(StoreError::Dropped)?;
+        if value.starts_with(&self.epoch.to_le_bytes()) { Ok(()) } else { Err(StoreError::Dropped) }
+    }
+
     /// When it began to remember, in Unix seconds.
     pub fn epoch(&self) -> u64 {
         self.epoch
@@ -198,6 +213,7 @@ impl<M: Memory> Local<M> {
     /// [`StoreError`] when it cannot be said whether they may be taken; then none was, but for one of a use, which is
     /// never taken back.
     pub fn take(&self, charges: &[Charge], now: u64) -> Result<Taken, StoreError> {
+        self.check_beginning()?;
         if charges.len() > 1 {
             // Looked at before any is written: what one refuses should not weigh on the others even for a moment.
             for (index, charge) in charges.iter().enumerate() {
@@ -292,6 +308,10 @@ impl<M: Memory> Local<M> {
         for (slot, changes) in by_bucket.into_values() {
             let _ = self.update_bucket(&slot, now.saturating_mul(1_000_000), |bucket| {
                 changes.iter().for_each(|change| bucket.change(*change, now));
+                // One place too many must not cost the others theirs.
+                if self.memory.forgets() {
+                    bucket.cut(slot.bytes);
+                }
                 Ok(Ok::<(), Refusal>(()))
             });
         }
@@ -327,6 +347,7 @@ impl<M: Memory> Local<M> {
     ///
     /// As [`Local::take`].
     pub fn revocations(&self, known: Option<u32>) -> Result<Option<(Revocations, u32)>, StoreError> {
+        self.check_beginning()?;
         let found = self.memory.get(&self.slot(REVISION, 8).name)?;
         if found.is_none() && self.memory.forgets() {
             return Err(StoreError::Dropped);

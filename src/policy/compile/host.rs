@@ -90,6 +90,12 @@ pub(super) fn check(rule: &HostRule, needs: &Needs<'_>, problems: &mut Problems)
     check_ticks(rule.profile, needs, problems);
     check_signatures(rule.profile, needs, problems);
     let has_seed = needs.document.0.get("entropy").is_some();
+    if !rule.profile.has_entropy && !has_seed && names_sessions(needs) {
+        problems.add(
+            "entropy",
+            "missing: sessions and a remote store's answers are told apart by random names, which this host cannot make",
+        );
+    }
     for (index, route) in needs.routes.routes.iter().enumerate() {
         let path = format!("routes[{index}]");
         if route.mint().is_some() && !rule.profile.has_entropy && !has_seed {
@@ -112,6 +118,14 @@ pub(super) fn check(rule: &HostRule, needs: &Needs<'_>, problems: &mut Problems)
             );
         }
     }
+}
+
+/// Whether something is told apart by a random name.
+fn names_sessions(needs: &Needs<'_>) -> bool {
+    let counts = |measure: &Measure| matches!(measure, Measure::Sessions { .. });
+    needs.store.home != Home::Local
+        || needs.routes.limits.list.iter().any(|limit| counts(&limit.measure))
+        || needs.routes.routes.iter().any(|route| route.uses.reconnect.is_some())
 }
 
 /// Whether sessions opened by a route may have to end at a time.
