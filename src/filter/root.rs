@@ -231,11 +231,11 @@ impl RootContext for Root {
     }
 }
 
-/// Which host this is, as far as one can be asked: what they say to a property that all of them know of and one has.
+/// Which host this is, as far as one can be asked: what they say to a property that one of them has. What Kong says
+/// others may say too; and to ask for more could end the worker.
 fn running() -> Option<Host> {
     match raw::property("plugin_vm_id") {
         Ok(_) => Some(Host::Envoy),
-        Err(raw::NOT_FOUND) => Some(Host::Kong),
         Err(raw::BAD_ARGUMENT) => Some(Host::Apisix),
         Err(_) => None,
     }
