@@ -1,4 +1,4 @@
-//! One corpus, three levels: every case of `tests/cases` is a test at each level it is for, named
+//! One corpus, seven levels: every case of `tests/cases` is a test at each level it is for, named
 //! `level::file::case`. Cases of a file are played in order (what is minted first is used later), files side by side.
 #![allow(
     clippy::indexing_slicing,
@@ -21,7 +21,8 @@ use support::corpus::{File, Level, load_all};
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    arguments.test_threads = arguments.test_threads.or(Some(2));
+    // Most of the time a session waits for its Envoy.
+    arguments.test_threads = arguments.test_threads.or(Some(4));
     let trials = match load_all() {
         Ok(files) => trials(files),
         Err(problem) => vec![Trial::test("the_corpus_can_be_read", move || Err(problem.into()))],
@@ -30,18 +31,18 @@ fn main() -> ExitCode {
 }
 
 /// One file at one level, played when the first of its tests is asked for.
-struct Session {
-    file: Arc<File>,
+struct Once {
     level: Level,
+    session: levels::Session,
     played: OnceLock<levels::Played>,
 }
 
-impl Session {
+impl Once {
     fn result(&self, index: usize) -> Result<Completion, Failed> {
         if let Err(skip) = levels::needs(self.level) {
             return skip.end();
         }
-        let played = self.played.get_or_init(|| levels::play(&self.file, self.level));
+        let played = self.played.get_or_init(|| self.session.play());
         match played.0.get(index) {
             Some((_, Ok(()))) => Ok(Completion::Completed),
             Some((_, Err(problem))) => Err(Failed::from(problem)),
@@ -51,21 +52,31 @@ impl Session {
 }
 
 fn trials(files: Vec<File>) -> Vec<Trial> {
-    let files: Vec<Arc<File>> = files.into_iter().map(Arc::new).collect();
     let mut first = Vec::new();
     let mut others = Vec::new();
-    for level in [Level::Envoy, Level::Wasm, Level::Core] {
+    // What takes longest first.
+    for level in Level::ALL.into_iter().rev() {
         for file in &files {
-            let session = Arc::new(Session { file: file.clone(), level, played: OnceLock::new() });
-            for (index, name) in levels::names(file, level).into_iter().enumerate() {
-                let session = session.clone();
-                let name = format!("{level:?}::{}::{name}", file.name).to_lowercase();
-                let trial = Trial::ignorable_test(name, move || session.result(index));
+            let session = levels::Session::new(file, level);
+            let names = session.names();
+            let once = Arc::new(Once { level, session, played: OnceLock::new() });
+            for (index, name) in names.into_iter().enumerate() {
+                let name = format!("{}::{}::{name}", level.name(), once.session.file_name()).to_lowercase();
+                let once = once.clone();
+                let trial = Trial::ignorable_test(name, move || once.result(index));
                 // The first test of a session plays all of it: apart from each other, they run side by side.
                 if index == 0 { first.push(trial) } else { others.push(trial) }
             }
         }
     }
+    for (name, story) in levels::hosts::ALL {
+        let story = || match levels::needs(Level::Wasm) {
+            Ok(()) => story().map(|()| Completion::Completed).map_err(Failed::from),
+            Err(skip) => skip.end(),
+        };
+        others.push(Trial::ignorable_test(format!("hosts::{name}"), story));
+    }
     first.extend(others);
+    first.push(Trial::test("conformance_table", move || levels::table::check(&files).map_err(Failed::from)));
     first
 }

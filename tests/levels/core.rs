@@ -58,6 +58,33 @@ pub fn gate(file: &File) -> Result<Box<dyn Gate>, String> {
     Ok(Box::new(Core { engine: Engine::new(policy), store, known: None, now: NOW, peer: file.peer }))
 }
 
+/// The core beside another level: what it would need to judge a request, and nothing more.
+pub struct Shadow(Engine);
+
+impl Shadow {
+    pub fn new(file: &File) -> Result<Self, String> {
+        let lookup = |name: &str| file.env.get(name).cloned();
+        let policy = compile(file.policy.as_bytes(), &Secrets::Lookup(&lookup));
+        Ok(Self(Engine::new(policy.map_err(|error| error.to_string())?)))
+    }
+
+    /// Whether the verdict on a request needs its body.
+    pub fn awaits_body(&self, request: &Request, now: u64) -> bool {
+        let headers = with_pseudo_headers(request);
+        let pairs: Vec<(&[u8], &[u8])> =
+            headers.iter().map(|(name, value)| (name.as_bytes(), value.as_slice())).collect();
+        let moment = Moment {
+            now,
+            random: &|bytes| getrandom::fill(bytes).is_ok(),
+            host_verify: &no_host,
+            peer: &|| None,
+            epoch: Some(NOW - EARLIER),
+            has_failed: &callbound::decision::no_failures,
+        };
+        matches!(self.0.begin(&pairs, false, &moment), Step::NeedsBody(_))
+    }
+}
+
 impl Gate for Core {
     fn now(&self) -> u64 {
         self.now

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Gate;
-use crate::support::corpus::{File, Request};
+use crate::support::corpus::{File, Level, Request};
 use crate::support::expect::{Decision, Observed};
 use crate::support::gateway::{Gateway, Pieces, Setup, unchanged};
 use crate::support::recorder::Recorder;
@@ -17,7 +17,7 @@ struct Real {
     released: usize,
 }
 
-pub fn gate(file: &File) -> Result<Box<dyn Gate>, String> {
+pub fn gate(file: &File, level: Level) -> Result<Box<dyn Gate>, String> {
     let pieces = Pieces::find().map_err(|_| "no Envoy or no module")?;
     let upstream = Recorder::start()?;
     let setup = Setup {
@@ -27,12 +27,27 @@ pub fn gate(file: &File) -> Result<Box<dyn Gate>, String> {
         cors: &[],
         edit: &unchanged,
     };
-    let gateway = Gateway::start(&pieces, &setup)?;
+    // What several workers do to each other is the same in both arrangements.
+    let workers = if level == Level::Mesh { 1 } else { 2 };
+    let gateway = Gateway::start_with_workers(&pieces, &setup, workers)?;
     if ["\"uses\"", "\"total_seconds\""].iter().any(|member| file.policy.contains(member)) {
         // What is issued in the second in which the store begins is not believed.
         std::thread::sleep(Duration::from_secs(1));
     }
     Ok(Box::new(Real { gateway, upstream, played: 0, released: 0 }))
+}
+
+/// A policy that needs what this arrangement has not is not even rendered.
+pub fn refuses(file: &File, problem: &str) -> Result<(), String> {
+    let pieces = Pieces::find().map_err(|_| "no Envoy or no module")?;
+    let nowhere = std::net::SocketAddr::from(([127, 0, 0, 1], 9));
+    let setup =
+        Setup { policy: &file.policy, env: &file.env, upstream: nowhere, cors: &[], edit: &unchanged };
+    match Gateway::start(&pieces, &setup) {
+        Err(said) if said.contains(problem) => Ok(()),
+        Err(said) => Err(format!("`{problem}` is not what is said: {said}")),
+        Ok(_) => Err("it was rendered and started".to_owned()),
+    }
 }
 
 impl Gate for Real {

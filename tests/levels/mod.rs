@@ -1,14 +1,24 @@
-//! The three places a case is played: the decision core, the compiled module, a real Envoy.
+//! The places a case is played: the decision core, the compiled module in the test's own host, which imitates three
+//! gateways, and a real Envoy.
 
 pub mod core;
+pub mod differences;
 pub mod envoy;
 mod host_crypto;
+pub mod hosts;
+pub mod table;
 pub mod wasm;
 
-use crate::support::corpus::{Case, File, Level, Request};
+use serde_json::json;
+
+use callbound::policy::{ConfigError, Secrets, compile};
+
+use crate::support::corpus::{Case, File, Level, Request, Vars};
 use crate::support::expect::Observed;
 use crate::support::gateway::Pieces;
 use crate::support::require::{Piece, Skip, require};
+
+use differences::{Asked, accepted};
 
 /// Somewhere a request can be played.
 pub trait Gate {
@@ -24,79 +34,166 @@ pub trait Gate {
 /// The name under which the closing check of a file is counted.
 pub const CLOSING: &str = "worker_alive_afterwards";
 
+/// The one test a file is at a level whose host cannot do what its policy needs.
+pub const REFUSED: &str = "refused_at_load";
+
 /// Case by case in the file's order, then the closing check.
 pub struct Played(pub Vec<(String, Result<(), String>)>);
 
 /// What a level needs that may be missing.
 pub fn needs(level: Level) -> Result<(), Skip> {
-    match level {
-        Level::Core => Ok(()),
+    match level.base() {
         Level::Wasm => require(Piece::Module).map(drop),
         Level::Envoy => Pieces::find().map(drop),
+        _ => Ok(()),
     }
 }
 
-/// Plays a file at a level.
-pub fn play(file: &File, level: Level) -> Played {
-    let gate: Result<Box<dyn Gate>, String> = match level {
-        Level::Core => core::gate(file),
-        Level::Wasm => wasm::gate(file),
-        Level::Envoy => envoy::gate(file),
-    };
-    match gate {
-        Ok(mut gate) => play_on(file, level, gate.as_mut()),
-        Err(problem) => {
-            // Said in full once: a file may have hundreds of cases.
-            let problems = [problem].into_iter().map(|problem| format!("it did not start: {problem}"));
-            let problems = problems.chain(std::iter::repeat("it did not start, as said above".to_owned()));
-            Played(names(file, level).into_iter().zip(problems.map(Err)).collect())
+/// A file as it is played at one level.
+pub struct Session {
+    level: Level,
+    /// Under this level's host.
+    file: File,
+    /// Why the policy is refused there, if it is.
+    pub refusal: Option<String>,
+    /// Then, where that is enough for it to be taken: the file without its limits.
+    reduced: Option<File>,
+}
+
+impl Session {
+    pub fn new(file: &File, level: Level) -> Self {
+        let file = file.at(level);
+        let refusal = match level {
+            // What a file's policy needs of Envoy it has.
+            Level::Core | Level::Wasm | Level::Envoy => None,
+            _ => refused(&file).map(first_problem),
+        };
+        let without_limits = || {
+            let reduced = file.with(json!({"limits": null, "limit_headers": null}));
+            refused(&reduced).is_none().then_some(reduced)
+        };
+        // But not where they are what a file is about.
+        let is_apart = !file.name.contains("limits");
+        let reduced = refusal.as_ref().filter(|_| is_apart).and_then(|_| without_limits());
+        Self { level, file, refusal, reduced }
+    }
+
+    pub fn file_name(&self) -> &str {
+        &self.file.name
+    }
+
+    /// The tests it is.
+    pub fn names(&self) -> Vec<String> {
+        let refused = self.refusal.iter().map(|_| REFUSED.to_owned());
+        let cases = self.cases().map(|case| case.name.clone());
+        let closing = self.file_to_play().map(|_| CLOSING.to_owned());
+        refused.chain(cases).chain(closing).collect()
+    }
+
+    /// The file whose cases are played, if any is.
+    fn file_to_play(&self) -> Option<&File> {
+        if self.refusal.is_some() { self.reduced.as_ref() } else { Some(&self.file) }
+    }
+
+    pub fn cases(&self) -> impl Iterator<Item = &Case> {
+        let cases = self.file_to_play().into_iter().flat_map(|file| &file.cases);
+        cases.filter(|case| case.runs_at(self.level))
+    }
+
+    /// Plays it.
+    pub fn play(&self) -> Played {
+        let mut results = Vec::new();
+        if let Some(problem) = &self.refusal {
+            let result = match self.level {
+                Level::Mesh => envoy::refuses(&self.file, problem),
+                level => wasm::refuses(&self.file, level, problem),
+            };
+            results.push((REFUSED.to_owned(), result));
         }
+        let Some(file) = self.file_to_play() else { return Played(results) };
+        match self.gate(file) {
+            Ok(mut gate) => self.play_on(file, gate.as_mut(), &mut results),
+            Err(problem) => {
+                // Said in full once: a file may have hundreds of cases.
+                let problems = [problem].into_iter().map(|problem| format!("it did not start: {problem}"));
+                let problems =
+                    problems.chain(std::iter::repeat("it did not start, as said above".to_owned()));
+                let names = self.names().into_iter().skip(results.len());
+                results.extend(names.zip(problems.map(Err)));
+            }
+        }
+        Played(results)
+    }
+
+    fn gate(&self, file: &File) -> Result<Box<dyn Gate>, String> {
+        match self.level.base() {
+            Level::Core => core::gate(file),
+            Level::Envoy => envoy::gate(file, self.level),
+            _ => wasm::gate(file, self.level),
+        }
+    }
+
+    fn play_on(&self, file: &File, gate: &mut dyn Gate, results: &mut Vec<(String, Result<(), String>)>) {
+        let mut vars = file.vars.clone();
+        let mut good = None;
+        let shadow = core::Shadow::new(file);
+        for case in self.cases() {
+            if case.after > 0 {
+                gate.wait(case.after);
+                // What was good may have expired.
+                good = None;
+            }
+            let mut result = Ok(false);
+            for _ in 0..case.times() {
+                let shadow = shadow.as_ref().map_err(Clone::clone);
+                result = result.and_then(|was_released| {
+                    Ok(was_released | play_case(self.level, shadow?, case, &mut vars, gate)?)
+                });
+            }
+            if result == Ok(true) {
+                good = Some(case);
+            }
+            results.push((case.name.clone(), result.map(drop)));
+        }
+        let good = good.and_then(|case| case.request(&vars, gate.now()).ok());
+        results.push((CLOSING.to_owned(), gate.close(good.as_ref())));
     }
 }
 
-/// The tests a file is at a level.
-pub fn names(file: &File, level: Level) -> Vec<String> {
-    let cases = file.cases.iter().filter(|case| case.runs_at(level)).map(|case| case.name.clone());
-    cases.chain([CLOSING.to_owned()]).collect()
-}
-
-fn play_on(file: &File, level: Level, gate: &mut dyn Gate) -> Played {
-    let mut vars = file.vars.clone();
-    let mut results = Vec::new();
-    let mut good = None;
-    for case in file.cases.iter().filter(|case| case.runs_at(level)) {
-        if case.after > 0 {
-            gate.wait(case.after);
-            // What was good may have expired.
-            good = None;
-        }
-        let mut result = Ok(());
-        for _ in 0..case.times() {
-            result = result.and_then(|()| play_case(case, &mut vars, gate));
-        }
-        if result.is_ok() && case.expect.is_release() {
-            good = Some(case);
-        }
-        results.push((case.name.clone(), result));
-    }
-    let good = good.and_then(|case| case.request(&vars, gate.now()).ok());
-    results.push((CLOSING.to_owned(), gate.close(good.as_ref())));
-    Played(results)
-}
-
+/// Plays a case once; whether it was released.
 fn play_case(
+    level: Level,
+    shadow: &core::Shadow,
     case: &Case,
-    vars: &mut crate::support::corpus::Vars,
+    vars: &mut Vars,
     gate: &mut dyn Gate,
-) -> Result<(), String> {
+) -> Result<bool, String> {
     let request = case.request(vars, gate.now())?;
+    let awaits_body = shadow.awaits_body(&request, gate.now());
+    let all = accepted(&Asked { level, request: &request, awaits_body }, &case.expect)?;
     let observed = gate.exchange(&request)?;
-    case.expect.check(&request, &observed)?;
-    if let Some(keep) = case.keep() {
+    let mut checks = all.iter().map(|expect| expect.check(&request, &observed));
+    let first = checks.next().unwrap_or(Ok(()));
+    if first.is_err() && !checks.any(|check| check.is_ok()) {
+        return first.map(|()| false);
+    }
+    let is_released = observed.upstream.is_some();
+    let is_as_elsewhere = case.expect.check(&request, &observed).is_ok();
+    if let Some(keep) = case.keep().filter(|_| is_as_elsewhere) {
         let body = observed.answer.unwrap_or_default().json();
         let value = body.pointer(&keep.at).and_then(|value| value.as_str());
         let value = value.ok_or_else(|| format!("nothing to keep at `{}`", keep.at))?;
         vars.keep(&keep.name, value.to_owned());
     }
-    Ok(())
+    Ok(is_released)
+}
+
+/// What the compiler says of a policy, if it refuses it.
+fn refused(file: &File) -> Option<ConfigError> {
+    let lookup = |name: &str| file.env.get(name).cloned();
+    compile(file.policy.as_bytes(), &Secrets::Lookup(&lookup)).err()
+}
+
+fn first_problem(error: ConfigError) -> String {
+    error.problems.first().map(ToString::to_string).unwrap_or_default()
 }

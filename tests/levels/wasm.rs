@@ -1,4 +1,5 @@
-//! The compiled module in the test's own proxy-wasm host, at the same second as the core.
+//! The compiled module in the test's own proxy-wasm host, at the same second as the core: as on Envoy, and as on the
+//! hosts it imitates.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -8,29 +9,83 @@ use serde_json::Value;
 use super::Gate;
 use super::core::{EARLIER, NOW, with_pseudo_headers};
 use super::host_crypto::verify_signature;
-use crate::support::corpus::{File, Headers, Request};
+use crate::support::corpus::{File, Headers, Level, Request};
 use crate::support::expect::{Answer, Decision, Observed, Seen};
 use crate::support::require::{Piece, require};
-use crate::wasm_host::{self, Module, Pairs, Reply, Upstream, Vm, World};
+use crate::wasm_host::{self, Module, Pairs, Reply, Switches, Upstream, Vm, World, switches};
 
 struct Worker {
     vm: Vm,
     now: u64,
+    level: Level,
 }
 
-pub fn gate(file: &File) -> Result<Box<dyn Gate>, String> {
+pub fn gate(file: &File, level: Level) -> Result<Box<dyn Gate>, String> {
+    let world = world(file, level);
+    let mut vm = module()?.start_in(world, file.policy.as_bytes()).map_err(|error| error.to_string())?;
+    if level == Level::Kong {
+        // There the store begins with the first request.
+        vm.exchange(&wasm_host::Request::new("GET", "/"));
+    }
+    vm.set_now(nanoseconds(NOW));
+    Ok(Box::new(Worker { vm, now: NOW, level }))
+}
+
+/// The gateway around the module, as an operator sets it up for this file.
+fn world(file: &File, level: Level) -> World {
     let env: Vec<(String, String)> =
         file.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-    let mut world = World::new(&env, nanoseconds(NOW - EARLIER));
+    let mut world = World::imitating(host(level), &env, nanoseconds(NOW - EARLIER));
     if let Some(peer) = file.peer {
-        let address = std::net::SocketAddr::from((peer, 1234)).to_string();
-        world.properties.insert("source\0address".to_owned(), address.into_bytes());
+        let (property, address) = match level {
+            Level::Kong => ("source\0address", peer.to_string()),
+            Level::Apisix => ("remote_addr", peer.to_string()),
+            _ => ("source\0address", std::net::SocketAddr::from((peer, 1234)).to_string()),
+        };
+        world.properties.insert(property.to_owned(), address.into_bytes());
     }
     world.clusters.extend(clusters(&file.policy));
     world.foreign.insert("verify_signature".to_owned(), Arc::new(verify_signature));
-    let mut vm = module()?.start_in(world, file.policy.as_bytes()).map_err(|error| error.to_string())?;
-    vm.set_now(nanoseconds(NOW));
-    Ok(Box::new(Worker { vm, now: NOW }))
+    world
+}
+
+fn host(level: Level) -> &'static Switches {
+    match level {
+        Level::Buffer => &switches::BUFFER,
+        Level::Kong => &switches::KONG,
+        Level::Apisix => &switches::APISIX,
+        _ => &switches::ENVOY,
+    }
+}
+
+/// The property that holds the decision for an access log.
+fn log_property(level: Level) -> &'static str {
+    match level {
+        Level::Kong => "kong\0ctx\0shared\0callbound",
+        _ => "callbound",
+    }
+}
+
+/// A policy that needs what this host has not: the module says so, and no request passes.
+pub fn refuses(file: &File, level: Level, problem: &str) -> Result<(), String> {
+    let says_it =
+        |logs: &[(wasm_host::Level, String)]| match logs.iter().any(|(_, line)| line.contains(problem)) {
+            true => Ok(()),
+            false => Err(format!("no line of the log says `{problem}`: {logs:?}")),
+        };
+    match (module()?.start_in(world(file, level), file.policy.as_bytes()), level) {
+        (Err(error), Level::Kong) => Err(format!("Kong would go on without it: {error}")),
+        (Err(error), _) => says_it(&error.logs),
+        (Ok(mut vm), Level::Kong) => {
+            says_it(&vm.logs())?;
+            let outcome = vm.exchange(&wasm_host::Request::new("GET", "/"));
+            match (outcome.status(), &outcome.upstream, &outcome.trapped) {
+                (Some(503), None, None) => Ok(()),
+                _ => Err(format!("a request is not answered 503: {outcome:?}")),
+            }
+        }
+        (Ok(_), _) => Err("the module took a policy its compiler refuses".to_owned()),
+    }
 }
 
 /// The clusters the policy calls: on a gateway they are there.
@@ -42,7 +97,7 @@ fn clusters(policy: &str) -> Vec<String> {
 }
 
 /// Compiled once: that is what takes long.
-fn module() -> Result<&'static Module, String> {
+pub fn module() -> Result<&'static Module, String> {
     static MODULE: OnceLock<Result<Module, String>> = OnceLock::new();
     let load = || {
         let path = require(Piece::Module).map_err(|_| "no module")?;
@@ -51,7 +106,7 @@ fn module() -> Result<&'static Module, String> {
     MODULE.get_or_init(load).as_ref().map_err(Clone::clone)
 }
 
-fn nanoseconds(seconds: u64) -> u64 {
+pub fn nanoseconds(seconds: u64) -> u64 {
     seconds * 1_000_000_000
 }
 
@@ -67,20 +122,29 @@ impl Gate for Worker {
 
     fn exchange(&mut self, request: &Request) -> Result<Observed, String> {
         let before = self.vm.counters();
-        let outcome = self.vm.exchange(&on_the_wire(request));
+        let outcome = self.vm.exchange(&on_the_wire(request, self.level));
         if let Some(trap) = outcome.trapped {
             return Err(format!("the module trapped: {trap}"));
         }
         if outcome.held {
             return Err("the request is still held".to_owned());
         }
-        let summary =
-            outcome.properties.get("callbound").map(|value| String::from_utf8_lossy(value).into_owned());
+        let summary = outcome
+            .properties
+            .get(log_property(self.level))
+            .map(|value| String::from_utf8_lossy(value).into_owned());
         let decision = summary.as_deref().map(Decision::parse);
-        if let Some(decision) = &decision {
+        // APISIX counts nothing.
+        if let Some(decision) = decision.as_ref().filter(|_| self.level != Level::Apisix) {
             check_counter(decision, &before, &self.vm.counters())?;
         }
-        let answer = outcome.reply.or(outcome.response).as_ref().map(answer);
+        let mut answer = outcome.reply.or(outcome.response).as_ref().map(answer);
+        if let (Level::Kong, Some(answer), None) = (self.level, &mut answer, &outcome.upstream) {
+            // nginx ends the body of a local reply with a line feed of its own.
+            let body = answer.body.strip_suffix(b"\n").map(<[u8]>::to_vec);
+            let is_head = request.method == "HEAD";
+            answer.body = body.or(is_head.then(Vec::new)).ok_or("a local reply without Kong's line feed")?;
+        }
         let upstream = outcome.upstream.map(|upstream| seen(request, &upstream));
         Ok(Observed { upstream, answer, decision })
     }
@@ -88,6 +152,10 @@ impl Gate for Worker {
     fn close(&mut self, good: Option<&Request>) -> Result<(), String> {
         if let Some(trap) = self.vm.trapped() {
             return Err(format!("the module trapped: {trap}"));
+        }
+        let grown = self.vm.world().shared.times_grown();
+        if self.level == Level::Kong && grown > 0 {
+            return Err(format!("{grown} values grew in shared memory: a full zone would trap"));
         }
         let Some(good) = good else { return Ok(()) };
         if self.exchange(good)?.is_alive() {
@@ -98,9 +166,15 @@ impl Gate for Worker {
     }
 }
 
-fn on_the_wire(request: &Request) -> wasm_host::Request {
+fn on_the_wire(request: &Request, level: Level) -> wasm_host::Request {
     let mut wire = wasm_host::Request::new(&request.method, &request.path);
     wire.headers = pairs(&with_pseudo_headers(request));
+    if request.framing.is_h2() {
+        wire.protocol = "HTTP/2.0";
+    } else if level == Level::Kong {
+        // As a client of HTTP/1 may write them; this host leaves them so.
+        wire.headers.iter_mut().for_each(|(name, _)| capitalize(name));
+    }
     wire.chunks = request.pieces().into_iter().map(<[u8]>::to_vec).collect();
     wire.unfinished = !request.ends_with_headers() && request.body.is_none();
     if request.framing.has_trailers() {
@@ -110,6 +184,15 @@ fn on_the_wire(request: &Request) -> wasm_host::Request {
         wire.chunks.push(Vec::new());
     }
     wire
+}
+
+/// `Content-Type`, not `content-type`.
+fn capitalize(name: &mut [u8]) {
+    for part in name.split_mut(|byte| *byte == b'-') {
+        if let Some(first) = part.first_mut() {
+            first.make_ascii_uppercase();
+        }
+    }
 }
 
 /// One decision is one step of one counter: its route's and reason's.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use base64ct::{Base64, Encoding as _};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::expect::Expect;
 use super::recipe::{Mint, Recipe};
@@ -20,13 +20,57 @@ use super::recipe::{Mint, Recipe};
 pub enum Level {
     /// The decision core alone.
     Core,
-    /// The compiled module in the test's own proxy-wasm host.
+    /// The compiled module in the test's own proxy-wasm host, which imitates Envoy.
     Wasm,
+    /// The same, with Envoy's buffer filter holding the headers.
+    Buffer,
+    /// The same, imitating Kong.
+    Kong,
+    /// The same, imitating APISIX.
+    Apisix,
     /// A real Envoy, sockets and all.
     Envoy,
+    /// A real Envoy with its buffer filter behind the module.
+    Mesh,
+}
+
+/// The environment variable that Kong's randomness begins with, and 32 bytes for it.
+const ENTROPY: (&str, &str) = ("CALLBOUND_ENTROPY", "Y29ycHVzLWVudHJvcHktb2YtdGhpcnR5LXR3by1ieXQ");
+
+impl Level {
+    pub const ALL: [Self; 7] =
+        [Self::Core, Self::Wasm, Self::Buffer, Self::Kong, Self::Apisix, Self::Envoy, Self::Mesh];
+
+    /// The level that `levels` names when it means this one too.
+    pub fn base(self) -> Self {
+        match self {
+            Self::Core => Self::Core,
+            Self::Wasm | Self::Buffer | Self::Kong | Self::Apisix => Self::Wasm,
+            Self::Envoy | Self::Mesh => Self::Envoy,
+        }
+    }
+
+    pub fn name(self) -> String {
+        format!("{self:?}").to_lowercase()
+    }
+
+    /// What is merged over a policy to have it on this level's host.
+    fn overlay(self) -> Option<Value> {
+        match self {
+            Self::Core | Self::Wasm | Self::Envoy => None,
+            Self::Buffer | Self::Mesh => Some(json!({"held_by": "buffer_filter"})),
+            Self::Kong => Some(json!({
+                "host": "kong",
+                "entropy": {"env": ENTROPY.0},
+                "sessions_ended_by": "upstream",
+            })),
+            Self::Apisix => Some(json!({"host": "apisix", "sessions_ended_by": "upstream"})),
+        }
+    }
 }
 
 /// One policy and the requests made under it, ready to be played.
+#[derive(Clone)]
 pub struct File {
     pub name: String,
     /// The policy's text: the file byte for byte when nothing was merged over it.
@@ -230,7 +274,7 @@ impl Case {
     /// Whether the case is played at this level.
     pub fn runs_at(&self, level: Level) -> bool {
         let levels = self.levels.as_ref().or(self.expect.levels.as_ref());
-        levels.is_none_or(|levels| levels.contains(&level))
+        levels.is_none_or(|levels| levels.contains(&level) || levels.contains(&level.base()))
     }
 
     pub fn times(&self) -> u32 {
@@ -322,6 +366,25 @@ impl Vars {
             return Ok(kept.clone());
         }
         self.mint.token(name, now).unwrap_or_else(|| Err(format!("nothing is called `{name}`")))
+    }
+}
+
+impl File {
+    /// The file on a level's host.
+    pub fn at(&self, level: Level) -> Self {
+        let mut file = self.clone();
+        if let Some(overlay) = level.overlay() {
+            file = file.with(overlay);
+            file.env.insert(ENTROPY.0.to_owned(), ENTROPY.1.to_owned());
+        }
+        file
+    }
+
+    /// The file with something merged over its policy.
+    pub fn with(&self, overlay: Value) -> Self {
+        let mut policy: Value = serde_json::from_str(&self.policy).unwrap_or_default();
+        callbound::policy::merge(&mut policy, overlay);
+        Self { policy: policy.to_string(), ..self.clone() }
     }
 }
 

@@ -1,0 +1,692 @@
+//! What a host may do to a filter beside playing cases: lose a call, forget what it was told, replace an instance in the
+//! middle of a request, show an old body, refuse the filter's own answer. Whatever it is, nothing passes unjudged.
+
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::core::{EARLIER, NOW};
+use super::wasm::{module, nanoseconds};
+use crate::support::corpus::{File, Level, load};
+use crate::support::require::root;
+use crate::wasm_host::{
+    HttpCall, Module, Outcome, Reply, Request, Switches, Vm, World, first, pairs, switches,
+};
+
+type Told = Result<(), String>;
+
+/// A story.
+pub type Story = fn() -> Told;
+
+/// All of them, by name.
+pub const ALL: &[(&str, Story)] = &[
+    ("a_filter_that_does_nothing_lets_everything_pass", empty_filter),
+    ("kong_takes_what_it_cannot_read_and_refuses_everything", kong_takes_what_it_cannot_read),
+    ("apisix_answers_503_for_what_it_cannot_read", apisix_and_what_it_cannot_read),
+    ("envoy_is_told_what_cannot_be_read", envoy_and_what_cannot_be_read),
+    ("kong_a_body_in_a_file_is_413", kong_body_in_a_file),
+    ("kong_a_body_without_a_length_is_411", kong_body_without_a_length),
+    ("kong_ninety_headers_and_not_one_more", kong_many_headers),
+    ("kong_a_new_instance_knows_nothing_of_a_request", kong_new_instance),
+    ("kong_ticks_go_on_in_a_new_instance", kong_ticks_after_a_trap),
+    ("kong_an_answer_that_cannot_be_sent_is_no_release", kong_answer_fails),
+    ("apisix_an_answer_that_cannot_be_sent_is_no_release", apisix_answer_fails),
+    ("kong_host_calls_that_fail_are_refusals", || host_calls_fail(Level::Kong)),
+    ("apisix_host_calls_that_fail_are_refusals", || host_calls_fail(Level::Apisix)),
+    ("buffer_host_calls_that_fail_are_refusals", || host_calls_fail(Level::Buffer)),
+    ("kong_calls_that_are_never_answered", kong_lost_calls),
+    ("kong_calls_that_fail_or_are_answered_badly", kong_bad_answers),
+    ("kong_a_key_that_is_looked_up", kong_looks_up_a_key),
+    ("kong_an_answer_for_a_request_of_another_instance", kong_answer_to_a_blank_context),
+    ("kong_without_its_zone_nothing_passes", kong_without_its_zone),
+    ("kong_a_zone_that_forgets_lets_nobody_in_again", kong_zone_forgets),
+    ("kong_workers_make_tokens_of_their_own", kong_workers_differ),
+    ("kong_the_credential_leaves_the_query", kong_query),
+    ("apisix_the_credential_leaves_the_query", apisix_query),
+    ("apisix_an_empty_body_is_not_the_one_before", apisix_stale_body),
+    ("apisix_without_its_variables", apisix_variables),
+    ("a_policy_for_envoy_on_another_host_lets_nothing_pass_unjudged", wrong_host),
+    ("buffer_without_its_filter_only_stripped_headers_leave", buffer_misplaced),
+    ("buffer_an_upgrade_with_a_body_does_not_go_round_it", buffer_upgrade),
+    ("flag_off_by_mistake_holds_and_leaks_nothing", flag_off),
+];
+
+/// The credential of the corpus's `uses.json`.
+const KEY: &str = "Bearer demo_8ab97add3946f17374e13d39c3643345";
+
+/// A policy of the corpus on a host: `act` judges its body, `ping` does not, tokens may be used once.
+fn file(level: Level) -> Result<File, String> {
+    Ok(load(&root().join("tests/cases/uses.json"))?.at(level))
+}
+
+fn host(level: Level) -> &'static Switches {
+    match level {
+        Level::Buffer => &switches::BUFFER,
+        Level::Kong => &switches::KONG,
+        Level::Apisix => &switches::APISIX,
+        _ => &switches::ENVOY,
+    }
+}
+
+fn world(level: Level, file: &File) -> World {
+    let env: Vec<(String, String)> =
+        file.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    World::imitating(host(level), &env, nanoseconds(NOW - EARLIER))
+}
+
+/// That policy, without what this host cannot remember.
+fn policy(level: Level, file: &File) -> Result<Value, String> {
+    let mut policy: Value = serde_json::from_str(&file.policy).map_err(|error| error.to_string())?;
+    if level == Level::Apisix {
+        policy["tokens"]["ct"].as_object_mut().ok_or("no family")?.remove("uses");
+        for route in policy["routes"].as_array_mut().ok_or("no routes")? {
+            route.as_object_mut().ok_or("no route")?.remove("uses");
+            if let Some(request) = route.pointer_mut("/mint/request").and_then(Value::as_object_mut) {
+                request.remove("uses");
+            }
+        }
+    }
+    Ok(policy)
+}
+
+fn start_in(world: World, policy: &Value) -> Result<Vm, String> {
+    module()?.start_in(world, policy.to_string().as_bytes()).map_err(|error| error.to_string())
+}
+
+/// A gateway under that policy, which has seen its first request long ago.
+fn gateway(level: Level) -> Result<Vm, String> {
+    let file = file(level)?;
+    let mut vm = start_in(world(level, &file), &policy(level, &file)?)?;
+    vm.exchange(&ping());
+    vm.set_now(nanoseconds(NOW));
+    Ok(vm)
+}
+
+fn ping() -> Request {
+    Request::new("GET", "/v1/ping").header("authorization", KEY)
+}
+
+/// Inside the bounds.
+fn act() -> Request {
+    Request::new("POST", "/v1/act").header("authorization", KEY).json(r#"{"line":"l-1"}"#)
+}
+
+/// Outside of them.
+fn act_outside() -> Request {
+    Request::new("POST", "/v1/act").header("authorization", KEY).json(r#"{"line":"l-9"}"#)
+}
+
+fn is_released(what: &str, outcome: &Outcome) -> Told {
+    match (&outcome.upstream, &outcome.trapped) {
+        (Some(upstream), None) if upstream.complete => Ok(()),
+        _ => Err(format!("{what}: not released: {outcome:?}")),
+    }
+}
+
+/// Refused by the module itself, for this reason; nothing went on.
+fn is_refused(what: &str, outcome: &Outcome, status: u32, reason: &str) -> Told {
+    let said: Vec<String> = outcome.properties.keys().filter_map(|path| outcome.property(path)).collect();
+    let says_why = reason.is_empty() || said.iter().any(|text| text.contains(&format!("reason={reason}")));
+    match (&outcome.upstream, outcome.status()) {
+        (None, Some(got)) if got == status && says_why && outcome.trapped.is_none() => Ok(()),
+        _ => Err(format!("{what}: not refused with {status} {reason}: {outcome:?}")),
+    }
+}
+
+/// Answered by the host because the module trapped; nothing went on.
+fn has_failed(what: &str, outcome: &Outcome, status: u32) -> Told {
+    match (&outcome.upstream, outcome.failed, &outcome.trapped) {
+        (None, Some(got), Some(_)) if got == status => Ok(()),
+        _ => Err(format!("{what}: no {status} of the host: {outcome:?}")),
+    }
+}
+
+fn nothing_left(what: &str, outcome: &Outcome) -> Told {
+    match &outcome.upstream {
+        None => Ok(()),
+        Some(_) => Err(format!("{what}: the upstream saw it: {outcome:?}")),
+    }
+}
+
+/// What the others prove is worth something only if what nobody refuses goes on: on every host, with its body.
+fn empty_filter() -> Told {
+    let module = Module::load(root().join("benches/empty-filter.wat"))?;
+    for level in [Level::Wasm, Level::Buffer, Level::Kong, Level::Apisix] {
+        let world = World::imitating(host(level), &[], nanoseconds(NOW));
+        let mut vm = module.start_in(world, b"").map_err(|error| error.to_string())?;
+        for request in [act_outside(), ping(), Request::new("GET", "/nowhere")] {
+            let outcome = vm.exchange(&request);
+            is_released(&format!("{level:?}"), &outcome)?;
+            let upstream = outcome.upstream.unwrap_or_default();
+            let body = request.chunks.concat();
+            if upstream.body != body || upstream.header(":path") != first(&request.headers, ":path") {
+                return Err(format!("{level:?}: the upstream saw {upstream:?}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Policies nobody can read, and what is not one.
+fn unreadable(level: Level) -> Result<Vec<Vec<u8>>, String> {
+    let mut broken = policy(level, &file(level)?)?;
+    broken["routes"][0]["accept"] = json!(["nobody"]);
+    let texts: [&[u8]; 5] = [b"", b"{", b"[]", b"{\"version\":1}", b"\xff\xfe"];
+    Ok(texts.into_iter().map(<[u8]>::to_vec).chain([broken.to_string().into_bytes()]).collect())
+}
+
+fn kong_takes_what_it_cannot_read() -> Told {
+    let file = file(Level::Kong)?;
+    for text in unreadable(Level::Kong)? {
+        let what = String::from_utf8_lossy(&text).chars().take(40).collect::<String>();
+        // A worker that does not start would let requests pass: kong/init.lua.
+        let mut vm = module()?
+            .start_in(world(Level::Kong, &file), &text)
+            .map_err(|error| format!("{what}: {error}"))?;
+        is_refused(&what, &vm.exchange(&ping()), 503, "")?;
+        is_refused(&what, &vm.exchange(&act()), 503, "")?;
+        is_refused(&what, &vm.exchange(&Request::new("GET", "/v1/open")), 503, "")?;
+    }
+    Ok(())
+}
+
+fn apisix_and_what_it_cannot_read() -> Told {
+    let file = file(Level::Apisix)?;
+    for text in unreadable(Level::Apisix)? {
+        // Refused, APISIX answers 503 by itself; taken, the module does.
+        if let Ok(mut vm) = module()?.start_in(world(Level::Apisix, &file), &text) {
+            is_refused("an unreadable policy", &vm.exchange(&ping()), 503, "")?;
+            is_refused("an unreadable policy", &vm.exchange(&act()), 503, "")?;
+        }
+    }
+    Ok(())
+}
+
+fn envoy_and_what_cannot_be_read() -> Told {
+    let file = file(Level::Wasm)?;
+    for text in unreadable(Level::Wasm)? {
+        if module()?.start_in(world(Level::Wasm, &file), &text).is_ok() {
+            return Err(format!("Envoy would replace a good policy by {text:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// `client_body_buffer_size` is smaller than `client_max_body_size` unless somebody says otherwise.
+fn kong_body_in_a_file() -> Told {
+    let mut vm = gateway(Level::Kong)?;
+    vm.world().memory_limit = 8 * 1024;
+    is_released("a body in memory", &vm.exchange(&act()))?;
+    let long = format!(r#"{{"line":"l-1","note":"{}"}}"#, "a".repeat(8 * 1024));
+    let request = Request::new("POST", "/v1/act").header("authorization", KEY).json(long);
+    is_refused("a body in a file", &vm.exchange(&request), 413, "body_too_large")
+}
+
+fn kong_body_without_a_length() -> Told {
+    let mut vm = gateway(Level::Kong)?;
+    let open = || {
+        Request::new("POST", "/v1/act")
+            .header("authorization", KEY)
+            .header("content-type", "application/json")
+    };
+    let chunked = || open().header("transfer-encoding", "chunked");
+    is_refused("chunked", &vm.exchange(&chunked().chunk(r#"{"line":"l-9"}"#)), 411, "length_required")?;
+    is_refused("chunked and empty", &vm.exchange(&chunked().chunk("")), 411, "length_required")?;
+    let mut h2 = open().chunk(r#"{"line":"l-9"}"#);
+    h2.protocol = "HTTP/2.0";
+    is_refused("HTTP/2 without a length", &vm.exchange(&h2), 411, "length_required")?;
+    let mut h2 = open().chunk("");
+    h2.protocol = "HTTP/2.0";
+    is_refused("HTTP/2 with an empty frame", &vm.exchange(&h2), 411, "length_required")?;
+    for length in ["+14", "1 4", "14, 14", "0x0e", "99999999999999999999"] {
+        let odd = open().header("content-length", length).chunk(r#"{"line":"l-9"}"#);
+        is_refused(length, &vm.exchange(&odd), 411, "length_required")?;
+    }
+    // A length that is nought: there is no body, and that is judged.
+    let empty = open().header("content-length", "0");
+    nothing_left("no body where one is judged", &vm.exchange(&empty))?;
+    nothing_left("no body and no length", &vm.exchange(&open()))
+}
+
+fn kong_many_headers() -> Told {
+    let mut vm = gateway(Level::Kong)?;
+    // Host and authorization are two of them.
+    let with =
+        |count: usize| (0..count - 2).fold(ping(), |request, at| request.header(format!("x-{at}"), "1"));
+    is_released("90 headers", &vm.exchange(&with(90)))?;
+    for count in [91, 95, 96, 97, 98, 100, 101, 500] {
+        is_refused(&format!("{count} headers"), &vm.exchange(&with(count)), 431, "headers_too_many")?;
+    }
+    // What only the gateway may say is found wherever it stands.
+    let hidden = with(89).header("x-callbound-key", "somebody");
+    let outcome = vm.exchange(&hidden);
+    is_released("the last of 90", &outcome)?;
+    let upstream = outcome.upstream.unwrap_or_default();
+    match upstream.headers.iter().filter(|(name, _)| name == b"x-callbound-key").collect::<Vec<_>>()[..] {
+        [(_, value)] if value == b"backend" => Ok(()),
+        ref other => Err(format!("what only the gateway may say: {other:?}")),
+    }
+}
+
+/// A trap in one request: the others that are under way meet an instance that has never seen them.
+fn kong_new_instance() -> Told {
+    let mut vm = gateway(Level::Kong)?;
+    let waiting = vm.begin(&act());
+    let outside = vm.begin(&act_outside());
+    vm.fail("proxy_send_local_response", 10)?;
+    has_failed("the one that traps", &vm.exchange(&act_outside()), 500)?;
+    vm.heal();
+    for (stream, body) in [(waiting, r#"{"line":"l-1"}"#), (outside, r#"{"line":"l-9"}"#)] {
+        vm.body(stream, body.as_bytes(), true);
+        is_refused("one that waited for its body", &vm.finish(stream), 503, "")?;
+    }
+    is_released("one after that", &vm.exchange(&act()))?;
+    is_refused("and another", &vm.exchange(&act_outside()), 403, "")
+}
+
+fn kong_ticks_after_a_trap() -> Told {
+    let mut vm = gateway(Level::Kong)?;
+    vm.tick();
+    vm.fail("proxy_send_local_response", 10)?;
+    vm.exchange(&act_outside());
+    vm.heal();
+    is_released("the next request", &vm.exchange(&ping()))?;
+    let before = vm.trapped().map(str::to_owned);
+    vm.tick();
+    match vm.trapped().map(str::to_owned) == before {
+        true => is_released("after a tick", &vm.exchange(&ping())),
+        false => Err(format!("a tick trapped: {:?}", vm.trapped())),
+    }
+}
+
+fn kong_answer_fails() -> Told {
+    answer_fails(Level::Kong, 500)
+}
+
+fn apisix_answer_fails() -> Told {
+    answer_fails(Level::Apisix, 503)
+}
+
+/// A refusal whose answer the host does not take must not be a release.
+fn answer_fails(level: Level, status: u32) -> Told {
+    let requests = [Request::new("GET", "/v1/ping"), Request::new("GET", "/nowhere"), act_outside()];
+    for request in requests {
+        let mut vm = gateway(level)?;
+        vm.fail("proxy_send_local_response", 2)?;
+        has_failed("a refusal without an answer", &vm.exchange(&request), status)?;
+    }
+    Ok(())
+}
+
+/// Each of the host's functions fails in turn, for a request that must not pass and one that may.
+fn host_calls_fail(level: Level) -> Told {
+    const CALLS: [&str; 9] = [
+        "proxy_get_header_map_pairs",
+        "proxy_get_buffer_bytes",
+        "proxy_get_property",
+        "proxy_set_property",
+        "proxy_remove_header_map_value",
+        "proxy_replace_header_map_value",
+        "proxy_get_shared_data",
+        "proxy_set_shared_data",
+        "clock_time_get",
+    ];
+    for call in CALLS {
+        for status in [2, 10] {
+            let mut vm = gateway(level)?;
+            vm.fail(call, status)?;
+            let what = format!("{call} returns {status}");
+            for request in [act_outside(), Request::new("GET", "/v1/ping"), Request::new("GET", "/v1/browse")]
+            {
+                let outcome = vm.exchange(&request);
+                nothing_left(&what, &outcome)?;
+                if outcome.held {
+                    return Err(format!("{what}: it is held for ever: {outcome:?}"));
+                }
+            }
+            let outcome = vm.exchange(&act());
+            let stripped = outcome.upstream.as_ref().is_none_or(|upstream| {
+                upstream.header("authorization").is_none() && upstream.header("x-callbound-key").is_some()
+            });
+            if !stripped {
+                return Err(format!(
+                    "{what}: released with its credential, or without its name: {outcome:?}"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+// -------------------------------------------------------------------------------------------------
+// Calls
+// -------------------------------------------------------------------------------------------------
+
+/// That policy with a store elsewhere, in which keys are looked up.
+fn remote(level: Level) -> Result<Vm, String> {
+    let file = file(level)?;
+    let mut policy = policy(level, &file)?;
+    let redis = json!({"url": "http://127.0.0.1:7379", "timeout_ms": 500});
+    policy["store"] = json!({"home": "redis", "redis": redis, "directory": {"fresh": 60, "unknown": 1}});
+    let mut vm = start_in(world(level, &file), &policy)?;
+    vm.set_now(nanoseconds(NOW));
+    hear_of_revocations(&mut vm)?;
+    Ok(vm)
+}
+
+/// At a tick the store is asked what was revoked: nothing.
+fn hear_of_revocations(vm: &mut Vm) -> Told {
+    vm.tick();
+    let call = the_call(vm)?;
+    vm.answer_call(call.token, Some(&store_says(&call, &json!([1, {}]))?));
+    Ok(())
+}
+
+/// What the store has of a key no policy knows.
+fn entry() -> Value {
+    let digest = Sha256::digest(ELSEWHERE.trim_start_matches("Bearer "));
+    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let key = json!({"id": "elsewhere", "sha256": digest, "team": "acme", "scopes": ["use"]});
+    json!(key.to_string())
+}
+
+/// A key no policy knows.
+const ELSEWHERE: &str = "Bearer demo_00000000000000000000000000000001";
+
+fn asks(request: Request) -> Request {
+    let mut request = request;
+    request.headers.retain(|(name, _)| name != b"authorization");
+    request.header("authorization", ELSEWHERE)
+}
+
+fn the_call(vm: &Vm) -> Result<HttpCall, String> {
+    vm.http_calls().last().cloned().ok_or_else(|| "no call was made".to_owned())
+}
+
+fn answer(body: impl Into<Vec<u8>>) -> Reply {
+    Reply {
+        status: 200,
+        headers: pairs([("content-type", "application/json")]),
+        body: body.into(),
+        ..Reply::default()
+    }
+}
+
+/// What the store says of the one thing it was asked.
+fn store_says(call: &HttpCall, found: &Value) -> Result<Reply, String> {
+    let text = String::from_utf8_lossy(&call.body).into_owned();
+    let is_nonce = |word: &&str| word.len() == 32 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let nonce = text.rsplit('/').find(is_nonce).ok_or("no nonce")?;
+    let inner = json!({"nonce": nonce, "epoch": NOW - EARLIER, "answers": [found]}).to_string();
+    Ok(answer(json!({"EVAL": inner}).to_string()))
+}
+
+fn kong_lost_calls() -> Told {
+    let mut vm = remote(Level::Kong)?;
+    for request in [asks(ping()), asks(act())] {
+        let stream = vm.begin(&request);
+        let call = the_call(&vm)?;
+        nothing_left("while it is asked", &vm.look(stream))?;
+        vm.lose_call(call.token);
+        for chunk in &request.chunks {
+            vm.body(stream, chunk, true);
+        }
+        nothing_left("a call without an answer", &vm.finish(stream))?;
+    }
+    Ok(())
+}
+
+fn kong_bad_answers() -> Told {
+    let bad: [Option<Reply>; 5] = [
+        None,
+        Some(answer("")),
+        Some(answer("{}")),
+        Some(answer(r#"{"EVAL":"{}"}"#)),
+        Some(Reply { status: 500, ..Reply::default() }),
+    ];
+    for bad in bad {
+        for request in [asks(ping()), asks(act())] {
+            let mut vm = remote(Level::Kong)?;
+            let stream = vm.begin(&request);
+            let call = the_call(&vm)?;
+            vm.answer_call(call.token, bad.as_ref());
+            for chunk in &request.chunks {
+                vm.body(stream, chunk, true);
+            }
+            is_refused(&format!("answered {bad:?}"), &vm.finish(stream), 503, "store_unavailable")?;
+        }
+    }
+    Ok(())
+}
+
+fn kong_looks_up_a_key() -> Told {
+    let mut vm = remote(Level::Kong)?;
+    let stream = vm.begin(&asks(ping()));
+    let call = the_call(&vm)?;
+    vm.answer_call(call.token, Some(&store_says(&call, &json!(false))?));
+    is_refused("a key that is nowhere", &vm.finish(stream), 401, "key_unknown")?;
+
+    let mut vm = remote(Level::Kong)?;
+    for (line, is_inside) in [("l-1", true), ("l-9", false)] {
+        let body = format!(r#"{{"line":"{line}"}}"#);
+        let request = Request::new("POST", "/v1/act").header("authorization", ELSEWHERE).json(&body);
+        let stream = vm.begin(&request);
+        if let Ok(call) = the_call(&vm) {
+            vm.answer_call(call.token, Some(&store_says(&call, &entry())?));
+        }
+        // The host goes on by itself after the answer; the body was not judged.
+        nothing_left("before its body", &vm.look(stream))?;
+        vm.body(stream, body.as_bytes(), true);
+        match is_inside {
+            true => is_released("a key that is in the store", &vm.finish(stream))?,
+            false => is_refused("outside its bounds", &vm.finish(stream), 403, "")?,
+        }
+    }
+    Ok(())
+}
+
+fn kong_answer_to_a_blank_context() -> Told {
+    let mut vm = remote(Level::Kong)?;
+    let stream = vm.begin(&asks(ping()));
+    let call = the_call(&vm)?;
+    vm.fail("proxy_send_local_response", 10)?;
+    has_failed("another request traps", &vm.exchange(&Request::new("GET", "/v1/ping")), 500)?;
+    vm.heal();
+    vm.answer_call(call.token, Some(&store_says(&call, &entry())?));
+    nothing_left("an answer nobody waits for", &vm.finish(stream))?;
+    // The new instance knows nothing of revocations either, until it was told.
+    is_refused("too early", &vm.exchange(&ping()), 503, "revocations_stale")?;
+    hear_of_revocations(&mut vm)?;
+    is_released("the next request", &vm.exchange(&ping()))
+}
+
+// -------------------------------------------------------------------------------------------------
+// Memory, randomness, paths
+// -------------------------------------------------------------------------------------------------
+
+fn kong_without_its_zone() -> Told {
+    let file = file(Level::Kong)?;
+    let mut world = world(Level::Kong, &file);
+    world.zones.clear();
+    let mut vm = start_in(world, &policy(Level::Kong, &file)?)?;
+    for request in [ping(), act(), Request::new("GET", "/v1/ping")] {
+        nothing_left("without a zone", &vm.exchange(&request))?;
+    }
+    Ok(())
+}
+
+fn minted(vm: &mut Vm) -> Result<String, String> {
+    let outcome = vm.exchange(&Request::new("POST", "/v1/tokens").header("authorization", KEY).json("{}"));
+    let reply = outcome.reply.as_ref().filter(|reply| reply.status == 200);
+    let body: Value = reply.and_then(|reply| serde_json::from_slice(&reply.body).ok()).unwrap_or_default();
+    let token = body["token"].as_str().map(str::to_owned);
+    token.ok_or_else(|| format!("no token: {outcome:?}"))
+}
+
+/// A token that was used once is not good again, whatever a zone that evicts has dropped meanwhile.
+fn kong_zone_forgets() -> Told {
+    let mut vm = gateway(Level::Kong)?;
+    let token = minted(&mut vm)?;
+    let once = Request::new("GET", "/v1/ping").header("authorization", format!("Bearer {token}"));
+    is_released("its one use", &vm.exchange(&once))?;
+    is_refused("its second", &vm.exchange(&once), 401, "token_spent")?;
+    let keys = vm.world().shared.keys();
+    let all = keys.len();
+    for key in keys {
+        vm.world().shared.evict(|other| other == key);
+        nothing_left(&String::from_utf8_lossy(&key), &vm.exchange(&once))?;
+    }
+    vm.world().shared.evict(|_| true);
+    nothing_left("when all was dropped", &vm.exchange(&once))?;
+    let file = file(Level::Kong)?;
+    let mut second = world(Level::Kong, &file);
+    second.shared = vm.world().shared.clone();
+    second.now_ns = nanoseconds(NOW + 1);
+    let mut second = start_in(second, &policy(Level::Kong, &file)?)?;
+    nothing_left("at a worker that begins then", &second.exchange(&once))?;
+    vm.set_now(nanoseconds(NOW + 2));
+    nothing_left("and later at the first", &vm.exchange(&once))?;
+    // What is written once at its full length never needs room again.
+    let mut busy = gateway(Level::Kong)?;
+    let (before, grown) = (busy.world().shared.keys().len(), busy.world().shared.times_grown());
+    for _ in 0..200 {
+        let token = minted(&mut busy)?;
+        busy.exchange(&Request::new("GET", "/v1/ping").header("authorization", format!("Bearer {token}")));
+    }
+    let shared = &busy.world().shared;
+    match (shared.keys().len() - before, shared.times_grown() - grown) {
+        (0, 0) if all > 0 => Ok(()),
+        grown => Err(format!("of {all} values (new, longer): {grown:?}")),
+    }
+}
+
+/// The host's random bytes are worth nothing; the policy's secret, the clock and what differs by chance have to do.
+fn kong_workers_differ() -> Told {
+    let mut tokens = Vec::new();
+    for _ in 0..3 {
+        let mut vm = gateway(Level::Kong)?;
+        tokens.push(minted(&mut vm)?);
+        tokens.push(minted(&mut vm)?);
+    }
+    let ids: std::collections::BTreeSet<&String> = tokens.iter().collect();
+    if ids.len() == tokens.len() { Ok(()) } else { Err(format!("one id twice: {tokens:?}")) }
+}
+
+fn live(vm: &mut Vm) -> Result<String, String> {
+    let token = minted(vm)?;
+    let mut request = Request::new("GET", &format!("/v1/live?x=1%202&token={token}&line=l-1"))
+        .header("connection", "Upgrade")
+        .header("upgrade", "websocket");
+    request.unfinished = true;
+    let outcome = vm.exchange(&request);
+    is_released("a session", &outcome)?;
+    let upstream = outcome.upstream.unwrap_or_default();
+    Ok(String::from_utf8_lossy(upstream.header(":path").unwrap_or_default()).into_owned())
+}
+
+fn without_its_credential(path: &str) -> Told {
+    if path == "/v1/live?x=1%202&line=l-1" {
+        Ok(())
+    } else {
+        Err(format!("the upstream was asked for {path}"))
+    }
+}
+
+fn kong_query() -> Told {
+    let mut vm = gateway(Level::Kong)?;
+    without_its_credential(&live(&mut vm)?)?;
+    // Kong itself has such a variable, and it is what goes to the upstream.
+    vm.world().variables.insert("upstream_uri".to_owned(), Vec::new());
+    without_its_credential(&live(&mut vm)?)
+}
+
+fn apisix_query() -> Told {
+    let mut vm = gateway(Level::Apisix)?;
+    without_its_credential(&live(&mut vm)?)?;
+    // As the plug-in proxy-rewrite leaves it.
+    let rewritten = b"/v1/live?x=1%202&token=secret&line=l-1".to_vec();
+    vm.world().variables.insert("upstream_uri".to_owned(), rewritten);
+    without_its_credential(&live(&mut vm)?)
+}
+
+fn apisix_stale_body() -> Told {
+    let mut vm = gateway(Level::Apisix)?;
+    is_released("inside the bounds", &vm.exchange(&act()))?;
+    let empty = Request::new("POST", "/v1/act")
+        .header("authorization", KEY)
+        .header("content-type", "application/json")
+        .header("content-length", "0");
+    let outcome = vm.exchange(&empty);
+    nothing_left("an empty body after a good one", &outcome)?;
+    match outcome.status() {
+        Some(400..=499) => Ok(()),
+        _ => Err(format!("an empty body: {outcome:?}")),
+    }
+}
+
+fn apisix_variables() -> Told {
+    let mut vm = gateway(Level::Apisix)?;
+    vm.world().variables.remove("callbound");
+    is_released("without a variable for the log", &vm.exchange(&act()))?;
+    is_refused("outside the bounds", &vm.exchange(&act_outside()), 403, "")?;
+    vm.world().variables.remove("wasm_process_req_body");
+    for request in [act(), act_outside()] {
+        nothing_left("where the body cannot be asked for", &vm.exchange(&request))?;
+    }
+    Ok(())
+}
+
+/// `host: envoy` delivered to another: it may refuse or hang, and lets nothing pass that is not allowed.
+fn wrong_host() -> Told {
+    let file = file(Level::Wasm)?;
+    for level in [Level::Kong, Level::Apisix] {
+        let Ok(mut vm) = start_in(world(level, &file), &policy(Level::Apisix, &file)?) else { continue };
+        let chunked = Request::new("POST", "/v1/act")
+            .header("authorization", KEY)
+            .header("content-type", "application/json")
+            .header("transfer-encoding", "chunked")
+            .chunk("");
+        let requests =
+            [act_outside(), chunked, Request::new("GET", "/v1/ping"), Request::new("GET", "/v1/%62rowse")];
+        for request in requests {
+            nothing_left(&format!("{level:?}: {:?}", request.headers.get(1)), &vm.exchange(&request))?;
+        }
+    }
+    Ok(())
+}
+
+// -------------------------------------------------------------------------------------------------
+// Envoy without the flag
+// -------------------------------------------------------------------------------------------------
+
+fn buffer_misplaced() -> Told {
+    let file = file(Level::Buffer)?;
+    let mut misplaced = world(Level::Buffer, &file);
+    misplaced.host = &switches::MISPLACED;
+    let mut vm = start_in(misplaced, &policy(Level::Buffer, &file)?)?;
+    let outcome = vm.exchange(&act_outside());
+    let upstream = outcome.upstream.clone().ok_or("this arrangement is known to let headers out")?;
+    let is_bare =
+        upstream.header("authorization").is_none() && upstream.body.is_empty() && !upstream.complete;
+    if is_bare { Ok(()) } else { Err(format!("more than stripped headers left: {outcome:?}")) }
+}
+
+/// What says `upgrade` goes by a route on which nobody buffers: callbound has to refuse it where a body is judged.
+fn buffer_upgrade() -> Told {
+    let mut vm = gateway(Level::Buffer)?;
+    let upgrading = |request: Request| request.header("connection", "Upgrade").header("upgrade", "websocket");
+    nothing_left("a body outside the bounds", &vm.exchange(&upgrading(act_outside())))?;
+    for value in ["h2c", "websocket", "", " ", "TLS/1.0, h2c"] {
+        nothing_left("no connection header", &vm.exchange(&act_outside().header("upgrade", value)))?;
+    }
+    let mut endless = upgrading(Request::new("POST", "/v1/act").header("authorization", KEY));
+    endless.unfinished = true;
+    nothing_left("an upgrade where a body is judged", &vm.exchange(&endless))
+}
+
+fn flag_off() -> Told {
+    let mut vm = gateway(Level::Wasm)?;
+    for request in [act(), act_outside()] {
+        nothing_left("without the flag", &vm.exchange(&request.without_stop_iteration_flag()))?;
+    }
+    Ok(())
+}
