@@ -115,8 +115,10 @@ impl Report<'_> {
     fn mapping(&mut self, place: &Place, value: &Value) {
         if let Some((name, Value::Sequence(filters))) = get(value, "http_filters") {
             self.managers += 1;
-            self.chain(&place.member(name), filters);
-            self.manager(place, value);
+            // What an Envoy says of itself has managers that are none of ours: readiness, statistics.
+            if self.chain(&place.member(name), filters) || !self.is_dump {
+                self.manager(place, value);
+            }
         }
         if let Some(config) = wasm_config(value).filter(|config| is_our_module(config)) {
             self.modules += 1;
@@ -133,8 +135,8 @@ impl Report<'_> {
         }
     }
 
-    /// The order of one chain.
-    fn chain(&mut self, place: &Place, filters: &[Value]) {
+    /// The order of one chain; false when ours is not in it.
+    fn chain(&mut self, place: &Place, filters: &[Value]) -> bool {
         let names: Vec<&str> =
             filters.iter().map(|filter| text(filter, "name").unwrap_or_default()).collect();
         if filters.last().is_some_and(|last| !is_router(last)) {
@@ -144,10 +146,11 @@ impl Report<'_> {
             text(filter, "name").is_some_and(|name| self.known.names.iter().any(|known| known == name))
         };
         let Some(ours) = filters.iter().rposition(|filter| is_ours(filter) || named(filter)) else {
-            return match self.is_dump && !self.known.names.is_empty() {
+            match self.is_dump && !self.known.names.is_empty() {
                 true => self.warn(place, "no callbound filter in this chain: its requests are not judged"),
                 false => self.at(place, "no callbound filter in this chain; put it right before the router"),
-            };
+            }
+            return false;
         };
         if let Some(filter) = filters.get(ours) {
             self.our_filter(&place.item(ours), filter);
@@ -159,11 +162,12 @@ impl Report<'_> {
             }
         }
         self.buffer(place, filters, ours);
+        true
     }
 
     /// The buffer filter behind ours, which must be there if the policy counts on it, and must not if it does not.
     fn buffer(&mut self, place: &Place, filters: &[Value], ours: usize) {
-        match (self.known.is_buffered(), held::buffer_problem(filters, ours)) {
+        match (self.known.is_buffered(), held::buffer_problem(self.known, filters, ours)) {
             (Some(false) | None, None) | (Some(true), Some((_, ""))) => {}
             (Some(true), None) => self.at(place, "the policy says `held_by: buffer_filter`, and no `envoy.filters.http.buffer` stands behind callbound: headers of refused requests would reach the upstream; put it between callbound and the router"),
             (Some(true), Some((index, problem))) => self.at(&place.item(index), problem),
@@ -259,7 +263,9 @@ impl Report<'_> {
             self.at(place, "`allow_on_headers_stop_iteration` is not true: a request that waits for its body would hang; set it (Envoy 1.35 or later)");
         }
         let failure = get(config, "failure_policy").map(|(_, value)| value);
-        if !failure.is_some_and(|value| is_one_of(value, &[("FAIL_RELOAD", 1), ("FAIL_CLOSED", 2)])) {
+        if failure.is_none_or(|value| is_one_of(value, &[("UNSPECIFIED", 0)])) {
+            self.warn(place, "no `failure_policy`: a worker whose module has failed answers 503 until Envoy is restarted; set it to FAIL_RELOAD where you can");
+        } else if !failure.is_some_and(|value| is_one_of(value, &[("FAIL_RELOAD", 1), ("FAIL_CLOSED", 2)])) {
             self.at(place, "`failure_policy` is not FAIL_RELOAD or FAIL_CLOSED; set it to FAIL_RELOAD");
         }
         if flag(config, "fail_open") {
@@ -366,7 +372,7 @@ pub(super) fn wasm_config(value: &Value) -> Option<&Value> {
     get(filter, "config").map(|(_, config)| config)
 }
 
-fn is_our_name(name: &str) -> bool {
+pub(super) fn is_our_name(name: &str) -> bool {
     name.to_ascii_lowercase().contains(OURS)
 }
 

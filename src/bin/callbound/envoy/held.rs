@@ -5,7 +5,7 @@
 
 use serde_yaml_ng::Value;
 
-use super::check::{flag, get, is_our_module, text, type_of, wasm_config};
+use super::check::{flag, get, is_our_module, is_our_name, text, type_of, wasm_config};
 
 /// Envoy's own, which holds a request until its end.
 pub(super) const BUFFER: &str = "envoy.filters.http.buffer";
@@ -19,6 +19,10 @@ pub(super) struct Known {
     buffered: Vec<bool>,
     /// Names of filters that some route switches on.
     pub(super) enabled: Vec<String>,
+    /// Whether some route has the buffer filter on that is off elsewhere.
+    holds_by_route: bool,
+    /// Whether some route has ours on, and not the buffer filter.
+    has_open_route: bool,
 }
 
 impl Known {
@@ -49,6 +53,12 @@ impl Known {
                 type_of(config).ends_with("route.v3.FilterConfig") && !flag(config, "disabled")
             });
             self.enabled.extend(on.filter_map(|(name, _)| name.as_str().map(str::to_owned)));
+            let holds = overrides
+                .iter()
+                .any(|(name, config)| name.as_str() == Some(BUFFER) && get(config, "buffer").is_some());
+            let is_ours = overrides.iter().any(|(name, _)| name.as_str().is_some_and(is_our_name));
+            self.holds_by_route |= holds;
+            self.has_open_route |= is_ours && !holds && !is_handshake(value);
         }
     }
 
@@ -77,10 +87,16 @@ pub(super) fn is_buffer(filter: &Value) -> bool {
 }
 
 /// What is wrong with the buffer filter behind ours, by its place among the filters; `None` where there is none.
-pub(super) fn buffer_problem(filters: &[Value], ours: usize) -> Option<(usize, &'static str)> {
+pub(super) fn buffer_problem(known: &Known, filters: &[Value], ours: usize) -> Option<(usize, &'static str)> {
     let (index, buffer) = filters.iter().enumerate().skip(ours + 1).find(|(_, filter)| is_buffer(filter))?;
-    let is_off = flag(buffer, "disabled");
-    Some((index, if is_off { "it is disabled, so nobody holds headers; remove `disabled`" } else { "" }))
+    let problem = match (flag(buffer, "disabled"), known.holds_by_route, known.has_open_route) {
+        (false, ..) | (true, true, false) => "",
+        (true, true, true) => {
+            "it is disabled, and a route that enables callbound does not enable it: nobody holds its headers"
+        }
+        (true, false, _) => "it is disabled, so nobody holds headers; remove `disabled`",
+    };
+    Some((index, problem))
 }
 
 /// Whether a route takes the buffer filter out, and is not for handshakes only.

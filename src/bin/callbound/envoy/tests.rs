@@ -357,3 +357,28 @@ fn what_an_envoy_says_of_itself_is_read_section_by_section() {
     one(&found, "warning: ");
     one(&found, "no callbound filter in this chain: its requests are not judged");
 }
+
+#[test]
+fn a_buffer_filter_that_routes_switch_on_holds_theirs() {
+    let mut chain = at(&parsed(&bootstrap(&buffered())), MANAGER).clone();
+    chain["http_filters"][1] = parsed("{name: callbound, disabled: true, config_discovery: {}}");
+    chain["http_filters"][2]["disabled"] = Value::from(true);
+    let on = "callbound: {'@type': x/envoy.config.route.v3.FilterConfig, config: {}}";
+    let held = "envoy.filters.http.buffer: {'@type': x/BufferPerRoute, buffer: {max_request_bytes: 9}}";
+    let problems = |overrides: &str| {
+        let mut chain = chain.clone();
+        let routes = parsed(&format!("[{{match: {{prefix: /}}, typed_per_filter_config: {{{overrides}}}}}]"));
+        chain["route_config"]["virtual_hosts"][0]["routes"] = routes;
+        let texts = [serde_yaml_ng::to_string(&chain).unwrap(), filter(&buffered())];
+        let found = check_all(&texts).concat();
+        found.into_iter().filter(|problem| !problem.starts_with("warning: ")).collect::<Vec<_>>()
+    };
+    assert_eq!(problems(&format!("{on}, {held}")), [""; 0]);
+    one(&problems(on), "it is disabled, so nobody holds headers");
+}
+
+#[test]
+fn no_failure_policy_is_closed_and_worth_a_word() {
+    let text = filter(&gateway()).replacen("failure_policy: FAIL_RELOAD", "x: y", 1);
+    one(&check(&text), "warning: resources[0].typed_config.config: no `failure_policy`");
+}
