@@ -56,12 +56,9 @@ pub fn compile(text: &[u8], secrets: &Secrets<'_>) -> Result<Policy, ConfigError
     let remembers = memory::remembers(&store, &routes.limits, routes.routes.iter());
     memory::check_seal(&document, &store, remembers, &mut warnings);
     let prefixes = platform::prefixes(&known.credentials, &known.families, &mut problems);
-    let hold_seconds = platform::hold_seconds(&document, &mut problems);
     let needs = host::Needs { document: &document, known: &known, routes: &routes, store: &store };
     host::check(&host, &needs, &mut problems);
-    let unmatched = document.section("unmatched", &mut problems);
-    let audit = document.section("audit", &mut problems);
-    let metrics: MetricsConfig = document.section("metrics", &mut problems).unwrap_or_default();
+    let single = Single::read(&document, &mut problems);
     problems.into_result()?;
     let missing =
         || ConfigError { problems: vec![Problem { path: String::new(), message: "incomplete".into() }] };
@@ -84,20 +81,41 @@ pub fn compile(text: &[u8], secrets: &Secrets<'_>) -> Result<Policy, ConfigError
         platform: known.platform,
         vocabulary: routes.vocabulary,
         routes: routes.routes,
-        unmatched: match unmatched {
-            Some(UnmatchedConfig::Pass) => Unmatched::Pass,
-            Some(UnmatchedConfig::Deny) | None => Unmatched::Deny,
-        },
+        unmatched: single.unmatched,
         refusals: known.refusals.ok_or_else(missing)?,
-        hold_seconds,
+        hold_seconds: single.hold_seconds,
         revision: revision(text),
-        counts: metrics == MetricsConfig::On,
-        audits_all: audit == Some(AuditConfig::All),
+        counts: single.counts,
+        audits_all: single.audits_all,
         limits: routes.limits,
         remembers,
         store,
         warnings,
     })
+}
+
+/// Settings that stand alone.
+struct Single {
+    unmatched: Unmatched,
+    hold_seconds: u64,
+    counts: bool,
+    audits_all: bool,
+}
+
+impl Single {
+    fn read(document: &Document<'_>, problems: &mut Problems) -> Self {
+        let unmatched = document.section("unmatched", problems);
+        let metrics: MetricsConfig = document.section("metrics", problems).unwrap_or_default();
+        Self {
+            unmatched: match unmatched {
+                Some(UnmatchedConfig::Pass) => Unmatched::Pass,
+                Some(UnmatchedConfig::Deny) | None => Unmatched::Deny,
+            },
+            hold_seconds: platform::hold_seconds(document, problems),
+            counts: metrics == MetricsConfig::On,
+            audits_all: document.section("audit", problems) == Some(AuditConfig::All),
+        }
+    }
 }
 
 fn revision(text: &[u8]) -> String {
