@@ -2,6 +2,7 @@
 
 mod check;
 mod held;
+mod routes;
 #[cfg(test)]
 mod tests;
 

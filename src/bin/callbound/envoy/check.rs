@@ -6,7 +6,7 @@
 
 use serde_yaml_ng::Value;
 
-use super::held::{self, Known};
+use super::held::{self, Guard, Known};
 
 /// What marks a filter as ours: in its name, root id, vm id or the module's file name.
 const OURS: &str = "callbound";
@@ -14,6 +14,13 @@ const ROUTER: &str = "envoy.filters.http.router";
 const CORS: &str = "envoy.filters.http.cors";
 const WASM_TYPE: &str = "envoy.extensions.filters.http.wasm.v3.Wasm";
 const STRING_VALUE: &str = "google.protobuf.StringValue";
+
+/// Where a config dump has what Envoy did not take.
+const REFUSED: &str = "error_state";
+
+/// What is wrong where the policy counts on the buffer filter and none is behind ours.
+const NOWHERE: &str = "the policy says `held_by: buffer_filter`, and no `envoy.filters.http.buffer` stands behind callbound: headers of refused requests would reach the upstream; put it between callbound and the router";
+const ONLY_BEFORE: &str = "the policy says `held_by: buffer_filter`, and no `envoy.filters.http.buffer` stands behind callbound: headers of refused requests would reach the upstream; the one before callbound only brings whole bodies: move it between callbound and the router";
 
 /// Filters that change what comes after them: none may stand after the verdict.
 const REWRITERS: [&str; 18] = [
@@ -41,8 +48,7 @@ const REWRITERS: [&str; 18] = [
 /// with `warning: `; an empty list means that nothing was found.
 pub fn check_all(documents: &[String]) -> Vec<Vec<String>> {
     let roots: Vec<Result<Value, _>> = documents.iter().map(|text| serde_yaml_ng::from_str(text)).collect();
-    let mut known = Known::default();
-    roots.iter().flatten().for_each(|root| known.learn(root));
+    let known = Known::of(roots.iter().flatten());
     let check = |root: &Result<Value, serde_yaml_ng::Error>| match root {
         Ok(root) => check_one(root, &known),
         Err(error) => vec![format!("not readable as one YAML or JSON document: {error}")],
@@ -52,134 +58,206 @@ pub fn check_all(documents: &[String]) -> Vec<Vec<String>> {
 
 fn check_one(root: &Value, known: &Known) -> Vec<String> {
     let is_dump = get(root, "configs").is_some();
-    let mut found = Report { known, is_dump, problems: Vec::new(), managers: 0, modules: 0 };
-    found.walk(&Place::default(), root);
-    if found.managers == 0 && found.modules == 0 {
-        found.at(&Place::default(), "no HTTP connection manager and no callbound filter found; give a bootstrap, a listener or the ECDS file");
+    let is_said = is_dump || root.is_sequence();
+    let mut found = Report { known, is_dump, is_said, problems: Vec::new(), unguarded: Vec::new(), parts: 0 };
+    found.walk(&Place::default(), root, None);
+    found.others();
+    if found.parts == 0 {
+        found.at(&Place::default(), "no HTTP connection manager, no routes and no callbound filter found; give a bootstrap, a listener or the ECDS file");
     }
     found.problems
 }
 
+/// Whether a member of a config dump is no longer so, never was, or stands in another section as well.
+pub(super) fn is_past(name: &str, value: &Value) -> bool {
+    const PAST: [&str; 3] = ["draining_state", REFUSED, "static_route_configs"];
+    let is_past = PAST.into_iter().any(|past| name == past || name == camel_case(past));
+    is_past || name == "bootstrap" && get(value, "static_resources").is_some()
+}
+
 /// Where a value stands, as `static_resources.listeners[0]`.
 #[derive(Default, Clone)]
-struct Place(String);
+pub(super) struct Place(String);
 
 impl Place {
-    fn member(&self, name: &str) -> Place {
+    pub(super) fn member(&self, name: &str) -> Place {
         Place(if self.0.is_empty() { name.to_owned() } else { format!("{}.{name}", self.0) })
     }
 
-    fn item(&self, index: usize) -> Place {
+    pub(super) fn item(&self, index: usize) -> Place {
         Place(format!("{}[{index}]", self.0))
     }
 }
 
 /// What was found so far.
-struct Report<'k> {
-    known: &'k Known,
-    /// Whether this is what an Envoy says of itself: with listeners of all sorts in it.
+pub(super) struct Report<'k> {
+    pub(super) known: &'k Known,
+    /// Whether this is all that an Envoy says of itself.
     is_dump: bool,
+    /// Whether an Envoy says this of itself, all or in part: with listeners of all sorts in it.
+    is_said: bool,
     problems: Vec<String>,
-    managers: usize,
-    modules: usize,
+    /// Chains without our filter.
+    unguarded: Vec<Place>,
+    /// How many pieces there were that we know something about.
+    parts: usize,
 }
 
 impl Report<'_> {
-    fn at(&mut self, place: &Place, problem: &str) {
+    pub(super) fn at(&mut self, place: &Place, problem: &str) {
         let name = if place.0.is_empty() { "(top)" } else { &place.0 };
         self.problems.push(format!("{name}: {problem}"));
     }
 
-    fn warn(&mut self, place: &Place, problem: &str) {
+    pub(super) fn warn(&mut self, place: &Place, problem: &str) {
         self.problems.push(format!("warning: {}: {problem}", place.0));
     }
 
-    /// Visits every mapping and list once, outside in.
-    fn walk(&mut self, place: &Place, value: &Value) {
+    /// Visits every mapping and list once, outside in, and knows the chain it is in.
+    fn walk(&mut self, place: &Place, value: &Value, guard: Option<&Guard>) {
         match value {
             Value::Mapping(members) => {
-                self.mapping(place, value);
+                let chain = self.known.guard(value);
+                let routes = self.guard_of_routes(value, chain.as_ref().or(guard));
+                let guard = routes.as_ref().or(chain.as_ref()).or(guard);
+                self.mapping(place, value, guard);
                 for (name, inside) in members {
-                    self.walk(&place.member(name.as_str().unwrap_or("?")), inside);
+                    let name = name.as_str().unwrap_or("?");
+                    if !(self.is_dump && is_past(name, inside)) {
+                        self.walk(&place.member(name), inside, guard);
+                    } else if name == REFUSED || name == camel_case(REFUSED) {
+                        self.warn(
+                            &place.member(name),
+                            "Envoy has refused something newer, and keeps what was before",
+                        );
+                    }
                 }
             }
             Value::Sequence(items) => {
                 for (index, inside) in items.iter().enumerate() {
-                    self.walk(&place.item(index), inside);
+                    self.walk(&place.item(index), inside, guard);
                 }
             }
             _ => {}
         }
     }
 
-    fn mapping(&mut self, place: &Place, value: &Value) {
+    /// The chain that routes belong to when they do not stand in it: the one that names them, or any.
+    fn guard_of_routes(&self, value: &Value, around: Option<&Guard>) -> Option<Guard> {
+        if around.is_some() || get(value, "virtual_hosts").is_none() {
+            return None;
+        }
+        let name = text(value, "name");
+        let named = self.known.guards.iter().find(|guard| guard.routes.as_deref() == name && name.is_some());
+        named.or_else(|| self.known.guards.first().filter(|_| !self.is_said)).cloned()
+    }
+
+    fn mapping(&mut self, place: &Place, value: &Value, guard: Option<&Guard>) {
         if let Some((name, Value::Sequence(filters))) = get(value, "http_filters") {
-            self.managers += 1;
-            // What an Envoy says of itself has managers that are none of ours: readiness, statistics.
-            if self.chain(&place.member(name), filters) || !self.is_dump {
-                self.manager(place, value);
+            self.parts += 1;
+            match guard {
+                Some(guard) => self.chain(&place.member(name), filters, guard, false),
+                None => self.unguarded.push(place.member(name)),
+            }
+            if guard.is_some() || !self.is_said {
+                self.manager(place, value, guard);
             }
         }
         if let Some(config) = wasm_config(value).filter(|config| is_our_module(config)) {
-            self.modules += 1;
+            self.parts += 1;
             self.module(&place.member("config"), config);
+        }
+        if let (Some(guard), Some(_)) = (guard, get(value, "virtual_hosts")) {
+            self.parts += 1;
+            self.routes(place, value, guard);
+        }
+        if self.is_said && guard.is_none() {
+            return; // Routes and retries of others are not our business.
         }
         if let Some((name, policy)) = get(value, "retry_policy") {
             self.retries(&place.member(name), policy);
         }
-        if self.known.is_buffered() != Some(false) && held::opens_buffer(value) {
-            self.at(place, "the buffer filter is disabled on a route that is not for upgrades only, so nobody holds its headers; remove it, or match on the header `upgrade`");
-        }
         if let Some((name, overrides)) = get(value, "typed_per_filter_config") {
-            self.overrides(&place.member(name), overrides);
+            self.overrides(&place.member(name), overrides, guard);
         }
     }
 
-    /// The order of one chain; false when ours is not in it.
-    fn chain(&mut self, place: &Place, filters: &[Value]) -> bool {
-        let names: Vec<&str> =
-            filters.iter().map(|filter| text(filter, "name").unwrap_or_default()).collect();
+    /// Chains without our filter: every one is a problem, but an Envoy in a mesh has many that are not ours.
+    fn others(&mut self) {
+        let places = std::mem::take(&mut self.unguarded);
+        if !self.is_said || self.known.guards.is_empty() {
+            for place in &places {
+                self.at(place, "no callbound filter in this chain; put it right before the router");
+            }
+        } else if let Some(first) = places.first() {
+            let count = places.len();
+            self.warn(
+                first,
+                &format!(
+                    "no callbound filter in this chain: its requests are not judged (of such chains: {count})"
+                ),
+            );
+        }
+    }
+
+    /// The order of one chain.
+    fn chain(&mut self, place: &Place, filters: &[Value], guard: &Guard, is_upgrade: bool) {
         if filters.last().is_some_and(|last| !is_router(last)) {
             self.at(place, "the router is not the last filter; put it last");
         }
-        let named = |filter: &Value| {
-            text(filter, "name").is_some_and(|name| self.known.names.iter().any(|known| known == name))
-        };
-        let Some(ours) = filters.iter().rposition(|filter| is_ours(filter) || named(filter)) else {
-            match self.is_dump && !self.known.names.is_empty() {
-                true => self.warn(place, "no callbound filter in this chain: its requests are not judged"),
-                false => self.at(place, "no callbound filter in this chain; put it right before the router"),
-            }
-            return false;
+        let Some(ours) = self.known.place_of_ours(filters) else {
+            return self.at(place, "no callbound filter in this chain; put it right before the router");
         };
         if let Some(filter) = filters.get(ours) {
             self.our_filter(&place.item(ours), filter);
         }
         for (index, filter) in filters.iter().enumerate().skip(ours + 1) {
             if !is_router(filter) && !held::is_buffer(filter) {
-                let name = names.get(index).copied().unwrap_or_default();
+                let name = text(filter, "name").unwrap_or_default();
                 self.at(&place.item(index), &stands_after(name, filter));
             }
         }
-        self.buffer(place, filters, ours);
-        true
+        let behind = filters.iter().enumerate().skip(ours + 1).find(|(_, filter)| held::is_buffer(filter));
+        match behind {
+            Some((index, _)) if is_upgrade => self.at(&place.item(index), "the buffer filter waits for the end of a handshake, which never comes; take it out of the chain of upgrades"),
+            Some((index, filter)) => self.buffer(&place.item(index), filter, guard),
+            None if guard.is_buffered == Some(true) && !is_upgrade => {
+                let is_before = filters.iter().take(ours).any(held::is_buffer);
+                self.at(place, if is_before { ONLY_BEFORE } else { NOWHERE });
+            }
+            None => {}
+        }
     }
 
-    /// The buffer filter behind ours, which must be there if the policy counts on it, and must not if it does not.
-    fn buffer(&mut self, place: &Place, filters: &[Value], ours: usize) {
-        match (self.known.is_buffered(), held::buffer_problem(self.known, filters, ours)) {
-            (Some(false) | None, None) | (Some(true), Some((_, ""))) => {}
-            (Some(true), None) => self.at(place, "the policy says `held_by: buffer_filter`, and no `envoy.filters.http.buffer` stands behind callbound: headers of refused requests would reach the upstream; put it between callbound and the router"),
-            (Some(true), Some((index, problem))) => self.at(&place.item(index), problem),
-            (Some(false), Some((index, _))) => self.at(&place.item(index), "the buffer filter stands between callbound and the router; move it before callbound, or say `held_by: buffer_filter` in the policy"),
-            (None, Some((index, _))) => self.warn(&place.item(index), "the buffer filter stands between callbound and the router: right only if the policy says `held_by: buffer_filter`; give the file with the policy as well"),
+    /// The buffer filter behind ours: the policy counts on it, or it must not be there.
+    fn buffer(&mut self, place: &Place, filter: &Value, guard: &Guard) {
+        match guard.is_buffered {
+            Some(true) => self.holds(place, filter),
+            Some(false) => self.at(place, "the buffer filter stands between callbound and the router; move it before callbound, or say `held_by: buffer_filter` in the policy"),
+            None => self.warn(place, "the buffer filter stands between callbound and the router: right only if the policy says `held_by: buffer_filter`; give the file with the policy as well"),
+        }
+    }
+
+    /// Whether the buffer filter is one that holds headers.
+    fn holds(&mut self, place: &Place, filter: &Value) {
+        let limit = get(filter, "typed_config").and_then(|(_, config)| get(config, "max_request_bytes"));
+        if limit.is_none_or(|(_, bytes)| bytes.as_u64().is_none_or(|bytes| bytes == 0)) {
+            self.at(place, "no `max_request_bytes`; set it to what the listener may buffer (1048576)");
+        }
+        if flag(filter, "disabled") && !self.known.is_enabled(text(filter, "name").unwrap_or_default()) {
+            self.at(
+                place,
+                "it is disabled, so nobody holds headers; remove `disabled`, or let every route enable it",
+            );
+        }
+        if flag(filter, "is_optional") {
+            self.at(&place.member("is_optional"), "without the filter nobody holds headers; remove it");
         }
     }
 
     /// How our filter is delivered.
     fn our_filter(&mut self, place: &Place, filter: &Value) {
-        let is_enabled_by_routes =
-            text(filter, "name").is_some_and(|name| self.known.enabled.iter().any(|known| known == name));
+        let is_enabled_by_routes = self.known.is_enabled(text(filter, "name").unwrap_or_default());
         for switch in ["disabled", "is_optional"] {
             match flag(filter, switch) {
                 true if switch == "disabled" && is_enabled_by_routes => {
@@ -189,6 +267,7 @@ impl Report<'_> {
                 false => {}
             }
         }
+        self.delivered(place, filter);
         let Some((name, discovery)) = get(filter, "config_discovery") else {
             return self.warn(place, "not delivered by `config_discovery` (ECDS): connections that are open keep the old policy; see envoy/bootstrap.yaml");
         };
@@ -205,8 +284,21 @@ impl Report<'_> {
         }
     }
 
+    /// Whether what an Envoy names has come.
+    fn delivered(&mut self, place: &Place, filter: &Value) {
+        let name = text(filter, "name").unwrap_or_default();
+        if self.known.is_delivered(name) || get(filter, "typed_config").is_some() {
+            return;
+        }
+        if self.known.refusing.iter().any(|known| known == name) {
+            self.at(place, "under this name stands a filter that refuses everything: the module could not be fetched; see the log of the proxy's agent");
+        } else if self.is_dump {
+            self.at(place, "nothing of callbound has been delivered under this name, so its listener serves nothing; see `extension_config_discovery` in Envoy's stats, and its log");
+        }
+    }
+
     /// The settings of the connection manager around the chain.
-    fn manager(&mut self, place: &Place, manager: &Value) {
+    fn manager(&mut self, place: &Place, manager: &Value, guard: Option<&Guard>) {
         if !flag(manager, "normalize_path") {
             self.at(
                 place,
@@ -226,23 +318,25 @@ impl Report<'_> {
         if timeout.trim_end_matches('s').parse().is_ok_and(|seconds: f64| seconds <= 0.0) {
             self.at(place, "no `request_timeout`: a request may be held for ever; set it (15s)");
         }
-        if get(manager, "rds").is_some() {
+        let routes = get(manager, "rds").and_then(|(_, rds)| text(rds, "route_config_name"));
+        if get(manager, "rds").is_some() && !(self.is_dump && routes.is_some()) {
             self.warn(
                 place,
                 "routes come by `rds`: give that file to this check as well, for its retries and overrides",
             );
         }
-        self.upgrades(place, manager);
+        self.upgrades(place, manager, guard);
     }
 
     /// An upgrade with a chain of its own goes round ours unless ours is in it.
-    fn upgrades(&mut self, place: &Place, manager: &Value) {
+    fn upgrades(&mut self, place: &Place, manager: &Value, guard: Option<&Guard>) {
         let Some((name, Value::Sequence(upgrades))) = get(manager, "upgrade_configs") else { return };
         for (index, upgrade) in upgrades.iter().enumerate() {
             if let Some((inside, Value::Sequence(filters))) = get(upgrade, "filters")
                 && !filters.is_empty()
+                && let Some(guard) = guard
             {
-                self.chain(&place.member(name).item(index).member(inside), filters);
+                self.chain(&place.member(name).item(index).member(inside), filters, guard, true);
             }
         }
     }
@@ -262,11 +356,13 @@ impl Report<'_> {
         if !is_buffered && !flag(config, "allow_on_headers_stop_iteration") {
             self.at(place, "`allow_on_headers_stop_iteration` is not true: a request that waits for its body would hang; set it (Envoy 1.35 or later)");
         }
-        let failure = get(config, "failure_policy").map(|(_, value)| value);
-        if failure.is_none_or(|value| is_one_of(value, &[("UNSPECIFIED", 0)])) {
-            self.warn(place, "no `failure_policy`: a worker whose module has failed answers 503 until Envoy is restarted; set it to FAIL_RELOAD where you can");
-        } else if !failure.is_some_and(|value| is_one_of(value, &[("FAIL_RELOAD", 1), ("FAIL_CLOSED", 2)])) {
-            self.at(place, "`failure_policy` is not FAIL_RELOAD or FAIL_CLOSED; set it to FAIL_RELOAD");
+        match get(config, "failure_policy").map(|(_, value)| value) {
+            Some(value) if is_one_of(value, &[("FAIL_RELOAD", 1), ("FAIL_CLOSED", 2)]) => {}
+            Some(value) if !is_one_of(value, &[("UNSPECIFIED", 0)]) => {
+                self.at(place, "`failure_policy` is not FAIL_RELOAD or FAIL_CLOSED; set it to FAIL_RELOAD");
+            }
+            // That is FAIL_CLOSED.
+            _ => self.warn(place, "no `failure_policy`: a worker whose module has failed answers 503 until Envoy is restarted; set it to FAIL_RELOAD where you can"),
         }
         if flag(config, "fail_open") {
             self.at(place, "`fail_open` lets every request through when the module fails; remove it");
@@ -289,11 +385,12 @@ impl Report<'_> {
     }
 
     /// Per-route switches that take our filter out.
-    fn overrides(&mut self, place: &Place, overrides: &Value) {
+    fn overrides(&mut self, place: &Place, overrides: &Value, guard: Option<&Guard>) {
         let Value::Mapping(members) = overrides else { return };
         for (name, value) in members {
             let name = name.as_str().unwrap_or_default();
-            if is_our_name(name) && flag(value, "disabled") {
+            let is_ours = is_our_name(name) || guard.is_some_and(|guard| guard.ours == name);
+            if is_ours && held::is_switched_off(value) {
                 self.at(
                     &place.member(name),
                     "this route passes without callbound; remove it and let the policy say `pass`",
@@ -329,7 +426,7 @@ pub(super) fn get<'a>(value: &'a Value, snake: &str) -> Option<(&'a str, &'a Val
     })
 }
 
-fn camel_case(snake: &str) -> String {
+pub(super) fn camel_case(snake: &str) -> String {
     let mut words = snake.split('_');
     let mut out = words.next().unwrap_or_default().to_owned();
     for word in words {
@@ -387,12 +484,6 @@ pub(super) fn is_our_module(config: &Value) -> bool {
     let code = vm.and_then(|vm| get(get(get(vm, "code")?.1, "local")?.1, "filename")?.1.as_str());
     let names = [text(config, "name"), text(config, "root_id"), vm.and_then(|vm| text(vm, "vm_id")), code];
     names.into_iter().flatten().any(is_our_name)
-}
-
-fn is_ours(filter: &Value) -> bool {
-    let by_config =
-        || get(filter, "typed_config").and_then(|(_, config)| wasm_config(config)).is_some_and(is_our_module);
-    text(filter, "name").is_some_and(is_our_name) || by_config()
 }
 
 fn is_router(filter: &Value) -> bool {

@@ -304,7 +304,7 @@ fn a_chain_that_does_not_hold_what_the_policy_counts_on() {
     let mut chain = at(&parsed(&bootstrap(&buffered())), MANAGER).clone();
     chain["http_filters"].as_sequence_mut().unwrap().swap(1, 2);
     let found = check_all(&[serde_yaml_ng::to_string(&chain).unwrap(), filter(&buffered())]).concat();
-    one(&found, "no `envoy.filters.http.buffer` stands behind callbound");
+    one(&found, "the one before callbound only brings whole bodies");
     let off = "          - name: envoy.filters.http.buffer\n            disabled: true\n";
     one(
         &together(&buffered(), "          - name: envoy.filters.http.buffer\n", off, &buffered()),
@@ -312,10 +312,10 @@ fn a_chain_that_does_not_hold_what_the_policy_counts_on() {
     );
     let everywhere = "- match: {prefix: /, headers: [{name: x, present_match: true}]}";
     let only = "- match: {prefix: /, headers: [{name: upgrade, present_match: true}]}";
-    one(&together(&buffered(), only, everywhere, &buffered()), "a route that is not for upgrades only");
+    one(&together(&buffered(), only, everywhere, &buffered()), "and it is not for upgrades only");
     let inverted =
         "- match: {prefix: /, headers: [{name: upgrade, present_match: true, invert_match: true}]}";
-    one(&together(&buffered(), only, inverted, &buffered()), "a route that is not for upgrades only");
+    one(&together(&buffered(), only, inverted, &buffered()), "and it is not for upgrades only");
 }
 
 #[test]
@@ -335,27 +335,242 @@ fn a_module_that_a_mesh_has_named_is_known_by_its_policy() {
     );
 }
 
+// --- What an Envoy says of itself ---
+
+/// What Envoy 1.40 answered to `/config_dump`, as rendered here in both ways; shortened, the policies too.
+const DUMPS: [&str; 2] = [include_str!("dumps/flag.json"), include_str!("dumps/buffer.json")];
+
+/// The problems of a dump with the first of some pieces of text exchanged, wherever it stands.
+fn dumped(dump: &str, from: &str, to: &str) -> Vec<String> {
+    assert!(dump.contains(from), "the dump has no: {from}");
+    check(&dump.replace(from, to))
+}
+
 #[test]
 fn what_an_envoy_says_of_itself_is_read_section_by_section() {
-    let chain: Value = at(&parsed(&bootstrap(&buffered())), MANAGER).clone();
-    let ecds = at(&parsed(&filter(&buffered())), "resources/0").clone();
-    let mut strange = chain.clone();
-    strange["http_filters"] = parsed("[{name: envoy.filters.http.router}]");
-    let dump = |managers: &[&Value]| {
-        let mut dump = parsed("{configs: [{dynamic_listeners: []}, {ecds_filters: []}]}");
-        let listeners = managers.iter().map(|manager| {
-            let mut listener = parsed("{active_state: {}}");
-            listener["active_state"]["listener"] = (*manager).clone();
-            listener
-        });
-        dump["configs"][0]["dynamic_listeners"] = Value::Sequence(listeners.collect());
-        dump["configs"][1]["ecds_filters"] = Value::Sequence(vec![ecds.clone()]);
-        serde_yaml_ng::to_string(&dump).unwrap()
+    let [flag, buffer] = DUMPS;
+    for dump in DUMPS {
+        assert_eq!(check(dump), [""; 0]);
+        let found = dumped(dump, "google.protobuf.StringValue", "google.protobuf.Struct");
+        assert!(found.iter().any(|problem| problem.contains("StringValue")), "{found:#?}");
+    }
+    one(
+        &dumped(flag, "\"allow_on_headers_stop_iteration\": true", "\"x\": true"),
+        "ecds_filter.typed_config.config: `allow_on_headers_stop_iteration` is not true",
+    );
+    one(
+        &dumped(buffer, "\"max_request_bytes\": 1048576", "\"max_request_bytes\": 0"),
+        "no `max_request_bytes`",
+    );
+    one(&dumped(buffer, "\"name\": \"upgrade\"", "\"name\": \"x-y\""), "and it is not for upgrades only");
+    let held = dumped(buffer, "\\\"buffer_filter\\\"", "\\\"callbound\\\"");
+    assert!(held.len() == 2 && held[0].contains("allow_on_headers"), "{held:#?}");
+    assert!(held[1].contains("move it before callbound, or say"), "{held:#?}");
+    one(
+        &dumped(flag, "\\\"host\\\": ", "\\\"held_by\\\": \\\"buffer_filter\\\", \\\"host\\\": "),
+        "no `envoy.filters.http.buffer`",
+    );
+    one(
+        &dumped(flag, "\\\"host\\\": \\\"envoy\\\"", "\\\"host\\\": \\\"kong\\\""),
+        "the policy is for `kong`",
+    );
+    one(
+        &dumped(flag, "filters.http.wasm.v3.Wasm", "filters.http.other.v3.X"),
+        "nothing of callbound has been delivered under this name",
+    );
+    one(
+        &dumped(flag, "filters.http.wasm.v3.Wasm", "filters.http.rbac.v3.RBAC"),
+        "the module could not be fetched",
+    );
+    let retries = dumped(flag, "\"num_retries\": 0", "\"num_retries\": 3");
+    one(&retries, "a retry repeats");
+}
+
+#[test]
+fn a_mesh_tool_says_the_same_in_camel_case() {
+    fn camel(value: Value) -> Value {
+        match value {
+            Value::Mapping(members) => {
+                let named = members.into_iter().map(|(name, inside)| {
+                    let member = name.as_str().filter(|name| !name.contains(['.', '@']));
+                    let name = member.map(|name| Value::from(check::camel_case(name))).unwrap_or(name);
+                    (name, camel(inside))
+                });
+                Value::Mapping(named.collect())
+            }
+            Value::Sequence(items) => Value::Sequence(items.into_iter().map(camel).collect()),
+            other => other,
+        }
+    }
+    for dump in DUMPS {
+        let text = serde_json::to_string(&camel(parsed(dump))).unwrap();
+        assert!(text.contains("httpFilters") && text.contains("staticListeners"));
+        assert_eq!(check(&text), [""; 0]);
+    }
+    let [_, buffer] = DUMPS;
+    let text =
+        serde_json::to_string(&camel(parsed(&buffer.replace("\"max_request_bytes\"", "\"x_y\"")))).unwrap();
+    one(&check(&text), "no `max_request_bytes`");
+}
+
+#[test]
+fn of_an_envoy_in_a_mesh_only_what_is_ours_is_judged() {
+    let [flag, _] = DUMPS;
+    let mut dump = parsed(flag);
+    let section = dump["configs"].as_sequence_mut().unwrap();
+    section.push(parsed(
+        "{dynamic_listeners: [{active_state: {listener: {http_filters: [{name: envoy.filters.http.router}],
+            route_config: {virtual_hosts: [{routes: [{match: {prefix: /}, route: {cluster: x, retry_policy: {num_retries: 2}}}]}]}}}},
+            {draining_state: {listener: {http_filters: [{name: callbound}, {name: envoy.filters.http.lua}]}}},
+            {error_state: {failed_configuration: {http_filters: [{name: envoy.filters.http.lua}]}}}]}",
+    ));
+    let found = check(&serde_yaml_ng::to_string(&dump).unwrap());
+    assert_eq!(found.len(), 2, "{found:#?}");
+    assert!(
+        found.iter().any(|problem| problem.contains("error_state: Envoy has refused something newer")),
+        "{found:#?}"
+    );
+    assert!(found.iter().any(|problem| problem.contains("not judged (of such chains: 1)")), "{found:#?}");
+    assert!(found.iter().all(|problem| problem.starts_with("warning: ")), "{found:#?}");
+    let none =
+        check("configs: [{dynamic_listeners: [{active_state: {listener: {http_filters: [{name: x}]}}}]}]");
+    one(&none, "no callbound filter in this chain; put it right before the router");
+}
+
+/// What Envoy Gateway makes of a policy that leaves headers to the buffer filter: the filters are disabled in the chain and
+/// enabled by routes, which come on their own.
+const DISABLED: &str = r#"
+- name: envoy.filters.network.http_connection_manager
+  typed_config:
+    normalize_path: true
+    path_with_escaped_slashes_action: REJECT_REQUEST
+    request_timeout: 20s
+    rds: {route_config_name: calls/http}
+    http_filters:
+    - {name: envoy.filters.http.cors}
+    - name: envoy.filters.http.wasm/policy/calls/wasm/0
+      disabled: true
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm
+        config:
+          name: envoyextensionpolicy/0
+          fail_open: false
+          configuration:
+            "@type": type.googleapis.com/google.protobuf.StringValue
+            value: '{"version": 1, "host": "envoy", "held_by": "buffer_filter", "routes": []}'
+    - name: envoy.filters.http.buffer
+      disabled: true
+      typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer, max_request_bytes: 1048576}
+    - {name: envoy.filters.http.router}
+- name: calls/http
+  virtual_hosts:
+  - name: calls
+    routes:
+    - match: {prefix: /, headers: [{name: upgrade, string_match: {safe_regex: {regex: (?i)websocket}}}]}
+      route: {cluster: calls}
+      typed_per_filter_config:
+        envoy.filters.http.wasm/policy/calls/wasm/0: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, config: {}}
+    - match: {prefix: /}
+      route: {cluster: calls}
+      typed_per_filter_config:
+        envoy.filters.http.wasm/policy/calls/wasm/0: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, config: {}}
+        envoy.filters.http.buffer: {"@type": type.googleapis.com/envoy.extensions.filters.http.buffer.v3.BufferPerRoute, buffer: {max_request_bytes: 1048576}}
+- name: others/http
+  virtual_hosts: [{routes: [{match: {prefix: /}, route: {cluster: x, retry_policy: {num_retries: 2}}}]}]
+"#;
+
+/// The problems of [`DISABLED`] with one piece of text exchanged, without the warnings that it always has.
+fn disabled(from: &str, to: &str) -> Vec<String> {
+    assert!(DISABLED.contains(from), "the chain has no: {from}");
+    let always = [
+        "only routes that enable callbound",
+        "not delivered by `config_discovery`",
+        "no `failure_policy`",
+        "routes come by `rds`",
+    ];
+    let found = check(&DISABLED.replacen(from, to, 1));
+    found.into_iter().filter(|problem| !always.iter().any(|known| problem.contains(known))).collect()
+}
+
+#[test]
+fn filters_that_routes_enable() {
+    assert_eq!(disabled("x", "x"), [""; 0]);
+    let leaks = "headers of refused requests would reach the upstream";
+    let buffer = r#"envoy.filters.http.buffer: {"@type": type.googleapis.com/envoy.extensions.filters.http.buffer.v3.BufferPerRoute, buffer: {max_request_bytes: 1048576}}"#;
+    let table = [
+        (buffer, "x: {}", "it is disabled, so nobody holds headers"),
+        ("{name: upgrade, string_match", "{name: x-y, string_match", leaks),
+        ("{name: upgrade, string_match", "{name: upgrade, invert_match: true, string_match", leaks),
+        (
+            "{name: upgrade, string_match",
+            "{name: upgrade, treat_missing_header_as_empty: true, string_match",
+            leaks,
+        ),
+        (
+            "{name: upgrade, string_match: {safe_regex: {regex: (?i)websocket}}}",
+            "{name: upgrade, present_match: false}",
+            leaks,
+        ),
+        ("max_request_bytes: 1048576}\n", "max_request_bytes: 0}\n", "no `max_request_bytes`"),
+        (
+            "      disabled: true\n      typed_config: {",
+            "      disabled: true\n      is_optional: true\n      typed_config: {",
+            "without the filter nobody holds headers",
+        ),
+        ("\"envoy\", \"held_by\"", "\"apisix\", \"held_by\"", "the policy is for `apisix`"),
+        ("fail_open: false", "failure_policy: FAIL_OPEN", "`failure_policy` is not"),
+        (
+            "- {name: envoy.filters.http.router}",
+            "- {name: envoy.filters.http.lua}\n    - {name: envoy.filters.http.router}",
+            "can change what was judged",
+        ),
+    ];
+    for (from, to, words) in table {
+        one(&disabled(from, to), words);
+    }
+}
+
+#[test]
+fn the_most_specific_word_of_a_route_counts() {
+    let ours = "envoy.filters.http.wasm/policy/calls/wasm/0: {\"@type\": type.googleapis.com/envoy.config.route.v3.FilterConfig, config: {}}";
+    let some = |found: Vec<String>, words: &str| {
+        assert!(found.iter().any(|problem| problem.contains(words)), "{found:#?}");
     };
-    assert_eq!(check(&dump(&[&chain])), [""; 0]);
-    let found = check(&dump(&[&chain, &strange]));
-    one(&found, "warning: ");
-    one(&found, "no callbound filter in this chain: its requests are not judged");
+    // The host's word is the route's, unless the route has one of its own.
+    let on = "    typed_per_filter_config: {envoy.filters.http.buffer: {buffer: {max_request_bytes: 1}}}\n    routes:\n    - match: {prefix: /, headers: [{name: x-y";
+    assert_eq!(disabled("    routes:\n    - match: {prefix: /, headers: [{name: upgrade", on), [""; 0]);
+    // A destination's is more than the route's.
+    let off = "typed_per_filter_config: {envoy.filters.http.buffer: {\"@type\": x, disabled: true}}";
+    let from = format!(
+        "route: {{cluster: calls}}\n      typed_per_filter_config:\n        {ours}\n        envoy.filters.http.buffer"
+    );
+    let to = from.replace(
+        "cluster: calls",
+        &format!("weighted_clusters: {{clusters: [{{name: a}}, {{name: b, {off}}}]}}"),
+    );
+    one(&disabled(&from, &to), "and it is not for upgrades only");
+    // Who is not enabled judges nothing; who is taken out does not either, and that is a fault.
+    some(disabled(&from, &from.replace(ours, "x: {}")), "are not judged");
+    some(
+        disabled(ours, &ours.replace("config: {}", "disabled: true")),
+        "this route passes without callbound",
+    );
+}
+
+#[test]
+fn a_chain_for_upgrades_has_callbound_and_no_buffer() {
+    let upgrade = |filters: &str| {
+        let to = format!(
+            "- upgrade_type: websocket\n            filters: [{filters}{{name: envoy.filters.http.router}}]\n"
+        );
+        together(&buffered(), "- upgrade_type: websocket\n", &to, &buffered())
+    };
+    assert_eq!(upgrade("{name: callbound, config_discovery: {}}, "), [""; 0]);
+    one(&upgrade(""), "upgrade_configs[0].filters: no callbound filter");
+    one(
+        &upgrade("{name: callbound, config_discovery: {}}, {name: envoy.filters.http.buffer}, "),
+        "waits for the end of a handshake",
+    );
 }
 
 #[test]
