@@ -36,7 +36,7 @@ pub(super) enum Ahead {
 /// A request's head as the engine reads it.
 pub(super) struct Head {
     pairs: Pairs,
-    /// Path and query as the client wrote them, where `:path` is something else.
+    /// Path and query as the client wrote them, where the host says them apart.
     target: Option<Vec<u8>>,
 }
 

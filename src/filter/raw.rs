@@ -13,9 +13,6 @@ pub(super) struct HostError(pub(super) u32);
 /// What a host says of a function it does not have.
 pub(super) const NOT_FOUND: HostError = HostError(1);
 
-/// What a host says of arguments it cannot take, or not here.
-pub(super) const BAD_ARGUMENT: HostError = HostError(2);
-
 /// What a host says when somebody else wrote in between.
 pub(super) const CAS_MISMATCH: HostError = HostError(8);
 

@@ -187,8 +187,8 @@ pub(super) fn call_status() -> u16 {
 impl RootContext for Root {
     fn on_configure(&mut self, size: usize) -> bool {
         let text = raw::buffer(BufferType::PluginConfiguration, size).unwrap_or_default();
-        let here = running();
-        match check_host(&text, here).and_then(|()| configure(&text)) {
+        let named = host_of(&text);
+        match check_host(named).and_then(|()| configure(&text)) {
             Ok(shared) => {
                 shared.inherit();
                 if shared.port.profile.has_ticks {
@@ -199,8 +199,7 @@ impl RootContext for Root {
             }
             Err(message) => {
                 raw::log(Level::Error, &message);
-                // Where nobody says who it is, it is taken for one that would serve without us.
-                let is_taken = !here.is_some_and(|here| here.profile().keeps_refused);
+                let is_taken = !keeps_refused(named);
                 if is_taken {
                     raw::log(Level::Error, "every request is refused until there is a policy that loads");
                 }
@@ -231,25 +230,28 @@ impl RootContext for Root {
     }
 }
 
-/// Which host this is, as far as one can be asked: what they say to a property that one of them has. What Kong says
-/// others may say too; and to ask for more could end the worker.
-fn running() -> Option<Host> {
-    match raw::property("plugin_vm_id") {
-        Ok(_) => Some(Host::Envoy),
-        Err(raw::BAD_ARGUMENT) => Some(Host::Apisix),
-        Err(_) => None,
+/// Whether this is Envoy, as a host can be asked: by a property that others do not have. Those complain of it in their log,
+/// so it is asked only where a policy is for Envoy or cannot be read. One for another host finds no path there
+/// ([`crate::policy::Profile`], `target`), and refuses every request.
+fn is_envoy() -> bool {
+    raw::property("plugin_vm_id").is_ok()
+}
+
+/// A policy for Envoy would be half enforced elsewhere, or end the worker.
+fn check_host(named: Option<Host>) -> Result<(), String> {
+    match named {
+        Some(Host::Envoy) if !is_envoy() => {
+            Err("policy refused: host: it is for `envoy`, and this gateway is another".into())
+        }
+        _ => Ok(()),
     }
 }
 
-/// A policy for another host would be half enforced, or end the worker.
-fn check_host(text: &[u8], here: Option<Host>) -> Result<(), String> {
-    match (host_of(text), here) {
-        (Some(named), Some(here)) if named != here => {
-            let (named, here) = (named.profile().name, here.profile().name);
-            Err(format!("policy refused: host: it is for `{named}`, and this gateway is `{here}`"))
-        }
-        (Some(Host::Envoy), None) => Err("policy refused: host: this gateway is no `envoy`".into()),
-        _ => Ok(()),
+/// Whether the host serves nothing under a policy that is refused.
+fn keeps_refused(named: Option<Host>) -> bool {
+    match named {
+        Some(Host::Envoy) | None => is_envoy() && Host::Envoy.profile().keeps_refused,
+        Some(other) => other.profile().keeps_refused,
     }
 }
 

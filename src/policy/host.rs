@@ -41,7 +41,8 @@ pub struct Profile {
     pub sets_after_removal: bool,
     /// The property with the client's address, its parts separated by zero bytes.
     pub address: &'static str,
-    /// The property with path and query as the client wrote them, where `:path` is something else.
+    /// The property with path and query as the client wrote them, by a name that only this host has: elsewhere, be it
+    /// that a policy is for the wrong one, there is no path, and nothing is judged or let through.
     pub target: Option<&'static str>,
     /// The properties that change the query, where the header `:path` does not: nginx's own, and the one with path and
     /// query that some gateways have computed before.
@@ -128,7 +129,7 @@ const KONG: Profile = Profile {
     lowers_names: false,
     sets_after_removal: true,
     address: "source\0address",
-    target: Some("request\0path"),
+    target: Some("ngx\0request_uri"),
     query: Some(["ngx\0args", "ngx\0upstream_uri"]),
     body: None,
     log: "kong\0ctx\0shared\0callbound",
@@ -151,7 +152,7 @@ const APISIX: Profile = Profile {
     lowers_names: false,
     sets_after_removal: false,
     address: "remote_addr",
-    target: None,
+    target: Some("request_uri"),
     query: Some(["args", "upstream_uri"]),
     body: Some("wasm_process_req_body"),
     log: "callbound",

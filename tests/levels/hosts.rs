@@ -637,8 +637,16 @@ fn apisix_variables() -> Told {
 
 /// `host: envoy` delivered to another: it may refuse or hang, and lets nothing pass that is not allowed.
 fn wrong_host() -> Told {
-    let file = file(Level::Wasm)?;
-    for level in [Level::Kong, Level::Apisix] {
+    let pairs = [
+        (Level::Wasm, Level::Kong),
+        (Level::Wasm, Level::Apisix),
+        (Level::Kong, Level::Wasm),
+        (Level::Kong, Level::Apisix),
+        (Level::Apisix, Level::Wasm),
+        (Level::Apisix, Level::Kong),
+    ];
+    for (meant, level) in pairs {
+        let file = file(meant)?;
         let Ok(mut vm) = start_in(world(level, &file), &policy(Level::Apisix, &file)?) else { continue };
         let chunked = Request::new("POST", "/v1/act")
             .header("authorization", KEY)

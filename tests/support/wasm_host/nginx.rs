@@ -456,7 +456,7 @@ impl Host {
         let Some(stream) = self.stream() else { return Err(outside_a_request(path)) };
         let Some(nginx) = &stream.nginx else { return Err(NOT_FOUND) };
         match path {
-            "request\0path" => Ok(nginx.path.clone()),
+            "request\0path" | "ngx\0request_uri" => Ok(nginx.path.clone()),
             "request\0url_path" => Ok(decoded(&nginx.path)),
             "request\0protocol" => Ok(nginx.protocol.into()),
             "request\0method" => Ok(nginx.method.clone()),
