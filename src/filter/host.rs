@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::credential::Entropy;
-use crate::decision::Obligations;
+use crate::decision::{Answer, Obligations, Record};
 use crate::policy::{End, Hold, Policy, Profile};
 use crate::reason::Reason;
 
@@ -177,6 +177,15 @@ impl Port {
             raw::remove(MapType::RequestHeaders, name)?;
         }
         raw::replace(MapType::RequestHeaders, name, value)
+    }
+
+    /// Sends an answer; its details are for the operator.
+    pub(super) fn answer(&self, answer: &Answer, record: &Record) -> HostResult<()> {
+        let cause = record.denial.as_ref().map_or(record.outcome.as_str(), |denial| denial.reason.as_str());
+        let details = if self.profile.tells_details { String::new() } else { format!("callbound_{cause}") };
+        let headers: Vec<(&str, &str)> =
+            answer.headers.iter().map(|(name, value)| (name.as_ref(), value.as_str())).collect();
+        raw::send_local_response(answer.status, &details, &headers, &answer.body)
     }
 
     /// What a host that goes on by itself must not be left with: an answer that could not be given.

@@ -10,8 +10,7 @@ use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
 use crate::decision::{
-    Answer, Denial, Due, Effect, Moment, Pending, Record, Settled, Step, Verdict, is_reserved, no_failures,
-    no_host,
+    Denial, Due, Effect, Moment, Pending, Record, Settled, Step, Verdict, is_reserved, no_failures, no_host,
 };
 use crate::policy::{Home, Policy};
 use crate::reason::Reason;
@@ -22,7 +21,7 @@ use super::crypto;
 use super::fleet;
 use super::host::{Ahead, Head};
 use super::memory::{self, Sent};
-use super::raw::{self, HostResult, Level, MapType};
+use super::raw::{self, Level, MapType};
 use super::root::{Held, Shared};
 use super::telemetry;
 
@@ -257,7 +256,7 @@ impl Http {
         self.state = State::Answered;
         shared.telemetry.publish(shared.engine.policy(), &verdict.record, now);
         let is_answered = match &verdict.effect {
-            Effect::Answer(answer) => enforce_answer(answer, &verdict.record).ok(),
+            Effect::Answer(answer) => shared.port.answer(answer, &verdict.record).ok(),
             Effect::Release(_) => None,
         };
         if is_answered.is_none() {
@@ -292,7 +291,8 @@ impl Http {
         self.state = State::Answered;
         let body = br#"{"error":{"code":"unavailable","message":"temporarily unavailable"}}"#;
         let headers = [("content-type", "application/json")];
-        if raw::send_local_response(503, "callbound_undecided", &headers, body).is_err() && self.goes_on() {
+        let details = if self.goes_on() { "" } else { "callbound_undecided" };
+        if raw::send_local_response(503, details, &headers, body).is_err() && self.goes_on() {
             raw::trap();
         }
     }
@@ -478,14 +478,6 @@ fn at_moment<T>(
         epoch: shared.store.epoch(),
         has_failed,
     })
-}
-
-/// Sends an answer.
-pub(super) fn enforce_answer(answer: &Answer, record: &Record) -> HostResult<()> {
-    let cause = record.denial.as_ref().map_or(record.outcome.as_str(), |denial| denial.reason.as_str());
-    let headers: Vec<(&str, &str)> =
-        answer.headers.iter().map(|(name, value)| (name.as_ref(), value.as_str())).collect();
-    raw::send_local_response(answer.status, &format!("callbound_{cause}"), &headers, &answer.body)
 }
 
 /// Removes from the trailers what only we may say, what would be a credential, and what is judged as a header: some

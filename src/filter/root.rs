@@ -16,7 +16,7 @@ use crate::reason::Reason;
 use super::crypto;
 use super::fleet;
 use super::host::Port;
-use super::http::{Http, enforce_answer, seconds};
+use super::http::{Http, seconds};
 use super::memory::{Sent, Store};
 use super::raw::{self, BufferType, Level, MapType};
 use super::telemetry::{self, Telemetry};
@@ -352,7 +352,7 @@ impl Shared {
             let verdict = self.engine.refuse(Denial::from(reason), held.record);
             self.telemetry.publish(self.engine.policy(), &verdict.record, now);
             if let Effect::Answer(answer) = &verdict.effect {
-                let _ = enforce_answer(answer, &verdict.record);
+                let _ = self.port.answer(answer, &verdict.record);
             }
         }
     }

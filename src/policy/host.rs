@@ -51,6 +51,8 @@ pub struct Profile {
     pub body: Option<&'static str>,
     /// The property that takes the decision for an access log.
     pub log: &'static str,
+    /// Whether the details of an answer stand in its status line, where the client reads them.
+    pub tells_details: bool,
     /// Whether what is logged for a request stands in a line with the request's own first line, query and all.
     pub logs_requests: bool,
 }
@@ -110,6 +112,7 @@ const ENVOY: Profile = Profile {
     query: None,
     body: None,
     log: "callbound",
+    tells_details: false,
     logs_requests: false,
 };
 
@@ -133,6 +136,7 @@ const KONG: Profile = Profile {
     query: Some(["ngx\0args", "ngx\0upstream_uri"]),
     body: None,
     log: "kong\0ctx\0shared\0callbound",
+    tells_details: true,
     logs_requests: true,
 };
 
@@ -156,6 +160,7 @@ const APISIX: Profile = Profile {
     query: Some(["args", "upstream_uri"]),
     body: Some("wasm_process_req_body"),
     log: "callbound",
+    tells_details: true,
     logs_requests: true,
 };
 

@@ -138,6 +138,11 @@ impl Gate for Worker {
         if let Some(decision) = decision.as_ref().filter(|_| self.level != Level::Apisix) {
             check_counter(decision, &before, &self.vm.counters())?;
         }
+        // nginx makes its status line of them, for the client to read.
+        let told = outcome.reply.as_ref().map_or("", |reply| &reply.details);
+        if matches!(self.level, Level::Kong | Level::Apisix) && !told.is_empty() {
+            return Err(format!("the client is told why: {told}"));
+        }
         let mut answer = outcome.reply.or(outcome.response).as_ref().map(answer);
         if let (Level::Kong, Some(answer), None) = (self.level, &mut answer, &outcome.upstream) {
             // nginx ends the body of a local reply with a line feed of its own.
