@@ -9,7 +9,6 @@ use super::Policy;
 use super::host::{End, Hold, SharedMemory};
 use super::limit::{Counts, Measure};
 
-use super::local::MintRule;
 use super::memory::Home;
 use super::route::{Accept, Local, Route};
 
@@ -176,19 +175,11 @@ fn zone_mebibytes(entries: usize) -> usize {
 }
 
 fn uses(policy: &Policy) -> Option<Guarantee> {
-    let gives = |route: &Route| {
-        let gives = |rule: &MintRule| {
-            [&rule.uses, &rule.total]
-                .into_iter()
-                .any(|given| given.asked.is_some() || given.default.is_some())
-        };
-        route.uses.max.is_some() || route.mint().is_some_and(gives)
-    };
     let (force, text) = of_home(policy, "after a restart tokens from before it are refused");
     policy
         .routes
         .iter()
-        .any(gives)
+        .any(Route::counts_uses)
         .then(|| guarantee("uses of tokens", force, format!("each spent once, counted {text}")))
 }
 

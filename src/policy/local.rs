@@ -84,6 +84,11 @@ pub struct MintRule {
 }
 
 impl MintRule {
+    /// Whether its tokens may be used up: by uses, or by seconds.
+    pub fn gives_counted(&self) -> bool {
+        self.uses.is_given() || self.total.is_given()
+    }
+
     /// Every member the request may have.
     pub fn fields(&self) -> impl Iterator<Item = &Field> {
         let lists = [&self.from, &self.to, &self.scopes].into_iter().flatten().map(|list| &list.field);
@@ -144,6 +149,13 @@ pub struct Allowance {
     pub asked: Option<RangeField>,
     /// What a token is given that asks for none; `None` = without end.
     pub default: Option<u64>,
+}
+
+impl Allowance {
+    /// Whether some token gets it.
+    fn is_given(&self) -> bool {
+        self.asked.is_some() || self.default.is_some()
+    }
 }
 
 /// How a route revokes.

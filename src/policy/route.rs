@@ -106,6 +106,11 @@ impl Route {
         })
     }
 
+    /// Whether it hands out tokens that can be used up, or counts how often one was used.
+    pub fn counts_uses(&self) -> bool {
+        self.uses.max.is_some() || self.mint().is_some_and(MintRule::gives_counted)
+    }
+
     /// How it mints, when it does.
     pub fn mint(&self) -> Option<&MintRule> {
         match &self.local {

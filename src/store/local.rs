@@ -132,7 +132,7 @@ impl<M: Memory> Local<M> {
             store.begin(now)?;
             return Ok(store);
         }
-        store.epoch = store.update(&store.slot(EPOCH, 8), true, |value| {
+        store.epoch = store.update(&store.beginning, true, |value| {
             let begun = <[u8; 8]>::try_from(value.as_slice()).ok().map(u64::from_le_bytes);
             if begun.is_none() {
                 *value = now.to_le_bytes().to_vec();

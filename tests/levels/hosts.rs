@@ -5,12 +5,10 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::core::{EARLIER, NOW};
-use super::wasm::{module, nanoseconds};
+use super::wasm::{host, module, nanoseconds};
 use crate::support::corpus::{File, Level, load};
 use crate::support::require::root;
-use crate::wasm_host::{
-    HttpCall, Module, Outcome, Reply, Request, Switches, Vm, World, first, pairs, switches,
-};
+use crate::wasm_host::{HttpCall, Module, Outcome, Reply, Request, Vm, World, first, pairs, switches};
 
 type Told = Result<(), String>;
 
@@ -56,15 +54,6 @@ const KEY: &str = "Bearer demo_8ab97add3946f17374e13d39c3643345";
 /// A policy of the corpus on a host: `act` judges its body, `ping` does not, tokens may be used once.
 fn file(level: Level) -> Result<File, String> {
     Ok(load(&root().join("tests/cases/uses.json"))?.at(level))
-}
-
-fn host(level: Level) -> &'static Switches {
-    match level {
-        Level::Buffer => &switches::BUFFER,
-        Level::Kong => &switches::KONG,
-        Level::Apisix => &switches::APISIX,
-        _ => &switches::ENVOY,
-    }
 }
 
 fn world(level: Level, file: &File) -> World {

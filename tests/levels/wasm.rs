@@ -49,7 +49,7 @@ fn world(file: &File, level: Level) -> World {
     world
 }
 
-fn host(level: Level) -> &'static Switches {
+pub fn host(level: Level) -> &'static Switches {
     match level {
         Level::Buffer => &switches::BUFFER,
         Level::Kong => &switches::KONG,

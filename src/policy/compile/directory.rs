@@ -95,10 +95,7 @@ pub(super) fn upstream_keys(
             problems.add(format!("{path}.id"), format!("`{}` stands here already", config.id));
         }
         let value = match &config.secret {
-            MasterConfig::Inline(_) if !allow_inline => {
-                Err("a secret in the policy needs `allow_inline_secrets: true`; better `{\"env\": NAME}`"
-                    .into())
-            }
+            MasterConfig::Inline(_) if !allow_inline => Err(super::keyring::NO_INLINE.into()),
             MasterConfig::Inline(text) => {
                 warnings.push(format!(
                     "{path}: a secret stands in the policy itself and shows in the gateway's config dumps"

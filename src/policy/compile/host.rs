@@ -6,7 +6,7 @@ use super::super::host::{Hold, Profile, SharedMemory};
 use super::super::limit::{Counts, Measure};
 use super::super::memory::{Home, StoreRule};
 use super::super::route::{Accept, Local, Route, TokenSource, Told};
-use super::keyring::{is_inline_secret, load_secret};
+use super::keyring::{NO_INLINE, is_inline_secret, load_secret};
 use super::routes::CompiledRoutes;
 use super::{Document, Known, Secrets};
 use crate::credential::{Algorithm, Family, Issuer};
@@ -63,10 +63,7 @@ fn entropy(
     }
     if is_inline_secret(&secret) {
         if !document.allows_inline_secrets() {
-            problems.add(
-                "entropy",
-                "a secret in the policy needs `allow_inline_secrets: true`; better `{\"env\": NAME}`",
-            );
+            problems.add("entropy", NO_INLINE);
         }
         warnings
             .push("entropy: it stands in the policy itself and shows in the gateway's configuration".into());
@@ -164,12 +161,7 @@ fn check_memory(profile: &Profile, needs: &Needs<'_>, problems: &mut Problems) {
         problems.add(format!("limits.{}", limit.id), format!("{NONE}: nothing can be counted"));
     }
     for (index, route) in needs.routes.routes.iter().enumerate() {
-        let gives = |rule: &super::super::local::MintRule| {
-            [&rule.uses, &rule.total]
-                .into_iter()
-                .any(|given| given.asked.is_some() || given.default.is_some())
-        };
-        if route.mint().is_some_and(gives) || route.uses.max.is_some() {
+        if route.counts_uses() {
             problems.add(format!("routes[{index}]"), format!("{NONE}: uses of tokens cannot be counted"));
         }
         if matches!(route.local, Some(Local::Revoke(_))) {

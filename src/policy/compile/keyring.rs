@@ -92,10 +92,7 @@ fn keys(document: &Document<'_>, allow_inline: bool, problems: &mut Problems) ->
             problems.add(format!("{path}.sign"), "a public key cannot sign");
         }
         if is_inline(&key) && !allow_inline {
-            problems.add(
-                format!("{path}.secret"),
-                "a secret in the policy needs `allow_inline_secrets: true`; better `{\"env\": NAME}`",
-            );
+            problems.add(format!("{path}.secret"), NO_INLINE);
         }
         keys.push((path, key));
     }
@@ -105,6 +102,10 @@ fn keys(document: &Document<'_>, allow_inline: bool, problems: &mut Problems) ->
 fn is_inline(key: &KeyConfig) -> bool {
     key.secret.as_ref().is_some_and(is_inline_secret)
 }
+
+/// What is said of a secret that stands in the policy without leave.
+pub(super) const NO_INLINE: &str =
+    "a secret in the policy needs `allow_inline_secrets: true`; better `{\"env\": NAME}`";
 
 pub(super) fn is_inline_secret(secret: &SecretConfig) -> bool {
     matches!(secret, SecretConfig::Inline(_) | SecretConfig::Derive(MasterConfig::Inline(_)))

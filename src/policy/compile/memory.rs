@@ -9,10 +9,10 @@ use super::super::config::{
 use super::super::error::Problems;
 use super::super::host::{Profile, SharedMemory};
 use super::super::limit::{Counts, Limits, UsesRule};
-use super::super::local::{Allowance, RevokeRule};
+use super::super::local::RevokeRule;
 use super::super::memory::{DirectoryRule, Home, Remembers, StoreRule};
 use super::super::route::{Accept, Local, Route, TokenSource};
-use super::keyring::{is_inline_secret, load_secret};
+use super::keyring::{NO_INLINE, is_inline_secret, load_secret};
 use super::local::MAX_USES;
 use super::routes::Match;
 use super::{Document, Known, Secrets, check_id};
@@ -82,10 +82,7 @@ fn seal_key(
     warnings: &mut Vec<String>,
 ) -> Option<Vec<u8>> {
     if is_inline_secret(secret) && !document.allows_inline_secrets() {
-        problems.add(
-            "store.secret",
-            "a secret in the policy needs `allow_inline_secrets: true`; better `{\"env\": NAME}`",
-        );
+        problems.add("store.secret", NO_INLINE);
     }
     if is_inline_secret(secret) {
         warnings.push(
@@ -336,12 +333,8 @@ pub(super) fn remembers<'r>(
     limits: &Limits,
     routes: impl Iterator<Item = &'r Route>,
 ) -> Remembers {
-    let gives = |allowance: &Allowance| allowance.asked.is_some() || allowance.default.is_some();
     let counts = |route: &Route| {
-        !route.limits.is_empty()
-            || route.uses.max.is_some()
-            || route.mint().is_some_and(|rule| gives(&rule.uses) || gives(&rule.total))
-            || matches!(route.local, Some(Local::Revoke(_)))
+        !route.limits.is_empty() || route.counts_uses() || matches!(route.local, Some(Local::Revoke(_)))
     };
     let here = match store.home {
         Home::Redis(_) => limits.list.iter().any(|limit| limit.counts == Counts::Failures),
