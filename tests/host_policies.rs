@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::Path;
 
-use callbound::policy::{Force, Policy, Secrets, compile, guarantees, merge};
+use callbound::policy::{Enforcement, Policy, Secrets, compile, guarantees, merge};
 use serde_json::{Value, json};
 
 fn platform(name: &str) -> Value {
@@ -146,7 +146,7 @@ fn each_thing_a_host_lacks_is_named_with_its_place() {
 }
 
 /// What is said of a subject.
-fn force(policy: &Value, subject: &str) -> Option<Force> {
+fn force(policy: &Value, subject: &str) -> Option<Enforcement> {
     let policy = compiled(policy).unwrap_or_else(|problems| panic!("{problems:#?}"));
     guarantees(&policy).into_iter().find(|guarantee| guarantee.subject == subject).map(|found| found.force)
 }
@@ -154,16 +154,16 @@ fn force(policy: &Value, subject: &str) -> Option<Force> {
 #[test]
 fn the_sheet_says_how_far_each_thing_reaches() {
     let telapi = platform("telapi.json");
-    assert_eq!(force(&telapi, "uses of tokens"), Some(Force::Node));
-    assert_eq!(force(&telapi, "sessions"), Some(Force::Exact));
+    assert_eq!(force(&telapi, "uses of tokens"), Some(Enforcement::Node));
+    assert_eq!(force(&telapi, "sessions"), Some(Enforcement::Exact));
     let fleet = merged(
         telapi.clone(),
         json!({"store": {"home": "redis", "redis": {"url": "http://127.0.0.1:7379"}}}),
     );
-    assert_eq!(force(&fleet, "uses of tokens"), Some(Force::Fleet));
+    assert_eq!(force(&fleet, "uses of tokens"), Some(Enforcement::Fleet));
     let kong = merged(telapi, merged(on("kong"), json!({"sessions_ended_by": "upstream"})));
-    assert_eq!(force(&kong, "sessions"), Some(Force::Upstream));
-    assert_eq!(force(&kong, "randomness of tokens"), Some(Force::Host));
+    assert_eq!(force(&kong, "sessions"), Some(Enforcement::Upstream));
+    assert_eq!(force(&kong, "randomness of tokens"), Some(Enforcement::Host));
     let sheet = guarantees(&compiled(&kong).unwrap_or_else(|problems| panic!("{problems:#?}")));
     let uses = sheet.iter().find(|guarantee| guarantee.subject == "uses of tokens").expect("it counts uses");
     assert!(uses.text.contains("eviction=none"), "{uses}");

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use callbound::decision::{Effect, Engine, Moment, Step, Verdict, no_failures, no_host, no_peer};
+use callbound::decision::{Decision, DecisionContext, Effect, Engine, Step, no_failures, no_host, no_peer};
 use callbound::policy::{Secrets, compile};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -162,7 +162,7 @@ impl Scene {
         token(&self.policy(), &claims)
     }
 
-    fn verdict(&self) -> Verdict {
+    fn verdict(&self) -> Decision {
         let authorization = format!("Bearer {}", self.credential());
         let headers = [("authorization", authorization.as_str()), ("content-type", "application/json")];
         let body = json!({"from": self.from, "to": self.to}).to_string();
@@ -217,12 +217,12 @@ fn request(path: &str, headers: &[(&str, &str)]) -> Pairs {
     all.map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec())).collect()
 }
 
-fn judge(engine: &Engine, headers: &Pairs, body: &[u8]) -> Verdict {
+fn judge(engine: &Engine, headers: &Pairs, body: &[u8]) -> Decision {
     let random = |bytes: &mut [u8]| {
         bytes.fill(7);
         true
     };
-    let moment = Moment {
+    let moment = DecisionContext {
         now: NOW,
         random: &random,
         host_verify: &no_host,
@@ -376,7 +376,7 @@ fn open_scene() -> Scene {
     }
 }
 
-fn what_came(verdict: &Verdict) -> (bool, Option<&'static str>) {
+fn what_came(verdict: &Decision) -> (bool, Option<&'static str>) {
     let reason = verdict.record.denial.as_ref().map(|denial| denial.reason.as_str());
     (matches!(verdict.effect, Effect::Release(_)), reason)
 }

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
 use callbound::store::{
-    Cell, Change, Charge, Lease, Local, Memory, MemoryError, Refusal, Revocation, Rule, Size, Standing,
-    StoreError, Stream, Subject, Taken,
+    Change, Charge, ChargeDenied, ChargeResult, CounterKey, Lease, Memory, MemoryError, Remaining,
+    Revocation, Rule, SharedMemoryStore, Size, StoreError, Stream, Subject,
 };
 use proptest::prelude::*;
 
@@ -55,12 +55,12 @@ impl Shared {
     }
 }
 
-fn open(memory: &Shared, size: Size) -> Local<Shared> {
-    Local::open(memory.clone(), b"a key of the test's own", size, BEGAN).expect("a store")
+fn open(memory: &Shared, size: Size) -> SharedMemoryStore<Shared> {
+    SharedMemoryStore::open(memory.clone(), b"a key of the test's own", size, BEGAN).expect("a store")
 }
 
-fn cell(name: u64) -> Cell {
-    Cell::of(&[b"test", &name.to_le_bytes()])
+fn cell(name: u64) -> CounterKey {
+    CounterKey::of(&[b"test", &name.to_le_bytes()])
 }
 
 fn uses(name: u64, max: u64) -> Charge {
@@ -77,13 +77,13 @@ fn micros(seconds: u64) -> u64 {
 }
 
 /// Whether one charge is taken.
-fn takes(store: &Local<Shared>, charge: &Charge, second: u64) -> bool {
+fn takes(store: &SharedMemoryStore<Shared>, charge: &Charge, second: u64) -> bool {
     let taken = store.take(std::slice::from_ref(charge), micros(second)).expect("an answer");
-    matches!(taken, Taken::All(_))
+    matches!(taken, ChargeResult::All(_))
 }
 
-fn is_spent(taken: &Taken, place: usize) -> bool {
-    matches!(taken, Taken::None { charge, refusal: Refusal::Spent { .. } } if *charge == place)
+fn is_spent(taken: &ChargeResult, place: usize) -> bool {
+    matches!(taken, ChargeResult::None { charge, refusal: ChargeDenied::Spent { .. } } if *charge == place)
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn a_use_is_remembered_beyond_the_tokens_end_and_no_longer() {
     assert!(!takes(&store, &charge, NOW + 959), "still remembered");
     // What the token's own end would refuse before.
     let taken = store.take(&[charge], micros(NOW + 960)).unwrap();
-    assert_eq!(taken, Taken::None { charge: 0, refusal: Refusal::Forgotten });
+    assert_eq!(taken, ChargeResult::None { charge: 0, refusal: ChargeDenied::Forgotten });
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn a_clock_that_ran_ahead_forgets_nobodys_use() {
     // The clock runs ahead, the bucket is written, and its entry of the token is gone.
     assert!(takes(&store, &window(1, 5, 60), NOW + 100_000));
     let taken = store.take(&[charge], micros(NOW)).unwrap();
-    assert_eq!(taken, Taken::None { charge: 0, refusal: Refusal::Forgotten });
+    assert_eq!(taken, ChargeResult::None { charge: 0, refusal: ChargeDenied::Forgotten });
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn another_policy_finds_what_was_spent_under_the_first() {
     let memory = Shared::default();
     assert!(takes(&open(&memory, SIZE), &uses(1, 1), NOW));
     let larger = Size { entries: 1_048_576, is_shared: true };
-    let second = Local::open(memory, b"a key of the test's own", larger, NOW + 5).unwrap();
+    let second = SharedMemoryStore::open(memory, b"a key of the test's own", larger, NOW + 5).unwrap();
     assert_eq!(second.epoch(), BEGAN, "it began with the first");
     assert!(!takes(&second, &uses(1, 1), NOW + 5));
 }
@@ -149,7 +149,7 @@ fn another_policy_finds_what_was_spent_under_the_first() {
 fn another_key_is_another_store_and_lets_nothing_old_through() {
     let memory = Shared::default();
     assert!(takes(&open(&memory, SIZE), &uses(1, 1), NOW));
-    let other = Local::open(memory.clone(), b"another key", SIZE, NOW).unwrap();
+    let other = SharedMemoryStore::open(memory.clone(), b"another key", SIZE, NOW).unwrap();
     assert_eq!(other.epoch(), NOW);
     assert!(!takes(&other, &uses(1, 1), NOW), "it was spent under the first");
     assert!(!takes(&open(&memory, SIZE), &uses(1, 1), NOW), "and still is");
@@ -160,7 +160,9 @@ fn of_several_charges_all_are_taken_or_none() {
     let store = open(&Shared::default(), SIZE);
     let (wide, narrow, token) = (window(1, 10, 60), window(2, 2, 60), uses(3, 1));
     let all = [narrow.clone(), wide.clone(), token.clone()];
-    let Taken::All(standings) = store.take(&all, micros(NOW)).unwrap() else { panic!("the first is taken") };
+    let ChargeResult::All(standings) = store.take(&all, micros(NOW)).unwrap() else {
+        panic!("the first is taken")
+    };
     let left: Vec<u64> = standings.iter().map(|standing| standing.remaining).collect();
     assert_eq!(left, [1, 9, 0]);
     for _ in 0..5 {
@@ -179,7 +181,8 @@ fn refused_by_one_limit_under_threads_no_other_is_charged_for_good() {
         let worker = || {
             let store = open(&memory, SIZE);
             let both = [narrow.clone(), wide.clone()];
-            let taken = (0..40).filter(|_| matches!(store.take(&both, micros(NOW)), Ok(Taken::All(_))));
+            let taken =
+                (0..40).filter(|_| matches!(store.take(&both, micros(NOW)), Ok(ChargeResult::All(_))));
             taken.count()
         };
         let workers: Vec<_> = (0..4).map(|_| scope.spawn(worker)).collect();
@@ -198,7 +201,10 @@ fn windows_begin_at_multiples_of_their_length() {
     let start = NOW - NOW % 60;
     assert!(takes(&store, &charge, start + 59) && takes(&store, &charge, start + 59));
     let taken = store.take(std::slice::from_ref(&charge), micros(start + 59)).unwrap();
-    assert_eq!(taken, Taken::None { charge: 0, refusal: Refusal::Spent { retry: 1_000, reset: 1_000 } });
+    assert_eq!(
+        taken,
+        ChargeResult::None { charge: 0, refusal: ChargeDenied::Spent { retry: 1_000, reset: 1_000 } }
+    );
     assert!(takes(&store, &charge, start + 60), "a new window");
     // A clock that steps back does not open the old window again.
     assert!(takes(&store, &charge, start + 30) && !takes(&store, &charge, start + 30));
@@ -208,7 +214,8 @@ fn windows_begin_at_multiples_of_their_length() {
 fn a_rate_lets_its_burst_through_and_then_its_pace() {
     let store = open(&Shared::default(), SIZE);
     let charge = Charge { cell: cell(1), share: 1, rule: Rule::Rate { max: 10, seconds: 1, burst: 5 } };
-    let at = |micros: u64| matches!(store.take(std::slice::from_ref(&charge), micros), Ok(Taken::All(_)));
+    let at =
+        |micros: u64| matches!(store.take(std::slice::from_ref(&charge), micros), Ok(ChargeResult::All(_)));
     let start = micros(NOW);
     assert_eq!((0..20).filter(|_| at(start)).count(), 5, "the burst");
     assert!(!at(start + 99_999));
@@ -266,8 +273,8 @@ fn seconds_are_set_aside_and_the_rest_given_back() {
         rule: Rule::Seconds { max: 100, ask, issued_at: BEGAN + 1, until: NOW + 960 },
     };
     let given = |charge: Charge| match store.take(&[charge], micros(NOW)).unwrap() {
-        Taken::All(standings) => standings.first().map(|standing| standing.remaining),
-        Taken::None { .. } => None,
+        ChargeResult::All(standings) => standings.first().map(|standing| standing.remaining),
+        ChargeResult::None { .. } => None,
     };
     assert_eq!(given(ask(60)), Some(60));
     assert_eq!(given(ask(60)), Some(40), "what is left");
@@ -283,7 +290,7 @@ fn seconds_that_may_have_been_taken_before_the_store_began_are_refused() {
     let store = open(&Shared::default(), SIZE);
     let rule = Rule::Seconds { max: 100, ask: 10, issued_at: BEGAN, until: NOW + 960 };
     let taken = store.take(&[Charge { cell: cell(1), share: 1, rule }], micros(NOW)).unwrap();
-    assert_eq!(taken, Taken::None { charge: 0, refusal: Refusal::Forgotten });
+    assert_eq!(taken, ChargeResult::None { charge: 0, refusal: ChargeDenied::Forgotten });
 }
 
 #[test]
@@ -294,7 +301,7 @@ fn a_full_store_refuses_and_forgets_nothing_that_counts() {
     let mut refused = 0;
     for name in 0..120_000 {
         match store.take(&[uses(name, 1)], micros(NOW)) {
-            Ok(Taken::All(_)) => taken.push(name),
+            Ok(ChargeResult::All(_)) => taken.push(name),
             Err(StoreError::Full) => refused += 1,
             other => panic!("{other:?}"),
         }
@@ -335,7 +342,9 @@ fn one_team_that_floods_leaves_room_for_the_others() {
     let fill = |team: u32| {
         let names = (0..100_000_u64).map(|name| u64::from(team) * 1_000_000 + name);
         names
-            .filter(|name| matches!(store.take(&[of_team(team, *name)], micros(NOW)), Ok(Taken::All(_))))
+            .filter(|name| {
+                matches!(store.take(&[of_team(team, *name)], micros(NOW)), Ok(ChargeResult::All(_)))
+            })
             .count()
     };
     let (first, second) = (fill(1), fill(2));
@@ -407,7 +416,8 @@ impl Memory for Failing {
 #[test]
 fn memory_that_fails_or_is_always_overtaken_lets_nothing_through() {
     for (is_overtaken, error) in [(true, StoreError::Contended), (false, StoreError::Unavailable)] {
-        let store = Local::open(Failing(Shared::default(), is_overtaken), b"key", SIZE, BEGAN).unwrap();
+        let store =
+            SharedMemoryStore::open(Failing(Shared::default(), is_overtaken), b"key", SIZE, BEGAN).unwrap();
         assert_eq!(store.take(&[uses(1, 1)], micros(NOW)), Err(error));
     }
 }
@@ -490,7 +500,7 @@ proptest! {
         let (mut now, start, mut through) = (micros(NOW), micros(NOW), 0);
         for gap in gaps {
             now += gap;
-            through += u64::from(matches!(store.take(std::slice::from_ref(&charge), now), Ok(Taken::All(_))));
+            through += u64::from(matches!(store.take(std::slice::from_ref(&charge), now), Ok(ChargeResult::All(_))));
             prop_assert!(through <= burst + (now - start) * max / (seconds * 1_000_000));
         }
     }
@@ -513,5 +523,5 @@ fn standings_are_what_clients_are_told() {
     let store = open(&Shared::default(), SIZE);
     let start = NOW - NOW % 60;
     let taken = store.take(&[window(1, 3, 60)], micros(start + 20)).unwrap();
-    assert_eq!(taken, Taken::All(vec![Standing { remaining: 2, reset: 40_000 }]));
+    assert_eq!(taken, ChargeResult::All(vec![Remaining { remaining: 2, reset: 40_000 }]));
 }

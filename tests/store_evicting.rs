@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use callbound::store::{
-    Cell, Charge, Local, Memory, MemoryError, Refusal, Revocation, Rule, SESSION_CAPACITY_LAID_OUT, Size,
-    StoreError, Subject, Taken,
+    Charge, ChargeDenied, ChargeResult, CounterKey, Memory, MemoryError, Revocation, Rule,
+    SESSION_CAPACITY_LAID_OUT, SharedMemoryStore, Size, StoreError, Subject,
 };
 
 const BEGAN: u64 = 1_800_000_000;
@@ -72,21 +72,21 @@ impl Zone {
     }
 }
 
-fn open(zone: &Zone) -> Local<Zone> {
-    Local::open(zone.clone(), b"a key of the test's own", SIZE, BEGAN).expect("a store")
+fn open(zone: &Zone) -> SharedMemoryStore<Zone> {
+    SharedMemoryStore::open(zone.clone(), b"a key of the test's own", SIZE, BEGAN).expect("a store")
 }
 
 fn uses(name: u64) -> Charge {
     let rule = Rule::Uses { max: 1, issued_at: BEGAN + 1, until: NOW + 960, stream: None };
-    Charge { cell: Cell::of(&[b"test", &name.to_le_bytes()]), share: 1, rule }
+    Charge { cell: CounterKey::of(&[b"test", &name.to_le_bytes()]), share: 1, rule }
 }
 
-fn take(store: &Local<Zone>, charge: &Charge) -> Result<Taken, StoreError> {
+fn take(store: &SharedMemoryStore<Zone>, charge: &Charge) -> Result<ChargeResult, StoreError> {
     store.take(std::slice::from_ref(charge), NOW * 1_000_000)
 }
 
-fn takes(store: &Local<Zone>, charge: &Charge) -> bool {
-    matches!(take(store, charge), Ok(Taken::All(_)))
+fn takes(store: &SharedMemoryStore<Zone>, charge: &Charge) -> bool {
+    matches!(take(store, charge), Ok(ChargeResult::All(_)))
 }
 
 #[test]
@@ -122,7 +122,8 @@ fn a_beginning_that_is_dropped_alone_does_not_make_two_stores() {
     let store = open(&zone);
     assert!(takes(&store, &uses(1)));
     zone.drop_values(|name| name.ends_with("epoch"));
-    let other = Local::open(zone.clone(), b"a key of the test's own", SIZE, BEGAN + 5).expect("a store");
+    let other =
+        SharedMemoryStore::open(zone.clone(), b"a key of the test's own", SIZE, BEGAN + 5).expect("a store");
     let later = Rule::Uses { max: 1, issued_at: BEGAN + 6, until: NOW + 960, stream: None };
     let later = Charge { rule: later, ..uses(2) };
     assert!(takes(&other, &later));
@@ -136,8 +137,8 @@ fn who_begins_anew_after_everything_was_dropped_lets_nothing_old_through() {
     let store = open(&zone);
     assert!(takes(&store, &uses(1)));
     zone.drop_values(|_| true);
-    let anew = Local::open(zone.clone(), b"a key of the test's own", SIZE, NOW).expect("a store");
-    let refused = Taken::None { charge: 0, refusal: Refusal::Forgotten };
+    let anew = SharedMemoryStore::open(zone.clone(), b"a key of the test's own", SIZE, NOW).expect("a store");
+    let refused = ChargeResult::None { charge: 0, refusal: ChargeDenied::Forgotten };
     assert_eq!(take(&anew, &uses(1)), Ok(refused));
     assert_eq!(take(&store, &uses(1)), Err(StoreError::Dropped), "a worker that knew the earlier beginning");
 }
@@ -146,9 +147,9 @@ fn who_begins_anew_after_everything_was_dropped_lets_nothing_old_through() {
 fn a_zone_that_is_too_small_is_noticed_at_the_beginning() {
     let zone = Zone::default();
     zone.0.lock().unwrap().room = 1 << 20;
-    let opened = Local::open(zone.clone(), b"key", SIZE, BEGAN);
+    let opened = SharedMemoryStore::open(zone.clone(), b"key", SIZE, BEGAN);
     assert_eq!(opened.err(), Some(StoreError::Dropped));
-    let again = Local::open(zone.clone(), b"key", SIZE, BEGAN + 1);
+    let again = SharedMemoryStore::open(zone.clone(), b"key", SIZE, BEGAN + 1);
     assert_eq!(again.err(), Some(StoreError::Dropped), "nor is it believed later");
 }
 
@@ -167,7 +168,8 @@ fn no_value_ever_changes_its_length() {
         let _ = store.revoke(&Revocation { subject, by: None, before: NOW + 900 }, NOW);
     }
     let larger = Size { entries: 131_072, is_shared: false };
-    let other = Local::open(zone.clone(), b"a key of the test's own", larger, BEGAN).expect("a store");
+    let other =
+        SharedMemoryStore::open(zone.clone(), b"a key of the test's own", larger, BEGAN).expect("a store");
     assert!(takes(&other, &uses(1)), "another size is another store");
     assert_eq!(zone.0.lock().unwrap().grown, 0);
     let bytes: usize = zone.0.lock().unwrap().values.values().map(|(value, _)| value.len()).sum();
@@ -181,7 +183,7 @@ fn sessions_are_counted_as_far_as_there_is_room_and_then_refused() {
     for holder in 1..=200 {
         let rule = Rule::Sessions { max: 1_000, holder };
         match take(&store, &Charge { rule, ..uses(7) }) {
-            Ok(Taken::All(_)) => open += 1,
+            Ok(ChargeResult::All(_)) => open += 1,
             other => assert_eq!(other, Err(StoreError::Full)),
         }
     }

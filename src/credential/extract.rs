@@ -14,7 +14,7 @@ pub const MAX_CREDENTIAL_BYTES: usize = 7_500;
 
 /// A place where a credential may stand.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Carrier {
+pub enum CredentialLocation {
     /// A header.
     Header {
         /// Its name in lower case.
@@ -29,7 +29,7 @@ pub enum Carrier {
     },
 }
 
-impl Carrier {
+impl CredentialLocation {
     /// The name of the header, when it is one.
     pub fn header(&self) -> Option<&str> {
         match self {
@@ -49,11 +49,11 @@ impl Carrier {
 
 /// Where credentials stand.
 #[derive(Clone, Copy)]
-pub struct Carriers<'p> {
+pub struct CredentialLocations<'p> {
     /// Where this request's must stand.
-    pub here: &'p [Carrier],
+    pub here: &'p [CredentialLocation],
     /// Where others stand; one here is one too many.
-    pub elsewhere: &'p [Carrier],
+    pub elsewhere: &'p [CredentialLocation],
     /// Whether a text holds one of ours.
     pub holds_own: &'p dyn Fn(&[u8]) -> bool,
 }
@@ -100,14 +100,14 @@ impl std::error::Error for CredentialError {}
 pub fn extract<'a, 'p>(
     headers: &[(&'a [u8], &'a [u8])],
     query: &Query<'_>,
-    carriers: Carriers<'p>,
+    carriers: CredentialLocations<'p>,
 ) -> Result<Cow<'a, str>, CredentialError> {
-    let named = |name: &[u8], list: &'p [Carrier]| {
+    let named = |name: &[u8], list: &'p [CredentialLocation]| {
         list.iter().find(|carrier| carrier.header().is_some_and(|header| header.as_bytes() == name))
     };
     let (mut found, mut count, mut stray) = (None, 0_usize, false);
     for (name, value) in headers {
-        if let Some(Carrier::Header { scheme, .. }) = named(name, carriers.here) {
+        if let Some(CredentialLocation::Header { scheme, .. }) = named(name, carriers.here) {
             count += 1;
             found = Some(Found::Header(scheme.as_deref(), value));
         } else {
@@ -116,7 +116,7 @@ pub fn extract<'a, 'p>(
                 || (*name != b":path" && (carriers.holds_own)(value));
         }
     }
-    for parameter in carriers.here.iter().filter_map(Carrier::parameter) {
+    for parameter in carriers.here.iter().filter_map(CredentialLocation::parameter) {
         if let Some(value) = query.value(parameter).map_err(query_error)? {
             count += 1;
             found = Some(Found::Parameter(value));
@@ -144,9 +144,13 @@ fn query_error(error: QueryError) -> CredentialError {
 }
 
 /// Whether a parameter that carries no credential here holds one of ours.
-fn is_in_query(query: &Query<'_>, carriers: Carriers<'_>) -> bool {
+fn is_in_query(query: &Query<'_>, carriers: CredentialLocations<'_>) -> bool {
     let is_read = |part: &str| {
-        carriers.here.iter().filter_map(Carrier::parameter).any(|name| Query::is_called(part, name))
+        carriers
+            .here
+            .iter()
+            .filter_map(CredentialLocation::parameter)
+            .any(|name| Query::is_called(part, name))
     };
     let mut texts = query.texts().zip(query.parameters());
     texts.any(|(text, written)| !is_read(written) && (carriers.holds_own)(text.as_bytes()))
@@ -204,11 +208,11 @@ pub fn holds_credential(value: &[u8], prefixes: &[String]) -> bool {
 
 /// A prefix of ours, and enough behind it to be a secret: short words that begin alike are not one.
 fn is_credential_like(part: &[u8], prefixes: &[String]) -> bool {
-    let is_written_so = |rest: &[u8]| {
+    let matches_prefix = |rest: &[u8]| {
         rest.len() >= SHORTEST_SECRET
             && rest.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
     };
-    prefixes.iter().any(|prefix| part.strip_prefix(prefix.as_bytes()).is_some_and(is_written_so))
+    prefixes.iter().any(|prefix| part.strip_prefix(prefix.as_bytes()).is_some_and(matches_prefix))
 }
 
 #[cfg(test)]
@@ -217,16 +221,16 @@ mod tests {
 
     fn take(headers: &[(&str, &str)]) -> Result<String, CredentialError> {
         let carriers = [
-            Carrier::Header { name: "authorization".into(), scheme: Some("Bearer".into()) },
-            Carrier::Header { name: "x-api-key".into(), scheme: None },
+            CredentialLocation::Header { name: "authorization".into(), scheme: Some("Bearer".into()) },
+            CredentialLocation::Header { name: "x-api-key".into(), scheme: None },
         ];
         take_from(headers, &carriers, &[])
     }
 
     fn take_from(
         headers: &[(&str, &str)],
-        here: &[Carrier],
-        elsewhere: &[Carrier],
+        here: &[CredentialLocation],
+        elsewhere: &[CredentialLocation],
     ) -> Result<String, CredentialError> {
         let path = headers.iter().find_map(|(name, value)| (*name == ":path").then_some(*value));
         let query = Query::new(path.and_then(|path| path.split_once('?')).map(|(_, query)| query));
@@ -234,15 +238,19 @@ mod tests {
         extract(
             &pairs,
             &query,
-            Carriers { here, elsewhere, holds_own: &|value| holds_credential(value, &["rdc_".into()]) },
+            CredentialLocations {
+                here,
+                elsewhere,
+                holds_own: &|value| holds_credential(value, &["rdc_".into()]),
+            },
         )
         .map(Cow::into_owned)
     }
 
     #[test]
     fn takes_the_one_of_the_query_where_it_may_stand_there() {
-        let here = [Carrier::Query { name: "api_key".into() }];
-        let elsewhere = [Carrier::Header { name: "x-api-key".into(), scheme: None }];
+        let here = [CredentialLocation::Query { name: "api_key".into() }];
+        let elsewhere = [CredentialLocation::Header { name: "x-api-key".into(), scheme: None }];
         let take = |headers: &[(&str, &str)]| take_from(headers, &here, &elsewhere);
         assert_eq!(
             take(&[(":path", "/s?model=m&api_key=rdc%5F0123456789abcdef")]),

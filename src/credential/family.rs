@@ -177,7 +177,7 @@ impl Family {
 
     /// Whether a text is written like a token of this family. A bare one is known by its JOSE header, which holds a
     /// `kid` and the family's `typ`.
-    pub fn is_written_so(&self, credential: &str) -> bool {
+    pub fn matches_prefix(&self, credential: &str) -> bool {
         let begins = |header: &str| credential.strip_prefix(header).is_some_and(|rest| rest.starts_with('.'));
         credential.starts_with(self.prefix.as_str()) || (self.is_bare && self.headers().any(begins))
     }

@@ -13,7 +13,7 @@ use super::api_key::{digest, hex};
 use super::claims::{TextBounds, VerifiedToken, is_bound_text, numbers};
 use super::family::{Clock, Parts, TokenError};
 use super::keyring::{Algorithm, HostVerify, decode_base64url};
-use super::remote::{KeySet, Remote};
+use super::remote::{KeySet, RemoteJwks};
 
 /// Somebody whose tokens are accepted.
 pub struct Issuer {
@@ -44,12 +44,12 @@ pub enum KeySource {
     /// The policy.
     Inline(KeySet),
     /// A URL, asked through the host.
-    Remote(Remote),
+    Remote(RemoteJwks),
 }
 
 impl KeySource {
     /// Where the keys are fetched from, when they are.
-    pub fn remote(&self) -> Option<&Remote> {
+    pub fn remote(&self) -> Option<&RemoteJwks> {
         match self {
             Self::Inline(_) => None,
             Self::Remote(remote) => Some(remote),

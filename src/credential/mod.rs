@@ -20,9 +20,10 @@ pub use cache::VerificationCache;
 pub use claims::{Claims, TextBounds, VerifiedToken, is_bound_text};
 pub use entropy::Entropy;
 pub use extract::{
-    Carrier, Carriers, CredentialError, MAX_CREDENTIAL_BYTES, candidates, extract, holds_credential,
+    CredentialError, CredentialLocation, CredentialLocations, MAX_CREDENTIAL_BYTES, candidates, extract,
+    holds_credential,
 };
 pub use family::{Clock, Family, TokenError, Ttl, UnverifiedToken, peek};
 pub use issuer::{ClaimPath, ClaimRules, Issuer, KeySource};
 pub use keyring::{Algorithm, HostVerify, Jwk, Key, KeyError, decode_base64url, derive_secret};
-pub use remote::{KeySet, Remote, RemoteKeys};
+pub use remote::{KeySet, RemoteJwks, RemoteKeys};

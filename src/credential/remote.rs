@@ -112,7 +112,7 @@ impl Jwk {
 
 /// How a key set is fetched. Times in seconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Remote {
+pub struct RemoteJwks {
     /// What the host calls the place that is asked.
     pub cluster: String,
     /// `http` or `https`, as the URL says.
@@ -131,7 +131,7 @@ pub struct Remote {
 
 /// A fetched key set and when to ask again.
 pub struct RemoteKeys {
-    remote: Remote,
+    remote: RemoteJwks,
     keys: RefCell<Rc<KeySet>>,
     good_at: Cell<Option<u64>>,
     asked_at: Cell<Option<u64>>,
@@ -141,7 +141,7 @@ pub struct RemoteKeys {
 
 impl RemoteKeys {
     /// Knows nothing yet.
-    pub fn new(remote: Remote) -> Self {
+    pub fn new(remote: RemoteJwks) -> Self {
         Self {
             remote,
             keys: RefCell::default(),
@@ -152,12 +152,12 @@ impl RemoteKeys {
     }
 
     /// Whether these are the keys of a place, asked on the same terms.
-    pub fn is_of(&self, remote: &Remote) -> bool {
+    pub fn is_of(&self, remote: &RemoteJwks) -> bool {
         self.remote == *remote
     }
 
     /// Says whom to ask now, if anybody, and notes that it was asked.
-    pub fn ask(&self, now: u64) -> Option<&Remote> {
+    pub fn ask(&self, now: u64) -> Option<&RemoteJwks> {
         let since = |at: &Cell<Option<u64>>| at.get().map(|at| now.saturating_sub(at));
         let is_rested = since(&self.asked_at).is_none_or(|seconds| seconds >= self.remote.cooldown);
         let is_due = since(&self.good_at).is_none_or(|seconds| seconds >= self.remote.refresh);
@@ -204,7 +204,7 @@ mod tests {
 
     fn remote() -> RemoteKeys {
         let text = |text: &str| text.to_owned();
-        RemoteKeys::new(Remote {
+        RemoteKeys::new(RemoteJwks {
             cluster: text("idp"),
             scheme: text("https"),
             authority: text("idp.example"),

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::json::Json;
 use crate::number::Number;
-use crate::policy::{Refusals, Style};
+use crate::policy::{RefusalFormat, Refusals};
 
 use super::verdict::Denial;
 
@@ -22,7 +22,7 @@ impl Answer {
     /// Words a refusal. Nothing of the request is in it but the name of a member and the request's id.
     pub(super) fn refusal(
         refusals: &Refusals,
-        style: &Style,
+        style: &RefusalFormat,
         denial: &Denial,
         scopes: &[String],
         request_id: Option<&str>,

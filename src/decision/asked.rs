@@ -151,7 +151,7 @@ fn texts_of(items: &[Json<'_>], field: &Field) -> Result<Vec<String>, Denial> {
 
 /// The values asked of a text bound: a list, or the one string the request takes.
 fn asked_texts(text: &TextField, body: &Json<'_>) -> Result<Option<Vec<String>>, Denial> {
-    let Asked::Member { field, max, empty_is_absent } = &text.asked else { return Ok(None) };
+    let Asked::FieldRef { field, max, empty_is_absent } = &text.asked else { return Ok(None) };
     let value = field.find(body)?;
     match max {
         Some(max) => {

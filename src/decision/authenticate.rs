@@ -5,8 +5,8 @@ use core::net::IpAddr;
 use std::rc::Rc;
 
 use crate::credential::{
-    Carriers, CredentialError, Issuer, KeySource, Remote, RemoteKeys, TokenError, VerificationCache,
-    VerifiedToken, digest, extract,
+    CredentialError, CredentialLocations, Issuer, KeySource, RemoteJwks, RemoteKeys, TokenError,
+    VerificationCache, VerifiedToken, digest, extract,
 };
 use crate::policy::{Accept, ApiKey, Policy, Route, TokenSource};
 use crate::reason::Reason;
@@ -14,7 +14,7 @@ use crate::store::Revocations;
 use crate::store::remote::Lookup;
 use crate::uri::Query;
 
-use super::Moment;
+use super::DecisionContext;
 use super::directory::{Known, LookedUp};
 use super::request::Head;
 use super::verdict::{Denial, Record};
@@ -56,7 +56,7 @@ pub(super) enum Found {
 }
 
 /// What was learned under a policy: tokens that were verified, and the fetched keys of issuers.
-pub(super) struct Learned {
+pub(super) struct EngineState {
     pub(super) cache: VerificationCache,
     /// For every issuer of the policy; `None` when its keys stand there.
     pub(super) remote: Vec<Option<Rc<RemoteKeys>>>,
@@ -70,10 +70,10 @@ pub(super) struct Learned {
     pub(super) directory: LookedUp,
 }
 
-impl Learned {
+impl EngineState {
     /// Begins with nothing but the key sets that were fetched from the same places under an earlier policy.
     pub(super) fn new(policy: &Policy, cache_bytes: usize, fetched: &[Rc<RemoteKeys>]) -> Self {
-        let keys_of = |remote: &Remote| {
+        let keys_of = |remote: &RemoteJwks| {
             let known = fetched.iter().find(|keys| keys.is_of(remote)).cloned();
             known.unwrap_or_else(|| Rc::new(RemoteKeys::new(remote.clone())))
         };
@@ -103,7 +103,7 @@ impl Learned {
         policy: &Policy,
         source: TokenSource,
         credential: &str,
-        moment: &Moment<'_>,
+        moment: &DecisionContext<'_>,
     ) -> Result<Rc<VerifiedToken>, TokenError> {
         // What an issuer's keys are may have changed since, so its tokens are verified each time they are shown.
         let index = match source {
@@ -127,7 +127,7 @@ impl Learned {
         policy: &Policy,
         index: usize,
         credential: &str,
-        moment: &Moment<'_>,
+        moment: &DecisionContext<'_>,
     ) -> Result<VerifiedToken, TokenError> {
         let issuer = policy.issuers.get(index).ok_or(TokenError::Issuer)?;
         if let KeySource::Inline(keys) = &issuer.keys {
@@ -148,11 +148,11 @@ pub const EARLIEST_NOW: u64 = 1_577_836_800;
 
 pub(super) fn authenticate(
     policy: &Policy,
-    learned: &Learned,
+    learned: &EngineState,
     route: &Route,
     head: &Head<'_>,
     query: &Query<'_>,
-    moment: &Moment<'_>,
+    moment: &DecisionContext<'_>,
     record: &mut Record,
 ) -> Result<Found, Denial> {
     if moment.now < EARLIEST_NOW {
@@ -162,7 +162,8 @@ pub(super) fn authenticate(
         Some(own) => (own.as_slice(), policy.carriers.as_slice()),
         None => (policy.carriers.as_slice(), &[][..]),
     };
-    let carriers = Carriers { here, elsewhere, holds_own: &|value| policy.holds_credential(value) };
+    let carriers =
+        CredentialLocations { here, elsewhere, holds_own: &|value| policy.holds_credential(value) };
     let credential = extract(head.headers, query, carriers).map_err(credential_reason)?;
     if let Some(source) = source_of(policy, &credential) {
         let token = learned.verify(policy, source, &credential, moment).map_err(token_reason)?;

@@ -9,7 +9,9 @@ use std::borrow::Cow;
 use crate::credential::is_bound_text;
 use crate::json::Json;
 use crate::number::{Dialled, Number};
-use crate::policy::{Bounds, Call, Direction, Form, Place, Pointer, Policy, Route, TextBound, TextRule};
+use crate::policy::{
+    BoundSource, Bounds, Call, Form, Pointer, Policy, RequestField, Route, TextBound, TextRule,
+};
 use crate::reason::Reason;
 use crate::uri::{Query, fold, fold_parameter};
 
@@ -25,7 +27,7 @@ pub(super) struct Judged {
     /// The canonical value.
     pub(super) value: String,
     /// Where the client wrote an alias that the upstream must not resolve by a table of its own.
-    pub(super) alias_at: Option<Place>,
+    pub(super) alias_at: Option<RequestField>,
 }
 
 /// What a request is judged by.
@@ -55,7 +57,7 @@ impl Judge<'_> {
         let judged = self.check_part(part)?;
         if self.route.is_upgrade {
             for judged in &judged {
-                self.check_door(judged, head, peer)?;
+                self.check_endpoint_origin(judged, head, peer)?;
             }
         }
         Ok(judged)
@@ -142,7 +144,7 @@ impl Judge<'_> {
     }
 
     /// An endpoint is called from the pages and addresses it allows.
-    fn check_door(
+    fn check_endpoint_origin(
         &self,
         judged: &Judged,
         head: &Head<'_>,
@@ -183,10 +185,11 @@ pub(super) fn check_query_names(
     let places_a_call = bounds.is_some_and(|bounds| bounds.call.is_some());
     let closed = bounds.and_then(|bounds| bounds.closed_query.as_deref());
     // What is read stands once and under its own name; what the body says is not said here again.
-    let named = route.places().filter(|place| matches!(place, Place::Body(_) | Place::Query(_)));
+    let named =
+        route.places().filter(|place| matches!(place, RequestField::Body(_) | RequestField::Query(_)));
     let read: Vec<String> = named.map(|place| fold(place.name())).collect();
     let is_read =
-        |name: &str| route.places().any(|place| matches!(place, Place::Query(read) if read == name));
+        |name: &str| route.places().any(|place| matches!(place, RequestField::Query(read) if read == name));
     let is_carrier =
         |name: &str| route.carriers.iter().flatten().any(|carrier| carrier.parameter() == Some(name));
     for name in query.names().filter(|name| !is_read(name)) {
@@ -274,7 +277,7 @@ pub(super) fn shown(name: &str) -> String {
 /// What a request says of one bound.
 struct Said<'b, T> {
     /// The values, with the place each stands at.
-    values: Vec<(&'b Place, T)>,
+    values: Vec<(&'b RequestField, T)>,
     /// Whether it asks the upstream to choose.
     is_chosen: bool,
 }
@@ -295,7 +298,10 @@ impl Said<'_, Number> {
     }
 }
 
-fn read_values<'b, 'r>(direction: &'b Direction, part: &Part<'r>) -> Result<Said<'b, Cow<'r, str>>, Denial> {
+fn read_values<'b, 'r>(
+    direction: &'b BoundSource,
+    part: &Part<'r>,
+) -> Result<Said<'b, Cow<'r, str>>, Denial> {
     let mut is_chosen = false;
     for place in &direction.chosen_by {
         match part.read(place)? {
@@ -315,7 +321,7 @@ fn read_values<'b, 'r>(direction: &'b Direction, part: &Part<'r>) -> Result<Said
     Ok(Said { values, is_chosen })
 }
 
-fn read_numbers<'b>(direction: &'b Direction, part: &Part<'_>) -> Result<Said<'b, Number>, Denial> {
+fn read_numbers<'b>(direction: &'b BoundSource, part: &Part<'_>) -> Result<Said<'b, Number>, Denial> {
     let Said { values, is_chosen } = read_values(direction, part)?;
     let numbers = values
         .into_iter()

@@ -1,25 +1,28 @@
 //! What must be remembered of a request before it goes on, and what the store's answer means for it.
 //!
 //! Nothing is charged here: the charges are named when all else was judged, the narrowest first and a token's use last,
-//! and whoever holds the store takes them. A [`Due`] verdict cannot be carried out before it was settled.
+//! and whoever holds the store takes them. A [`PendingCharge`] verdict cannot be carried out before it was settled.
 
 use core::cell::OnceCell;
 use core::net::IpAddr;
 use std::borrow::Cow;
 
 use crate::credential::VerifiedToken;
-use crate::policy::{Counts, Home, Limit, Measure, PartyId, Per, Policy, Reach, Route, Shown, TokenSource};
+use crate::policy::{
+    Counts, Limit, Measure, PartyId, Per, Policy, Reach, Route, Shown, StoreBackend, TokenSource,
+};
 use crate::reason::Reason;
 use crate::store::{
-    Cell, Charge, KEPT_SECONDS, Refusal, Revocation, Rule, Standing, StoreError, Stream, Taken,
+    Charge, ChargeDenied, ChargeResult, CounterKey, KEPT_SECONDS, Remaining, Revocation, Rule, StoreError,
+    Stream,
 };
 
 use super::answer::Answer;
 use super::authenticate::Principal;
 use super::bounds::Judged;
 use super::rights::Rights;
-use super::verdict::{Denial, Effect, OpenSession, Verdict};
-use super::{Engine, Moment};
+use super::verdict::{Decision, Denial, Effect, OpenSession};
+use super::{DecisionContext, Engine};
 
 /// The bound that names a session.
 const SESSION: &str = "session_id";
@@ -28,14 +31,14 @@ const SESSION: &str = "session_id";
 const NOBODYS: u32 = 0;
 
 /// A verdict that counts only once the store has taken what it costs. Dropping it releases nothing.
-pub struct Due {
-    pub(super) verdict: Verdict,
-    pub(super) plan: Plan,
+pub struct PendingCharge {
+    pub(super) verdict: Decision,
+    pub(super) plan: Charges,
 }
 
 /// What a request costs.
 #[derive(Default)]
-pub(super) struct Plan {
+pub(super) struct Charges {
     charges: Vec<Charge>,
     /// What each charge is for.
     purposes: Vec<Purpose>,
@@ -49,7 +52,7 @@ pub(super) struct Plan {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settled {
     /// Whether the charges were taken.
-    pub taken: Taken,
+    pub taken: ChargeResult,
     /// Whether what was asked after is spent.
     pub is_spent: bool,
 }
@@ -65,7 +68,7 @@ enum Purpose {
     Seconds,
 }
 
-impl Due {
+impl PendingCharge {
     /// What the store must take, all or none.
     pub fn charges(&self) -> &[Charge] {
         &self.plan.charges
@@ -82,7 +85,7 @@ impl Due {
     }
 }
 
-impl Plan {
+impl Charges {
     pub(super) fn is_free(&self) -> bool {
         self.charges.is_empty() && self.revocation.is_none() && self.question.is_none()
     }
@@ -112,10 +115,11 @@ impl Plan {
         principal: &Principal,
         rights: &Rights<'_>,
         judged: &[Judged],
-        moment: &Moment<'_>,
+        moment: &DecisionContext<'_>,
     ) -> Result<Self, Denial> {
         let mut plan = Self::default();
-        let payer = Payer { policy, route, principal, rights, judged, moment, share: OnceCell::new() };
+        let payer =
+            ChargeBuilder { policy, route, principal, rights, judged, moment, share: OnceCell::new() };
         let mut holder = None;
         let limits = route.limits.iter().filter_map(|index| Some((*index, policy.limits.list.get(*index)?)));
         for (index, limit) in limits {
@@ -127,7 +131,7 @@ impl Plan {
         Ok(plan)
     }
 
-    fn add_token(&mut self, payer: &Payer<'_, '_>, holder: &mut Option<u64>) -> Result<(), Denial> {
+    fn add_token(&mut self, payer: &ChargeBuilder<'_, '_>, holder: &mut Option<u64>) -> Result<(), Denial> {
         let Principal::Token { source, token, .. } = payer.principal else { return Ok(()) };
         let route = payer.route;
         let (identity, until) = (payer.identity(*source), kept_until(token));
@@ -156,14 +160,14 @@ impl Plan {
 }
 
 /// A token's identity is its key and its id, never its text, of which there may be several.
-fn uses_cell(policy: &Policy, source: &[u8], token: &VerifiedToken) -> Cell {
+fn uses_cell(policy: &Policy, source: &[u8], token: &VerifiedToken) -> CounterKey {
     cell(policy, &[b"uses", source, token.kid.as_bytes(), token.jti.as_bytes()])
 }
 
 /// Names a cell. In memory that tenants share its place is nobody's to foresee, or one could crowd another out of theirs.
-fn cell(policy: &Policy, parts: &[&[u8]]) -> Cell {
-    let key: &[u8] = if policy.store.home == Home::Local { &policy.store.key } else { &[] };
-    Cell::of(&[&[key][..], parts].concat())
+fn cell(policy: &Policy, parts: &[&[u8]]) -> CounterKey {
+    let key: &[u8] = if policy.store.home == StoreBackend::Memory { &policy.store.key } else { &[] };
+    CounterKey::of(&[&[key][..], parts].concat())
 }
 
 fn kept_until(token: &VerifiedToken) -> u64 {
@@ -171,18 +175,18 @@ fn kept_until(token: &VerifiedToken) -> u64 {
 }
 
 /// Who pays, and for what.
-struct Payer<'a, 'r> {
+struct ChargeBuilder<'a, 'r> {
     policy: &'a Policy,
     route: &'a Route,
     principal: &'a Principal,
     rights: &'a Rights<'r>,
     judged: &'a [Judged],
-    moment: &'a Moment<'a>,
+    moment: &'a DecisionContext<'a>,
     /// The same for all charges of a request.
     share: OnceCell<u32>,
 }
 
-impl Payer<'_, '_> {
+impl ChargeBuilder<'_, '_> {
     fn is_counted(&self, limit: &Limit) -> bool {
         limit.credentials.as_ref().is_none_or(|counted| match self.principal {
             Principal::Key { .. } => counted.api_key,
@@ -277,7 +281,7 @@ impl Payer<'_, '_> {
         }
     }
 
-    fn charge(&self, cell: Cell, rule: Rule) -> Charge {
+    fn charge(&self, cell: CounterKey, rule: Rule) -> Charge {
         Charge { cell, share: self.share(), rule }
     }
 
@@ -286,7 +290,7 @@ impl Payer<'_, '_> {
         *self.share.get_or_init(|| {
             let top = self.policy.tree.top(self.rights.party());
             let party = self.policy.tree.party(top).map_or("", |party| party.id.as_str());
-            Cell::of(&[b"share", party.as_bytes()]).share()
+            CounterKey::of(&[b"share", party.as_bytes()]).share()
         })
     }
 
@@ -341,13 +345,13 @@ fn network(address: IpAddr) -> Vec<u8> {
 /// The charge for a credential that was no good, from somebody at this address.
 fn failure(limit: &Limit, address: IpAddr) -> Option<Charge> {
     let rule = counted(limit.measure)?;
-    let cell = Cell::of(&[b"failures", limit.id.as_bytes(), &network(address)]);
+    let cell = CounterKey::of(&[b"failures", limit.id.as_bytes(), &network(address)]);
     Some(Charge { cell, share: NOBODYS, rule })
 }
 
 impl Engine {
     /// What a refused request costs the address it came from.
-    pub fn failures(&self, verdict: &Verdict, peer: &dyn Fn() -> Option<IpAddr>) -> Vec<Charge> {
+    pub fn failures(&self, verdict: &Decision, peer: &dyn Fn() -> Option<IpAddr>) -> Vec<Charge> {
         let record = &verdict.record;
         let is_failure = record.denial.as_ref().is_some_and(|denial| denial.reason.status() == 401);
         let route = record.route.filter(|_| is_failure).and_then(|index| self.policy.routes.get(index));
@@ -361,7 +365,7 @@ impl Engine {
     }
 
     /// Refuses whoever failed too often at the same address, whatever they show now.
-    pub(super) fn check_failures(&self, route: &Route, moment: &Moment<'_>) -> Result<(), Denial> {
+    pub(super) fn check_failures(&self, route: &Route, moment: &DecisionContext<'_>) -> Result<(), Denial> {
         for limit in self.failure_limits(route) {
             let charge = (moment.peer)().and_then(|peer| failure(limit, peer)).ok_or(Reason::HostError)?;
             if let Some(retry) = (moment.has_failed)(&charge).map_err(unavailable)? {
@@ -372,15 +376,20 @@ impl Engine {
     }
 
     /// Carries the store's answer into the verdict.
-    pub fn settle(&self, due: Due, answer: Result<Settled, StoreError>, moment: &Moment<'_>) -> Verdict {
-        let Due { mut verdict, mut plan } = due;
+    pub fn settle(
+        &self,
+        due: PendingCharge,
+        answer: Result<Settled, StoreError>,
+        moment: &DecisionContext<'_>,
+    ) -> Decision {
+        let PendingCharge { mut verdict, mut plan } = due;
         verdict.record.strength = Some(self.policy.store.home.strength());
         match answer {
             Err(error) => self.refuse(unavailable(error), verdict.record),
-            Ok(Settled { taken: Taken::None { charge, refusal }, .. }) => {
+            Ok(Settled { taken: ChargeResult::None { charge, refusal }, .. }) => {
                 self.refused(verdict, &plan, charge, refusal, moment)
             }
-            Ok(Settled { taken: Taken::All(standings), is_spent })
+            Ok(Settled { taken: ChargeResult::All(standings), is_spent })
                 if standings.len() == plan.charges.len() =>
             {
                 if let Some((_, answer)) = plan.question.take().filter(|_| is_spent) {
@@ -394,11 +403,11 @@ impl Engine {
 
     fn released(
         &self,
-        mut verdict: Verdict,
-        plan: &Plan,
-        standings: &[Standing],
-        moment: &Moment<'_>,
-    ) -> Verdict {
+        mut verdict: Decision,
+        plan: &Charges,
+        standings: &[Remaining],
+        moment: &DecisionContext<'_>,
+    ) -> Decision {
         let mut session = OpenSession::default();
         let mut shown = Vec::new();
         let parts = plan.purposes.iter().zip(&plan.charges).zip(standings);
@@ -429,16 +438,16 @@ impl Engine {
 
     fn refused(
         &self,
-        verdict: Verdict,
-        plan: &Plan,
+        verdict: Decision,
+        plan: &Charges,
         charge: usize,
-        refusal: Refusal,
-        moment: &Moment<'_>,
-    ) -> Verdict {
+        refusal: ChargeDenied,
+        moment: &DecisionContext<'_>,
+    ) -> Decision {
         let purpose = plan.purposes.get(charge).copied();
         let rule = plan.charges.get(charge);
         let reason = match (purpose, refusal) {
-            (_, Refusal::Forgotten) => Reason::TokenForgotten,
+            (_, ChargeDenied::Forgotten) => Reason::TokenForgotten,
             (Some(Purpose::Use), _) => Reason::TokenSpent,
             (Some(Purpose::Seconds), _) => Reason::SecondsSpent,
             (Some(Purpose::Limit(_)), _) if rule.is_some_and(|charge| charge.lease().is_some()) => {
@@ -451,12 +460,12 @@ impl Engine {
         if let Some(Purpose::Limit(index)) = purpose {
             record.limit = self.policy.limits.list.get(index).map(|limit| limit.id.clone());
         }
-        let (Some(Purpose::Limit(index)), Refusal::Spent { retry, reset }) = (purpose, refusal) else {
+        let (Some(Purpose::Limit(index)), ChargeDenied::Spent { retry, reset }) = (purpose, refusal) else {
             return self.refuse(reason.into(), record);
         };
         let mut verdict = self.refuse(Denial { retry: Some(retry), ..reason.into() }, record);
         if let Effect::Answer(answer) = &mut verdict.effect {
-            let standing = Standing { remaining: 0, reset: reset.max(retry) };
+            let standing = Remaining { remaining: 0, reset: reset.max(retry) };
             let shown: Vec<Meter<'_>> =
                 rule.and_then(|charge| self.meter(index, charge, standing)).into_iter().collect();
             answer.headers.extend(limit_headers(&self.policy.limits.headers, &shown, moment.now));
@@ -464,7 +473,7 @@ impl Engine {
         verdict
     }
 
-    fn meter(&self, index: usize, charge: &Charge, standing: Standing) -> Option<Meter<'_>> {
+    fn meter(&self, index: usize, charge: &Charge, standing: Remaining) -> Option<Meter<'_>> {
         let (max, seconds) = match charge.rule {
             Rule::Window { max, seconds } | Rule::Rate { max, seconds, .. } => (max, seconds),
             _ => return None,
@@ -489,7 +498,7 @@ struct Meter<'a> {
     id: &'a str,
     max: u64,
     seconds: u64,
-    standing: Standing,
+    standing: Remaining,
 }
 
 /// `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers) for all limits, and the platform's own for

@@ -10,7 +10,7 @@ use crate::policy::{Asked, IntrospectRule, Policy, TokenSource};
 use crate::reason::Reason;
 use crate::store::Revocations;
 
-use super::Moment;
+use super::DecisionContext;
 use super::answer::{iso8601, number_texts, text, texts};
 use super::authenticate::Principal;
 use super::reading::look_up;
@@ -60,7 +60,7 @@ pub(super) fn introspect(
     rule: &IntrospectRule,
     rights: &Rights<'_>,
     body: &Json<'_>,
-    moment: &Moment<'_>,
+    moment: &DecisionContext<'_>,
     record: &mut Record,
 ) -> Result<Told, Denial> {
     let refuse = |reason| Denial::of(reason, rule.member.dotted());
@@ -84,7 +84,7 @@ fn find(
     rule: &IntrospectRule,
     rights: &Rights<'_>,
     credential: &str,
-    moment: &Moment<'_>,
+    moment: &DecisionContext<'_>,
 ) -> Option<(usize, Rc<VerifiedToken>)> {
     let (index, family) = policy.family_of(credential).filter(|(index, _)| rule.families.contains(index))?;
     let token = family.read(credential, moment.host_verify).ok()?;
@@ -150,5 +150,5 @@ fn is_single(policy: &Policy, family: usize, name: &str) -> bool {
     let bound = policy.bound(name).map(|(index, _)| index);
     let rules = policy.routes.iter().filter_map(|route| route.mint()).filter(|rule| rule.family == family);
     let mut fields = rules.flat_map(|rule| &rule.texts).filter(|text| Some(text.bound) == bound);
-    fields.all(|text| matches!(text.asked, Asked::Generated | Asked::Member { max: None, .. }))
+    fields.all(|text| matches!(text.asked, Asked::Generated | Asked::FieldRef { max: None, .. }))
 }

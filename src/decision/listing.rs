@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::json::Json;
-use crate::policy::{ENDPOINT, Endpoint, ListingRule, Member, Policy};
+use crate::policy::{ENDPOINT, Endpoint, FieldRef, ListingRule, Policy};
 use crate::reason::Reason;
 
 use super::answer::{text, texts};
@@ -89,7 +89,7 @@ fn app(policy: &Policy, rule: &ListingRule, name: &str, endpoints: &[&Endpoint])
 }
 
 /// Reads a whole number from 1 on, written without sign, blanks or leading zeros.
-fn whole_number(member: Option<&Member>, part: &Part<'_>, default: u64, max: u64) -> Result<u64, Denial> {
+fn whole_number(member: Option<&FieldRef>, part: &Part<'_>, default: u64, max: u64) -> Result<u64, Denial> {
     let Some(member) = member else { return Ok(default) };
     let Some(text) = part.read(&member.place)? else { return Ok(default) };
     let number = text.parse::<u64>().ok().filter(|number| number.to_string() == text);

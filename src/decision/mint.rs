@@ -8,7 +8,7 @@ use crate::number::Number;
 use crate::policy::{Asked, Form, MintRule, Policy, SizedList, TextBound, TextField};
 use crate::reason::Reason;
 
-use super::Moment;
+use super::DecisionContext;
 use super::answer::{iso8601, number_texts, text, texts};
 use super::asked::MintRequest;
 use super::rights::{Demands, Rights};
@@ -69,7 +69,7 @@ pub fn mint(
     rule: &MintRule,
     rights: &Rights<'_>,
     asked: &MintRequest,
-    moment: &Moment<'_>,
+    moment: &DecisionContext<'_>,
 ) -> Result<Minted, Denial> {
     if rights.is_token() {
         return Err(Reason::CredentialNotAccepted.into());
@@ -131,12 +131,12 @@ fn granted_times(
 }
 
 /// A token with uses or seconds must be younger than the store's memory, or it would be refused as one that may have been used.
-fn check_age(is_counted: bool, moment: &Moment<'_>) -> Result<(), Denial> {
+fn check_age(is_counted: bool, moment: &DecisionContext<'_>) -> Result<(), Denial> {
     let is_young = moment.epoch.is_some_and(|epoch| moment.now > epoch);
     if is_counted && !is_young { Err(Reason::StoreUnavailable.into()) } else { Ok(()) }
 }
 
-fn random(moment: &Moment<'_>) -> Result<[u8; 16], Denial> {
+fn random(moment: &DecisionContext<'_>) -> Result<[u8; 16], Denial> {
     let mut bytes = [0; 16];
     if !(moment.random)(&mut bytes) || bytes == [0; 16] {
         return Err(Reason::MintUnavailable.into());
@@ -195,14 +195,14 @@ fn granted_bounds(
     rule: &MintRule,
     rights: &Rights<'_>,
     asked: &MintRequest,
-    moment: &Moment<'_>,
+    moment: &DecisionContext<'_>,
 ) -> Result<Vec<BoundText>, Denial> {
     let mut granted = Vec::new();
     for (index, text) in rule.texts.iter().enumerate() {
         let Some(bound) = policy.bounds.get(text.bound) else { return Err(Reason::MintUnavailable.into()) };
         let (values, is_single) = match &text.asked {
             Asked::Generated => (vec![uuid(random(moment)?)], true),
-            Asked::Member { field, max, .. } => {
+            Asked::FieldRef { field, max, .. } => {
                 let values = asked.texts.iter().find_map(|(at, values)| (*at == index).then_some(values));
                 let Some(values) = values else { continue };
                 for (index, value) in values.iter().enumerate() {

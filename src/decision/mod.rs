@@ -2,7 +2,7 @@
 //!
 //! The order of the steps is the defence: a later one is reached only when all earlier ones held, cheap and
 //! unauthenticated checks come first, and the first failure decides. Pure: no host call, no clock, no environment, no
-//! log; time and randomness are arguments ([`Moment`]).
+//! log; time and randomness are arguments ([`DecisionContext`]).
 
 mod answer;
 mod asked;
@@ -22,9 +22,11 @@ mod verdict;
 use core::net::IpAddr;
 use std::rc::Rc;
 
-use crate::credential::{Algorithm, Carrier, HostVerify, Remote, RemoteKeys};
+use crate::credential::{Algorithm, CredentialLocation, HostVerify, RemoteJwks, RemoteKeys};
 use crate::json::{Arrays, Json};
-use crate::policy::{Accept, Home, Local, Place, Policy, Present, Route, RouteMatch, Unmatched};
+use crate::policy::{
+    Accept, LocalReply, Policy, Present, RequestField, Route, RouteMatch, StoreBackend, Unmatched,
+};
 use crate::reason::Reason;
 use crate::store::remote::Lookup;
 use crate::store::{Charge, Revocations, StoreError};
@@ -33,23 +35,23 @@ use crate::uri::Query;
 pub use answer::Answer;
 pub use asked::MintRequest;
 pub use authenticate::{EARLIEST_NOW, Principal, no_peer};
-use authenticate::{Found, Learned};
+use authenticate::{EngineState, Found};
 use bounds::{Judge, Judged};
-use charges::Plan;
-pub use charges::{Due, Settled};
+use charges::Charges;
+pub use charges::{PendingCharge, Settled};
 pub use mint::{BoundText, Minted, mint};
 use reading::Part;
 use request::RequestId;
 pub use request::{Head, OWN_HEADER_PREFIX};
 use rights::Stage;
 pub use rights::{Demands, Rights};
-pub use verdict::{Denial, Effect, Obligations, OpenSession, Outcome, Record, Verdict, is_reserved};
+pub use verdict::{Decision, Denial, Effect, Obligations, OpenSession, Outcome, Record, is_reserved};
 
 /// Bytes of verified tokens remembered per policy and worker: two to three thousand ordinary ones.
 const CACHE_BYTES: usize = 4 << 20;
 
 /// What a decision may depend on beside policy and request.
-pub struct Moment<'a> {
+pub struct DecisionContext<'a> {
     /// Unix seconds.
     pub now: u64,
     /// Fills a slice with random bytes; false when there are none to be had.
@@ -82,19 +84,19 @@ pub fn no_host(_: Algorithm, _: &[u8], _: &[u8], _: &[u8]) -> Option<bool> {
 /// A policy with what was learned under it. A new policy is a new engine.
 pub struct Engine {
     policy: Policy,
-    learned: Learned,
+    learned: EngineState,
 }
 
 /// What comes of a request's headers.
 pub enum Step {
     /// The verdict.
-    Decided(Box<Verdict>),
+    Decided(Box<Decision>),
     /// The verdict needs the whole body; until then the request must be held.
     NeedsBody(Box<Pending>),
     /// The verdict needs to know a key that is not in the policy; see [`Engine::learn`]. Then the request is judged anew.
     NeedsDirectory(Lookup),
     /// The verdict needs the store; until then the request must be held. See [`Engine::settle`].
-    NeedsStore(Box<Due>),
+    NeedsStore(Box<PendingCharge>),
 }
 
 /// A request whose headers were judged and whose body was not. Dropping it releases nothing.
@@ -121,10 +123,10 @@ impl Pending {
 
 /// What comes of judging: not yet a verdict, which needs its record.
 enum Judgement {
-    Release(Obligations, Plan),
+    Release(Obligations, Charges),
     NeedsBody { route: usize, principal: Principal, judged: Vec<Judged>, obligations: Obligations },
     NeedsDirectory(Lookup),
-    Answer(Answer, Outcome, Plan),
+    Answer(Answer, Outcome, Charges),
 }
 
 impl Engine {
@@ -135,7 +137,7 @@ impl Engine {
 
     /// Makes an engine of a policy that takes the place of another: key sets fetched under that one still count.
     pub fn with_key_sets(policy: Policy, fetched: &[Rc<RemoteKeys>]) -> Self {
-        let learned = Learned::new(&policy, CACHE_BYTES, fetched);
+        let learned = EngineState::new(&policy, CACHE_BYTES, fetched);
         Self { policy, learned }
     }
 
@@ -176,11 +178,14 @@ impl Engine {
         self.learned.revocations.try_borrow().map(|known| Rc::clone(&known)).unwrap_or_default()
     }
 
-    fn check_revoked(&self, rights: &Rights<'_>, moment: &Moment<'_>) -> Result<(), Denial> {
+    fn check_revoked(&self, rights: &Rights<'_>, moment: &DecisionContext<'_>) -> Result<(), Denial> {
         let store = &self.policy.store;
         let is_stale =
             |confirmed: Option<u64>| confirmed.is_none_or(|at| moment.now.saturating_sub(at) > store.stale);
-        if store.home != Home::Local && store.refuses_when_stale && is_stale(self.learned.confirmed.get()) {
+        if store.home != StoreBackend::Memory
+            && store.refuses_when_stale
+            && is_stale(self.learned.confirmed.get())
+        {
             return Err(Reason::RevocationsStale.into());
         }
         if self.learned.is_lost.get() {
@@ -195,7 +200,7 @@ impl Engine {
     }
 
     /// The key sets to be fetched now, each with the place of its issuer; asking notes that they were asked for.
-    pub fn due_key_sets(&self, now: u64) -> impl Iterator<Item = (usize, &Remote)> {
+    pub fn due_key_sets(&self, now: u64) -> impl Iterator<Item = (usize, &RemoteJwks)> {
         let known = self.learned.remote.iter().enumerate();
         known.filter_map(move |(index, remote)| Some((index, remote.as_ref()?.ask(now)?)))
     }
@@ -207,7 +212,12 @@ impl Engine {
     }
 
     /// Judges a request's headers; `headers` are all pairs, names in lower case, pseudo-headers among them.
-    pub fn begin(&self, headers: &[(&[u8], &[u8])], end_of_stream: bool, moment: &Moment<'_>) -> Step {
+    pub fn begin(
+        &self,
+        headers: &[(&[u8], &[u8])],
+        end_of_stream: bool,
+        moment: &DecisionContext<'_>,
+    ) -> Step {
         let mut record = Record::default();
         match self.judge_headers(headers, &mut record, moment) {
             Ok(Judgement::NeedsBody { route, principal, judged, obligations }) => {
@@ -223,7 +233,7 @@ impl Engine {
     }
 
     /// Judges a request whose body is complete.
-    pub fn finish(&self, pending: Pending, body: &[u8], moment: &Moment<'_>) -> Step {
+    pub fn finish(&self, pending: Pending, body: &[u8], moment: &DecisionContext<'_>) -> Step {
         let Pending { route, principal, judged, obligations, mut record } = pending;
         let route = self.policy.routes.get(route).ok_or(Denial::from(Reason::RouteNotFound));
         let judgement = route.and_then(|route| {
@@ -236,25 +246,25 @@ impl Engine {
     fn conclude(&self, judgement: Result<Judgement, Denial>, record: Record) -> Step {
         let (verdict, plan) = match judgement {
             Ok(Judgement::Release(obligations, plan)) => {
-                (Verdict { effect: Effect::Release(obligations), record }, plan)
+                (Decision { effect: Effect::Release(obligations), record }, plan)
             }
             Ok(Judgement::Answer(answer, outcome, plan)) => {
-                (Verdict { effect: Effect::Answer(answer), record: record.with(outcome) }, plan)
+                (Decision { effect: Effect::Answer(answer), record: record.with(outcome) }, plan)
             }
             // Law 2: a body that is still needed after the body is a request nobody judged.
             Ok(Judgement::NeedsBody { .. } | Judgement::NeedsDirectory(_)) => {
-                (self.refuse(Reason::HostError.into(), record), Plan::default())
+                (self.refuse(Reason::HostError.into(), record), Charges::default())
             }
-            Err(denial) => (self.refuse(denial, record), Plan::default()),
+            Err(denial) => (self.refuse(denial, record), Charges::default()),
         };
         match plan.is_free() {
             true => Step::Decided(Box::new(verdict)),
-            false => Step::NeedsStore(Box::new(Due { verdict, plan })),
+            false => Step::NeedsStore(Box::new(PendingCharge { verdict, plan })),
         }
     }
 
     /// Words a refusal, also for a cause that is not the engine's (a host call that failed, a body that never came).
-    pub fn refuse(&self, denial: Denial, record: Record) -> Verdict {
+    pub fn refuse(&self, denial: Denial, record: Record) -> Decision {
         // What was prepared for an answer that is not given did not happen.
         let record = Record { minted: None, revoked: None, ..record };
         let route = record.route.and_then(|index| self.policy.routes.get(index));
@@ -262,14 +272,14 @@ impl Engine {
         let refusals = &self.policy.refusals;
         let style = refusals.style(route.map_or(0, |route| route.style));
         let answer = Answer::refusal(refusals, style, &denial, scopes, record.request_id.as_deref());
-        Verdict { effect: Effect::Answer(answer), record: record.refused(denial) }
+        Decision { effect: Effect::Answer(answer), record: record.refused(denial) }
     }
 
     fn judge_headers(
         &self,
         headers: &[(&[u8], &[u8])],
         record: &mut Record,
-        moment: &Moment<'_>,
+        moment: &DecisionContext<'_>,
     ) -> Result<Judgement, Denial> {
         let request_id = RequestId::of(headers, &self.policy.prefixes, moment);
         record.request_id = request_id.text.clone();
@@ -289,9 +299,9 @@ impl Engine {
         };
         record.route = Some(found.index);
         head.check_upgrade(found.route.is_upgrade)?;
-        if let Some(Local::Document(text)) = &found.route.local {
+        if let Some(LocalReply::Document(text)) = &found.route.local {
             let answer = Answer::document(text.clone(), record.request_id.as_deref());
-            return Ok(Judgement::Answer(answer, Outcome::Answer, Plan::default()));
+            return Ok(Judgement::Answer(answer, Outcome::Answer, Charges::default()));
         }
         if found.route.accept == Accept::Public {
             return self.pass(&head, obligations);
@@ -306,7 +316,7 @@ impl Engine {
         found: &RouteMatch<'_, '_>,
         mut obligations: Obligations,
         record: &mut Record,
-        moment: &Moment<'_>,
+        moment: &DecisionContext<'_>,
     ) -> Result<Judgement, Denial> {
         let route = found.route;
         let query = head.query();
@@ -327,10 +337,10 @@ impl Engine {
         rights.meets(&Demands::of(route))?;
         let part = Part::Head { head, query: &query, found };
         let judged = self.judge_part(route, &rights, head, &query, &part, moment)?;
-        if let Some(Local::Listing(rule)) = &route.local {
+        if let Some(LocalReply::Listing(rule)) = &route.local {
             let body = listing::list(&self.policy, rule, &rights, &part)?;
             let answer = Answer::json(body, record.request_id.as_deref());
-            let plan = Plan::of(&self.policy, route, &principal, &rights, &judged, moment)?;
+            let plan = Charges::of(&self.policy, route, &principal, &rights, &judged, moment)?;
             return Ok(Judgement::Answer(answer, Outcome::Answer, plan));
         }
         if route.reads_body() {
@@ -343,7 +353,7 @@ impl Engine {
         }
         Ok(Judgement::Release(
             obligations,
-            Plan::of(&self.policy, route, &principal, &rights, &judged, moment)?,
+            Charges::of(&self.policy, route, &principal, &rights, &judged, moment)?,
         ))
     }
 
@@ -355,16 +365,16 @@ impl Engine {
         head: &Head<'_>,
         query: &Query<'_>,
         part: &Part<'_>,
-        moment: &Moment<'_>,
+        moment: &DecisionContext<'_>,
     ) -> Result<Vec<Judged>, Denial> {
         bounds::check_query_names(route, query, &self.policy.vocabulary)?;
         rights.check_tenant(route, part)?;
-        rights.check_spoken(route)?;
+        rights.check_unmapped_bounds(route)?;
         let judged = match &route.bounds {
             Some(bounds) => self.judge(route, bounds, rights).check_head(head, part, moment.peer)?,
             None => Vec::new(),
         };
-        if let Some(Present { place: place @ Place::Query(_), .. }) = &route.present {
+        if let Some(Present { place: place @ RequestField::Query(_), .. }) = &route.present {
             // What it takes the place of must be one parameter to every reader, or none.
             part.read(place)?;
         }
@@ -411,13 +421,13 @@ impl Engine {
     ) {
         let own = route.carriers.as_deref().unwrap_or_default();
         // A credential in the query stands in logs behind us, whatever else is forwarded.
-        own.iter().filter_map(Carrier::parameter).for_each(|name| query.remove(name));
+        own.iter().filter_map(CredentialLocation::parameter).for_each(|name| query.remove(name));
         if !self.policy.forward_credential {
             obligations.strip_credentials(head.headers, &self.policy.carriers);
             obligations.strip_credentials(head.headers, own);
         }
         match &route.present {
-            Some(Present { place: Place::Query(name), value }) => {
+            Some(Present { place: RequestField::Query(name), value }) => {
                 query.remove(name);
                 query.set(name, value);
             }
@@ -446,7 +456,7 @@ impl Engine {
             }
             obligations.strip_own_credentials(head.headers, &self.policy);
         }
-        Ok(Judgement::Release(obligations, Plan::default()))
+        Ok(Judgement::Release(obligations, Charges::default()))
     }
 
     /// Judges the body.
@@ -455,7 +465,7 @@ impl Engine {
         held: Held<'_>,
         body: &[u8],
         record: &mut Record,
-        moment: &Moment<'_>,
+        moment: &DecisionContext<'_>,
     ) -> Result<Judgement, Denial> {
         let Held { route, principal, mut judged, mut obligations } = held;
         // Only a mint request holds lists that are read.
@@ -472,7 +482,7 @@ impl Engine {
         if let Some(bounds) = &route.bounds {
             judged.extend(self.judge(route, bounds, &rights).check_body(&body)?);
         }
-        let plan = Plan::of(&self.policy, route, principal, &rights, &judged, moment)?;
+        let plan = Charges::of(&self.policy, route, principal, &rights, &judged, moment)?;
         if let Some(local) = &route.local {
             return self.answer(local, &rights, &body, plan, record, moment);
         }
@@ -483,22 +493,22 @@ impl Engine {
     /// Answers a request whose body says what is asked of the gateway itself.
     fn answer(
         &self,
-        local: &Local,
+        local: &LocalReply,
         rights: &Rights<'_>,
         body: &Json<'_>,
-        plan: Plan,
+        plan: Charges,
         record: &mut Record,
-        moment: &Moment<'_>,
+        moment: &DecisionContext<'_>,
     ) -> Result<Judgement, Denial> {
         match local {
-            Local::Mint(rule) => {
+            LocalReply::Mint(rule) => {
                 let asked = MintRequest::read(rule, body)?;
                 let minted = mint::mint(&self.policy, rule, rights, &asked, moment)?;
                 record.minted = Some(minted.token_id.clone());
                 let answer = Answer::minted((rule.status, minted.render(rule)), record.request_id.as_deref());
                 Ok(Judgement::Answer(answer, Outcome::Mint, plan))
             }
-            Local::Introspect(rule) => {
+            LocalReply::Introspect(rule) => {
                 let known = self.revocations();
                 let told = introspect::introspect(&self.policy, &known, rule, rights, body, moment, record)?;
                 let answer = |body| Answer::json(body, record.request_id.as_deref());
@@ -508,13 +518,13 @@ impl Engine {
                 };
                 Ok(Judgement::Answer(answer(told.body), Outcome::Answer, plan))
             }
-            Local::Revoke(rule) => {
+            LocalReply::Revoke(rule) => {
                 let revocation = revoke::read(&self.policy, *rule, rights, body, moment)?;
                 record.revoked = Some(revocation.name().replace(' ', ":"));
                 let answer = Answer::json(revoke::answer(&self.policy), record.request_id.as_deref());
                 Ok(Judgement::Answer(answer, Outcome::Answer, plan.revoking(revocation)))
             }
-            Local::Listing(_) | Local::Document(_) => Err(Reason::RouteNotFound.into()),
+            LocalReply::Listing(_) | LocalReply::Document(_) => Err(Reason::RouteNotFound.into()),
         }
     }
 }
@@ -532,8 +542,8 @@ struct Held<'a> {
 fn say_canonical(judged: &[Judged], query: &mut Query<'_>, obligations: &mut Obligations) {
     for Judged { value, alias_at, .. } in judged {
         match alias_at {
-            Some(Place::Query(name)) => query.set(name, value),
-            Some(Place::Header(name)) => obligations.set(name.clone(), Some(value.as_str())),
+            Some(RequestField::Query(name)) => query.set(name, value),
+            Some(RequestField::Header(name)) => obligations.set(name.clone(), Some(value.as_str())),
             _ => {}
         }
     }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::json::Json;
-use crate::policy::{Direction, Place, Pointer, RouteMatch};
+use crate::policy::{BoundSource, Pointer, RequestField, RouteMatch};
 use crate::reason::Reason;
 use crate::uri::{Query, QueryError, decode_escapes};
 
@@ -28,25 +28,27 @@ pub(super) enum Part<'r> {
 
 impl<'r> Part<'r> {
     /// Whether a direction is to be read here.
-    pub(super) fn holds(&self, direction: &Direction) -> bool {
+    pub(super) fn holds(&self, direction: &BoundSource) -> bool {
         direction.reads_body() == matches!(self, Self::Body(_))
     }
 
     /// Reads a place.
-    pub(super) fn read(&self, place: &Place) -> Result<Option<Cow<'r, str>>, Denial> {
+    pub(super) fn read(&self, place: &RequestField) -> Result<Option<Cow<'r, str>>, Denial> {
         match (self, place) {
-            (Self::Body(body), Place::Body(pointer)) => match look_up(body, pointer)? {
+            (Self::Body(body), RequestField::Body(pointer)) => match look_up(body, pointer)? {
                 None => Ok(None),
                 Some(Json::String(text)) => Ok(Some(Cow::Borrowed(text))),
                 Some(_) => Err(Denial::of(Reason::MemberType, pointer.dotted())),
             },
-            (Self::Head { head, .. }, Place::Header(name)) => Ok(header(head, name)?.map(Cow::Borrowed)),
-            (Self::Head { query, .. }, Place::Query(name)) => match query.value(name) {
+            (Self::Head { head, .. }, RequestField::Header(name)) => {
+                Ok(header(head, name)?.map(Cow::Borrowed))
+            }
+            (Self::Head { query, .. }, RequestField::Query(name)) => match query.value(name) {
                 Ok(value) => Ok(value.map(Cow::Owned)),
                 Err(QueryError::Ambiguous) => Err(Denial::at(Reason::MemberAmbiguous, place)),
                 Err(QueryError::Malformed) => Err(Denial::at(Reason::RequestMalformed, place)),
             },
-            (Self::Head { found, .. }, Place::Path(name)) => {
+            (Self::Head { found, .. }, RequestField::Path(name)) => {
                 let text = found.param(name).map(|text| String::from_utf8(decode_escapes(text)));
                 let text = text.transpose().map_err(|_| Denial::from(Reason::PathMalformed))?;
                 Ok(text.map(Cow::Owned))

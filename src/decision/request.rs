@@ -8,7 +8,7 @@ use crate::json::{Arrays, Fault, Json, JsonError, Limits};
 use crate::reason::Reason;
 use crate::uri::{Query, decode_escapes, escaped_byte};
 
-use super::Moment;
+use super::DecisionContext;
 use super::verdict::Denial;
 
 /// The beginning of every header that only we may set.
@@ -211,7 +211,7 @@ pub(super) struct RequestId {
 }
 
 impl RequestId {
-    pub(super) fn of(headers: &[(&[u8], &[u8])], prefixes: &[String], moment: &Moment<'_>) -> Self {
+    pub(super) fn of(headers: &[(&[u8], &[u8])], prefixes: &[String], moment: &DecisionContext<'_>) -> Self {
         if let Some(id) = usable_request_id(headers, prefixes) {
             return Self { text: Some(id.to_owned()), is_new: false };
         }

@@ -1,11 +1,11 @@
 //! Revocation: whether what a request shows was revoked, and what a request may revoke.
 
 use crate::json::Json;
-use crate::policy::{Home, PartyId, Policy, Reach, RevokeRule};
+use crate::policy::{PartyId, Policy, Reach, RevokeRule, StoreBackend};
 use crate::reason::Reason;
 use crate::store::{Revocation, Revocations, Subject};
 
-use super::Moment;
+use super::DecisionContext;
 use super::bounds::shown;
 use super::rights::Rights;
 use super::verdict::Denial;
@@ -55,7 +55,7 @@ pub(super) fn read(
     rule: RevokeRule,
     rights: &Rights<'_>,
     body: &Json<'_>,
-    moment: &Moment<'_>,
+    moment: &DecisionContext<'_>,
 ) -> Result<Revocation, Denial> {
     let mut subject = None;
     let mut before = None;
@@ -131,8 +131,8 @@ fn word_of(rights: &Rights<'_>) -> String {
 pub(super) fn answer(policy: &Policy) -> Vec<u8> {
     let strength = policy.store.home.strength();
     let within = match policy.store.home {
-        Home::Local => 0,
-        Home::Redis(_) => policy.store.refresh + 1,
+        StoreBackend::Memory => 0,
+        StoreBackend::Redis(_) => policy.store.refresh + 1,
     };
     let members = vec![
         ("revoked".into(), Json::Bool(true)),

@@ -224,7 +224,7 @@ impl<'a> Rights<'a> {
     }
 
     /// Refuses a token that is bound in a text the route says nothing of.
-    pub(super) fn check_spoken(&self, route: &Route) -> Result<(), Denial> {
+    pub(super) fn check_unmapped_bounds(&self, route: &Route) -> Result<(), Denial> {
         let is_spoken = |name: &str| self.policy.bound(name).is_some_and(|(index, _)| route.speaks_of(index));
         let bounds = self.token.map_or(&[][..], |token| &token.bounds);
         match bounds.iter().find(|(name, _)| !is_spoken(name)) {

@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 
-use crate::credential::Carrier;
-use crate::policy::{Place, Policy};
+use crate::credential::CredentialLocation;
+use crate::policy::{Policy, RequestField};
 use crate::reason::Reason;
-use crate::store::{Cell, Lease, Strength};
+use crate::store::{CounterKey, Lease, Strength};
 
 use super::answer::Answer;
 use super::request::OWN_HEADER_PREFIX;
@@ -17,7 +17,7 @@ const DEADLINE: &str = "x-envoy-upstream-stream-duration-ms";
 const LIMIT_TOLD: &str = "x-callbound-session-seconds";
 
 /// A decision and what is known about it.
-pub struct Verdict {
+pub struct Decision {
     /// What must happen.
     pub effect: Effect,
     /// What is logged and counted.
@@ -58,9 +58,9 @@ impl Denial {
     }
 
     /// A refusal that concerns what stands at a place.
-    pub fn at(reason: Reason, place: &Place) -> Self {
+    pub fn at(reason: Reason, place: &RequestField) -> Self {
         let field = match place {
-            Place::Body(pointer) => pointer.dotted(),
+            RequestField::Body(pointer) => pointer.dotted(),
             other => other.name().to_owned(),
         };
         Self { reason, field: Some(field), part: place.part(), retry: None }
@@ -91,7 +91,7 @@ pub struct OpenSession {
     /// Its places, to be renewed while it lasts.
     pub leases: Vec<Lease>,
     /// Where seconds were set aside for it, and how many.
-    pub seconds: Option<(Cell, u64)>,
+    pub seconds: Option<(CounterKey, u64)>,
 }
 
 impl Obligations {
@@ -106,7 +106,7 @@ impl Obligations {
         obligations
     }
 
-    pub(super) fn strip_credentials(&mut self, headers: &[(&[u8], &[u8])], carriers: &[Carrier]) {
+    pub(super) fn strip_credentials(&mut self, headers: &[(&[u8], &[u8])], carriers: &[CredentialLocation]) {
         for (name, _) in headers
             .iter()
             .filter(|(name, _)| carriers.iter().any(|c| c.header().map(str::as_bytes) == Some(*name)))

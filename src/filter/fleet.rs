@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::rc::Rc;
 
 use crate::decision::{OpenSession, Outcome, Record};
-use crate::policy::{Home, Policy};
-use crate::store::remote::{Operation, Remote, Reply};
+use crate::policy::{Policy, StoreBackend};
+use crate::store::remote::{Operation, RedisStore, Reply};
 use crate::store::{Change, Lease, RENEW_SECONDS, Revocations};
 
 use super::raw::{self, Level};
@@ -30,7 +30,7 @@ struct Session {
 
 /// One store that gateways share.
 struct Fleet {
-    remote: Remote,
+    remote: RedisStore,
     fetched: Option<Fetched>,
     /// What ended and was not said yet.
     waiting: Vec<Change>,
@@ -51,7 +51,7 @@ struct Fetched {
 }
 
 impl Fleet {
-    fn of(remote: &Remote) -> Self {
+    fn of(remote: &RedisStore) -> Self {
         let remote = remote.clone();
         Self { remote, fetched: None, waiting: Vec::new(), renewals: HashSet::new(), used: BTreeMap::new() }
     }
@@ -73,7 +73,7 @@ thread_local! {
     static FLEETS: RefCell<Vec<Fleet>> = const { RefCell::new(Vec::new()) };
 }
 
-fn with_fleet<T>(remote: &Remote, act: impl FnOnce(&mut Fleet) -> T) -> T {
+fn with_fleet<T>(remote: &RedisStore, act: impl FnOnce(&mut Fleet) -> T) -> T {
     FLEETS.with_borrow_mut(|fleets| {
         let index = fleets.iter().position(|fleet| fleet.remote == *remote);
         let new = || Fleet::of(remote);
@@ -128,7 +128,7 @@ pub(super) fn renew_sessions(now: u64) {
 
 /// Notes that a key was used, for a store that is told so.
 pub(super) fn note_use(policy: &Policy, record: &Record, now: u64) {
-    let (Home::Redis(remote), Some(key)) = (&policy.store.home, &record.key) else { return };
+    let (StoreBackend::Redis(remote), Some(key)) = (&policy.store.home, &record.key) else { return };
     if record.outcome == Outcome::Deny {
         return;
     }
@@ -142,12 +142,12 @@ pub(super) fn note_use(policy: &Policy, record: &Record, now: u64) {
 }
 
 /// Whether there is something to tell a store before it is asked again.
-pub(super) fn has_news(remote: &Remote) -> bool {
+pub(super) fn has_pending(remote: &RedisStore) -> bool {
     with_fleet(remote, |fleet| !fleet.waiting.is_empty() || !fleet.renewals.is_empty())
 }
 
 /// What a store is told and asked at a tick.
-pub(super) fn news(remote: &Remote) -> Vec<Operation> {
+pub(super) fn news(remote: &RedisStore) -> Vec<Operation> {
     with_fleet(remote, |fleet| {
         let known = fleet.fetched.as_ref().map(|fetched| fetched.version);
         let mut operations = vec![Operation::Feed(known)];
@@ -170,7 +170,7 @@ pub(super) fn news(remote: &Remote) -> Vec<Operation> {
 
 /// Notes again what a store was not told, `is_unsent`, or may not have heard: then only that sessions ended, for what is
 /// given back or counted twice would be wrong.
-pub(super) fn say_again(remote: &Remote, operations: &[Operation], is_unsent: bool) {
+pub(super) fn requeue(remote: &RedisStore, operations: &[Operation], is_unsent: bool) {
     with_fleet(remote, |fleet| {
         for operation in operations {
             match operation {
@@ -190,9 +190,9 @@ pub(super) fn say_again(remote: &Remote, operations: &[Operation], is_unsent: bo
 impl Shared {
     fn change(&self, changes: &[Change], now: u64) {
         match (&self.engine.policy().store.home, self.store.local()) {
-            (Home::Local, Ok(local)) => local.change(changes, now),
-            (Home::Local, Err(_)) => {}
-            (Home::Redis(remote), _) => with_fleet(remote, |fleet| {
+            (StoreBackend::Memory, Ok(local)) => local.change(changes, now),
+            (StoreBackend::Memory, Err(_)) => {}
+            (StoreBackend::Redis(remote), _) => with_fleet(remote, |fleet| {
                 let room = MAX_WAITING.saturating_sub(fleet.waiting.len());
                 changes.iter().take(room).for_each(|change| fleet.note(*change));
             }),
@@ -201,7 +201,7 @@ impl Shared {
 
     /// Takes over what was fetched from the same store under an earlier policy.
     pub(super) fn inherit(&self) {
-        let Home::Redis(remote) = &self.engine.policy().store.home else { return };
+        let StoreBackend::Redis(remote) = &self.engine.policy().store.home else { return };
         if let Some(fetched) = with_fleet(remote, |fleet| fleet.fetched.clone()) {
             self.engine.take_revocations(fetched.revocations);
             self.engine.confirm_revocations(fetched.confirmed);
@@ -210,7 +210,7 @@ impl Shared {
     }
 
     /// Takes what a store says is revoked; false when it says nothing that can be trusted.
-    pub(super) fn take_feed(&self, remote: &Remote, reply: Reply, now: u64) -> bool {
+    pub(super) fn take_feed(&self, remote: &RedisStore, reply: Reply, now: u64) -> bool {
         if reply.may_evict {
             raw::log(
                 Level::Error,

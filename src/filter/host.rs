@@ -18,7 +18,7 @@ const KNOWN_ONCE: &[&[u8]] =
     &[b"content-type", b"range", b"referer", b"upgrade", b"user-agent", b"x-real-ip"];
 
 /// A host under one policy.
-pub(super) struct Port {
+pub(super) struct HostAdapter {
     pub(super) profile: &'static Profile,
     hold: Hold,
     entropy: Option<Entropy>,
@@ -57,7 +57,7 @@ impl Head {
     }
 }
 
-impl Port {
+impl HostAdapter {
     pub(super) fn new(policy: &Policy) -> Self {
         let entropy = (!policy.entropy.is_empty()).then(|| Entropy::new(&policy.entropy, &seed()));
         Self { profile: policy.host, hold: policy.hold, entropy }
@@ -101,7 +101,7 @@ impl Port {
         }
         let target = self.profile.target.map(raw::property).transpose().map_err(|_| Reason::HostError)?;
         let head = Head { pairs, target };
-        if self.profile.sets_after_removal && head.stands_twice(KNOWN_ONCE) {
+        if self.profile.remove_before_set && head.stands_twice(KNOWN_ONCE) {
             return Err(Reason::RequestMalformed);
         }
         Ok(head)
@@ -173,7 +173,7 @@ impl Port {
     }
 
     fn set(&self, name: &str, value: &str) -> HostResult<()> {
-        if self.profile.sets_after_removal {
+        if self.profile.remove_before_set {
             raw::remove(MapType::RequestHeaders, name)?;
         }
         raw::replace(MapType::RequestHeaders, name, value)
@@ -182,7 +182,8 @@ impl Port {
     /// Sends an answer; its details are for the operator.
     pub(super) fn answer(&self, answer: &Answer, record: &Record) -> HostResult<()> {
         let cause = record.denial.as_ref().map_or(record.outcome.as_str(), |denial| denial.reason.as_str());
-        let details = if self.profile.tells_details { String::new() } else { format!("callbound_{cause}") };
+        let details =
+            if self.profile.exposes_reply_details { String::new() } else { format!("callbound_{cause}") };
         let headers: Vec<(&str, &str)> =
             answer.headers.iter().map(|(name, value)| (name.as_ref(), value.as_str())).collect();
         raw::send_local_response(answer.status, &details, &headers, &answer.body)
@@ -190,7 +191,7 @@ impl Port {
 
     /// What a host that goes on by itself must not be left with: an answer that could not be given.
     pub(super) fn stop(&self) {
-        if self.profile.goes_on {
+        if self.profile.resumes_automatically {
             raw::trap();
         }
     }

@@ -10,9 +10,10 @@ use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
 use crate::decision::{
-    Denial, Due, Effect, Moment, Pending, Record, Settled, Step, Verdict, is_reserved, no_failures, no_host,
+    Decision, DecisionContext, Denial, Effect, Pending, PendingCharge, Record, Settled, Step, is_reserved,
+    no_failures, no_host,
 };
-use crate::policy::{Home, Policy};
+use crate::policy::{Policy, StoreBackend};
 use crate::reason::Reason;
 use crate::store::remote::Lookup;
 use crate::store::{Charge, StoreError};
@@ -20,7 +21,7 @@ use crate::store::{Charge, StoreError};
 use super::crypto;
 use super::fleet;
 use super::host::{Ahead, Head};
-use super::memory::{self, Sent};
+use super::memory::{self, PendingCallout};
 use super::raw::{self, Level, MapType};
 use super::root::{Held, Shared};
 use super::telemetry;
@@ -32,11 +33,11 @@ enum State {
     #[default]
     Fresh,
     /// The headers were judged; the verdict waits for the body.
-    Waiting(Box<Pending>),
+    AwaitingBody(Box<Pending>),
     /// Its key is being looked up; then it is judged.
-    Looking(Box<Looking>),
+    AwaitingKey(Box<AwaitingKey>),
     /// It was judged; the verdict waits for a remote store.
-    Charging(Box<(Due, Sent)>),
+    AwaitingStore(Box<(PendingCharge, PendingCallout)>),
     /// It was answered here.
     Answered,
     /// It went on to the upstream.
@@ -44,13 +45,13 @@ enum State {
 }
 
 /// A request that waits for its key.
-struct Looking {
+struct AwaitingKey {
     head: Head,
     end_of_stream: bool,
     /// Whether the body's end has come since.
     is_complete: bool,
     lookup: Lookup,
-    sent: Sent,
+    sent: PendingCallout,
 }
 
 /// The context of one request.
@@ -105,13 +106,13 @@ impl Http {
         now: u64,
     ) -> Option<()> {
         let sent = match &shared.engine.policy().store.home {
-            Home::Redis(remote) => Sent::find(self, &shared.port, remote, &lookup),
-            Home::Local => Err(StoreError::Unavailable),
+            StoreBackend::Redis(remote) => PendingCallout::find(self, &shared.port, remote, &lookup),
+            StoreBackend::Memory => Err(StoreError::Unavailable),
         };
         match sent {
             Ok(sent) => {
-                let looking = Looking { head, end_of_stream, is_complete: false, lookup, sent };
-                self.state = State::Looking(Box::new(looking));
+                let looking = AwaitingKey { head, end_of_stream, is_complete: false, lookup, sent };
+                self.state = State::AwaitingKey(Box::new(looking));
                 Some(())
             }
             Err(error) => self.give_up(shared, error, now),
@@ -169,22 +170,22 @@ impl Http {
             let held = Held { since: now, record: pending.record().clone() };
             shared.held.try_borrow_mut().ok()?.insert(self.id, held);
         }
-        self.state = State::Waiting(pending);
+        self.state = State::AwaitingBody(pending);
         Some(())
     }
 
     /// Has the store take what a verdict costs: at once, or by a call whose answer decides.
-    fn charge(&mut self, shared: &Rc<Shared>, due: Due, now: u64) -> Option<()> {
+    fn charge(&mut self, shared: &Rc<Shared>, due: PendingCharge, now: u64) -> Option<()> {
         let settled = match &shared.engine.policy().store.home {
-            Home::Local => match raw::now_nanoseconds() {
+            StoreBackend::Memory => match raw::now_nanoseconds() {
                 Ok(nanoseconds) => shared.store.settle(&due, nanoseconds / 1_000),
                 Err(_) => Err(StoreError::Unavailable),
             },
             // Nobody has looked yet whether it is fit to be trusted.
-            Home::Redis(_) if shared.store.epoch().is_none() => Err(StoreError::Unavailable),
-            Home::Redis(remote) => match Sent::send_due(self, &shared.port, remote, &due) {
+            StoreBackend::Redis(_) if shared.store.epoch().is_none() => Err(StoreError::Unavailable),
+            StoreBackend::Redis(remote) => match PendingCallout::send_due(self, &shared.port, remote, &due) {
                 Ok(sent) => {
-                    self.state = State::Charging(Box::new((due, sent)));
+                    self.state = State::AwaitingStore(Box::new((due, sent)));
                     return Some(());
                 }
                 Err(error) => Err(error),
@@ -196,7 +197,7 @@ impl Http {
     fn settle(
         &mut self,
         shared: &Rc<Shared>,
-        due: Due,
+        due: PendingCharge,
         settled: Result<Settled, StoreError>,
         now: u64,
     ) -> Option<()> {
@@ -212,7 +213,7 @@ impl Http {
         let size = self.received;
         let shared = self.shared.clone()?;
         // Whatever fails from here on leaves a request that nobody judged.
-        let State::Waiting(pending) = std::mem::take(&mut self.state) else { return None };
+        let State::AwaitingBody(pending) = std::mem::take(&mut self.state) else { return None };
         if shared.port.profile.ends_streams && !shared.forget(self.id) {
             // The watchdog has answered: what comes now is too late.
             self.state = State::Answered;
@@ -235,9 +236,9 @@ impl Http {
     }
 
     /// Carries a verdict out; an allow whose obligations cannot be met is a refusal.
-    fn carry_out(&mut self, shared: &Rc<Shared>, verdict: Verdict, now: u64) -> Option<()> {
+    fn carry_out(&mut self, shared: &Rc<Shared>, verdict: Decision, now: u64) -> Option<()> {
         shared.count_failure(&verdict);
-        let Verdict { effect, record } = verdict;
+        let Decision { effect, record } = verdict;
         let verdict = match effect {
             Effect::Release(obligations) => {
                 if shared.port.oblige(&obligations).is_ok() && self.strip_held_trailers(shared).is_some() {
@@ -251,7 +252,7 @@ impl Http {
                 }
                 shared.engine.refuse(Denial::from(Reason::HostError), record)
             }
-            Effect::Answer(_) => Verdict { effect, record },
+            Effect::Answer(_) => Decision { effect, record },
         };
         self.state = State::Answered;
         shared.telemetry.publish(shared.engine.policy(), &verdict.record, now);
@@ -265,8 +266,8 @@ impl Http {
         is_answered
     }
 
-    fn goes_on(&self) -> bool {
-        self.shared.as_ref().is_none_or(|shared| shared.port.profile.goes_on)
+    fn resumes_automatically(&self) -> bool {
+        self.shared.as_ref().is_none_or(|shared| shared.port.profile.resumes_automatically)
     }
 
     /// What every request callback returns. A host that goes on by itself takes a pause for "a call is under way", and
@@ -275,11 +276,13 @@ impl Http {
         let leaves_headers = || self.shared.as_ref().is_some_and(|shared| shared.port.leaves_headers());
         match self.state {
             State::Released => Action::Continue,
-            State::Waiting(_) if part == Part::Headers && leaves_headers() => Action::Continue,
-            State::Answered if self.goes_on() => Action::Continue,
-            State::Fresh | State::Looking(_) | State::Waiting(_) | State::Charging(_) | State::Answered => {
-                Action::Pause
-            }
+            State::AwaitingBody(_) if part == Part::Headers && leaves_headers() => Action::Continue,
+            State::Answered if self.resumes_automatically() => Action::Continue,
+            State::Fresh
+            | State::AwaitingKey(_)
+            | State::AwaitingBody(_)
+            | State::AwaitingStore(_)
+            | State::Answered => Action::Pause,
         }
     }
 
@@ -291,8 +294,8 @@ impl Http {
         self.state = State::Answered;
         let body = br#"{"error":{"code":"unavailable","message":"temporarily unavailable"}}"#;
         let headers = [("content-type", "application/json")];
-        let details = if self.goes_on() { "" } else { "callbound_undecided" };
-        if raw::send_local_response(503, details, &headers, body).is_err() && self.goes_on() {
+        let details = if self.resumes_automatically() { "" } else { "callbound_undecided" };
+        if raw::send_local_response(503, details, &headers, body).is_err() && self.resumes_automatically() {
             raw::trap();
         }
     }
@@ -308,12 +311,12 @@ enum Part {
 impl Context for Http {
     fn on_http_call_response(&mut self, call: u32, _: usize, size: usize, _: usize) {
         match std::mem::take(&mut self.state) {
-            State::Charging(charging) if charging.1.is(call) => {
+            State::AwaitingStore(charging) if charging.1.is(call) => {
                 let (due, sent) = *charging;
                 let _ = self.take_answer(due, &sent, size);
             }
-            State::Looking(looking) if looking.sent.is(call) => _ = self.take_key(*looking, size),
-            State::Looking(_) | State::Charging(_) if self.goes_on() => {}
+            State::AwaitingKey(looking) if looking.sent.is(call) => _ = self.take_key(*looking, size),
+            State::AwaitingKey(_) | State::AwaitingStore(_) if self.resumes_automatically() => {}
             other => {
                 self.state = other;
                 return;
@@ -323,7 +326,7 @@ impl Context for Http {
         match self.state {
             // What the host does not let go on is held until its own timeout ends it: nothing leaks.
             State::Released => _ = raw::resume_request(),
-            State::Waiting(_) if passes_on() => _ = raw::resume_request(),
+            State::AwaitingBody(_) if passes_on() => _ = raw::resume_request(),
             _ => self.refuse_if_undecided(),
         }
     }
@@ -331,10 +334,10 @@ impl Context for Http {
 
 impl Http {
     /// Takes a key that was looked up, and judges the request by it.
-    fn take_key(&mut self, looking: Looking, size: usize) -> Option<()> {
+    fn take_key(&mut self, looking: AwaitingKey, size: usize) -> Option<()> {
         let shared = self.shared.clone()?;
         let now = seconds()?;
-        let Looking { head, end_of_stream, is_complete, lookup, sent } = looking;
+        let AwaitingKey { head, end_of_stream, is_complete, lookup, sent } = looking;
         match sent.answer(size) {
             Ok(reply) => {
                 if !shared.engine.learn(lookup, reply.found.as_deref().map(str::as_bytes), now) {
@@ -348,11 +351,11 @@ impl Http {
         let step = judge(&shared, &headers, end_of_stream, now);
         self.take_step(&shared, step, &headers, now)?;
         // The body may have come while the key was looked up.
-        if is_complete && matches!(self.state, State::Waiting(_)) { self.judge_body() } else { Some(()) }
+        if is_complete && matches!(self.state, State::AwaitingBody(_)) { self.judge_body() } else { Some(()) }
     }
 
     /// Takes a remote store's answer to what a verdict costs.
-    fn take_answer(&mut self, due: Due, sent: &Sent, size: usize) -> Option<()> {
+    fn take_answer(&mut self, due: PendingCharge, sent: &PendingCallout, size: usize) -> Option<()> {
         let shared = self.shared.clone()?;
         let reply = sent.answer(size);
         self.settle(&shared, due, memory::settled(reply), seconds()?)
@@ -374,11 +377,11 @@ impl HttpContext for Http {
     }
 
     fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
-        if let State::Looking(looking) = &mut self.state {
+        if let State::AwaitingKey(looking) = &mut self.state {
             self.received = size;
             looking.is_complete |= end_of_stream;
         }
-        if let (State::Waiting(_), Some(shared)) = (&self.state, &self.shared) {
+        if let (State::AwaitingBody(_), Some(shared)) = (&self.state, &self.shared) {
             shared.can_hold.set(true);
             self.received = size;
             if end_of_stream {
@@ -392,11 +395,11 @@ impl HttpContext for Http {
 
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
         self.has_trailers = true;
-        if let State::Looking(looking) = &mut self.state {
+        if let State::AwaitingKey(looking) = &mut self.state {
             looking.is_complete = true;
         }
         // With trailers the last body callback does not say that it was the last.
-        if matches!(self.state, State::Waiting(_)) {
+        if matches!(self.state, State::AwaitingBody(_)) {
             let _ = self.judge_body();
         }
         self.refuse_if_undecided();
@@ -445,7 +448,7 @@ impl Shared {
     }
 
     /// Counts a bad credential with the address it came from.
-    fn count_failure(&self, verdict: &Verdict) {
+    fn count_failure(&self, verdict: &Decision) {
         let charges = self.engine.failures(verdict, &|| self.port.peer());
         if let (false, Ok(nanoseconds)) = (charges.is_empty(), raw::now_nanoseconds()) {
             self.store.fail(&charges, nanoseconds / 1_000);
@@ -468,9 +471,9 @@ fn at_moment<T>(
     shared: &Shared,
     now: u64,
     has_failed: &dyn Fn(&Charge) -> Result<Option<u64>, StoreError>,
-    decide: impl FnOnce(&Moment<'_>) -> T,
+    decide: impl FnOnce(&DecisionContext<'_>) -> T,
 ) -> T {
-    decide(&Moment {
+    decide(&DecisionContext {
         now,
         random: &|bytes| shared.port.random(bytes),
         host_verify: if shared.port.profile.verifies { &crypto::verify } else { &no_host },

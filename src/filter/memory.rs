@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use proxy_wasm::traits::Context;
 
-use crate::decision::{Due, EARLIEST_NOW, Settled};
-use crate::policy::{Home, Policy, SharedMemory};
-use crate::store::remote::{self, Lookup, Operation, Remote, Reply};
-use crate::store::{self, Charge, Local, MemoryError, Revocations, Size, StoreError, Taken};
+use crate::decision::{EARLIEST_NOW, PendingCharge, Settled};
+use crate::policy::{Policy, SharedMemory, StoreBackend};
+use crate::store::remote::{self, Lookup, Operation, RedisStore, Reply};
+use crate::store::{
+    self, Charge, ChargeResult, MemoryError, Revocations, SharedMemoryStore, Size, StoreError,
+};
 
-use super::host::Port;
+use super::host::HostAdapter;
 use super::http::seconds;
 use super::raw::{self, HostError};
 use super::root::call_status;
@@ -48,9 +50,9 @@ impl store::Memory for Memory {
 
 /// The store of one policy.
 pub(super) struct Store {
-    local: OnceCell<Local<Memory>>,
+    local: OnceCell<SharedMemoryStore<Memory>>,
     /// How the local one is opened with the first request, where opening it may end the worker.
-    later: Option<Later>,
+    later: Option<LazyStore>,
     /// Whether the local one is the home of what is remembered.
     is_home: bool,
     /// The version of this gateway's own revocations that is known.
@@ -65,7 +67,7 @@ impl Store {
         let store = Self {
             local: OnceCell::new(),
             later: None,
-            is_home: policy.store.home == Home::Local,
+            is_home: policy.store.home == StoreBackend::Memory,
             known: Cell::new(None),
             epoch: Cell::new(None),
         };
@@ -74,10 +76,10 @@ impl Store {
             SharedMemory::None => Ok(store),
             // A zone that is not there ends the worker: in a request that is a refusal, at the start it would be none.
             SharedMemory::Evicted => {
-                let later = Later { key: key.clone(), size, failed: Cell::new(0) };
+                let later = LazyStore { key: key.clone(), size, failed: Cell::new(0) };
                 Ok(Self { later: policy.remembers.here.then_some(later), ..store })
             }
-            SharedMemory::Kept => match Local::open(Memory { evicts: false }, key, size, now) {
+            SharedMemory::Kept => match SharedMemoryStore::open(Memory { evicts: false }, key, size, now) {
                 Err(error) if policy.remembers.here => Err(error),
                 opened => Ok(Self { local: opened.ok().map(OnceCell::from).unwrap_or_default(), ..store }),
             },
@@ -87,7 +89,7 @@ impl Store {
     /// When the store began to remember.
     pub(super) fn epoch(&self) -> Option<u64> {
         match self.is_home {
-            true => self.local().ok().map(Local::epoch),
+            true => self.local().ok().map(SharedMemoryStore::epoch),
             false => self.epoch.get(),
         }
     }
@@ -98,7 +100,7 @@ impl Store {
     }
 
     /// The store in this gateway's own memory.
-    pub(super) fn local(&self) -> Result<&Local<Memory>, StoreError> {
+    pub(super) fn local(&self) -> Result<&SharedMemoryStore<Memory>, StoreError> {
         if let Some(local) = self.local.get() {
             return Ok(local);
         }
@@ -119,14 +121,14 @@ impl Store {
     }
 
     /// Settles what is due in this gateway's own memory.
-    pub(super) fn settle(&self, due: &Due, now: u64) -> Result<Settled, StoreError> {
+    pub(super) fn settle(&self, due: &PendingCharge, now: u64) -> Result<Settled, StoreError> {
         let local = self.local()?;
         let taken = local.take(due.charges(), now)?;
         let is_spent = match due.question() {
             Some(question) => local.look(question, now)?.is_err(),
             None => false,
         };
-        if let (Some(revocation), Taken::All(_)) = (due.revocation(), &taken) {
+        if let (Some(revocation), ChargeResult::All(_)) = (due.revocation(), &taken) {
             local.revoke(revocation, now / 1_000_000)?;
         }
         Ok(Settled { taken, is_spent })
@@ -146,21 +148,21 @@ impl Store {
 }
 
 /// A store that is not open yet.
-struct Later {
+struct LazyStore {
     key: Vec<u8>,
     size: Size,
     /// The Unix second in which it could not be opened.
     failed: Cell<u64>,
 }
 
-impl Later {
+impl LazyStore {
     /// Opens it, at most once a second: what is laid out in vain costs as much as what is laid out.
-    fn open(&self) -> Result<Local<Memory>, StoreError> {
+    fn open(&self) -> Result<SharedMemoryStore<Memory>, StoreError> {
         let now = seconds().filter(|now| *now >= EARLIEST_NOW).ok_or(StoreError::Unavailable)?;
         if self.failed.get() == now {
             return Err(StoreError::Dropped);
         }
-        let opened = Local::open(Memory { evicts: true }, &self.key, self.size, now);
+        let opened = SharedMemoryStore::open(Memory { evicts: true }, &self.key, self.size, now);
         if opened.is_err() {
             self.failed.set(now);
         }
@@ -169,19 +171,19 @@ impl Later {
 }
 
 /// A batch that was sent to a remote store.
-pub(super) struct Sent {
+pub(super) struct PendingCallout {
     call: u32,
     is_open: bool,
     nonce: String,
     operations: Vec<Operation>,
 }
 
-impl Sent {
+impl PendingCallout {
     /// Sends a batch; the answer comes to the context that sent it.
     pub(super) fn send(
         context: &impl Context,
-        port: &Port,
-        remote: &Remote,
+        port: &HostAdapter,
+        remote: &RedisStore,
         operations: Vec<Operation>,
     ) -> Result<Self, Vec<Operation>> {
         let mut bytes = [0; 16];
@@ -209,9 +211,9 @@ impl Sent {
     /// Sends what is due of a request.
     pub(super) fn send_due(
         context: &impl Context,
-        port: &Port,
-        remote: &Remote,
-        due: &Due,
+        port: &HostAdapter,
+        remote: &RedisStore,
+        due: &PendingCharge,
     ) -> Result<Self, StoreError> {
         let charges = due.charges().iter().cloned().map(Operation::Charge);
         let question = due.question().cloned().map(Operation::Question);
@@ -223,8 +225,8 @@ impl Sent {
     /// Looks a key up.
     pub(super) fn find(
         context: &impl Context,
-        port: &Port,
-        remote: &Remote,
+        port: &HostAdapter,
+        remote: &RedisStore,
         lookup: &Lookup,
     ) -> Result<Self, StoreError> {
         Self::send(context, port, remote, vec![Operation::Find(lookup.clone())])

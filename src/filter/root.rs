@@ -10,14 +10,14 @@ use proxy_wasm::types::ContextType;
 
 use crate::credential::{Family, Issuer, RemoteKeys};
 use crate::decision::{Denial, EARLIEST_NOW, Effect, Engine, Record};
-use crate::policy::{Home, Host, Policy, Secrets, SharedMemory, compile, guarantees, host_of};
+use crate::policy::{Host, Policy, Secrets, SharedMemory, StoreBackend, compile, guarantees, host_of};
 use crate::reason::Reason;
 
 use super::crypto;
 use super::fleet;
-use super::host::Port;
+use super::host::HostAdapter;
 use super::http::{Http, seconds};
-use super::memory::{Sent, Store};
+use super::memory::{PendingCallout, Store};
 use super::raw::{self, BufferType, Level, MapType};
 use super::telemetry::{self, Telemetry};
 
@@ -36,7 +36,7 @@ thread_local! {
 /// keep theirs.
 pub(super) struct Shared {
     pub(super) engine: Engine,
-    pub(super) port: Port,
+    pub(super) port: HostAdapter,
     pub(super) store: Store,
     pub(super) telemetry: Telemetry,
     /// Requests held for their body, by context: since when, and what is known of them.
@@ -59,7 +59,7 @@ pub(super) struct Root {
     /// Key sets that were asked for: the host's number of the call, and the issuer's place.
     fetches: BTreeMap<u32, usize>,
     /// What was sent to a remote store, and when, in Unix seconds.
-    sent: Option<(Sent, u64)>,
+    sent: Option<(PendingCallout, u64)>,
     /// When it was asked last, in Unix seconds.
     asked: u64,
 }
@@ -70,7 +70,7 @@ impl Root {
     }
 
     /// Asks for the key sets that are due.
-    fn fetch_key_sets(&mut self, engine: &Engine, port: &Port, now: u64) {
+    fn fetch_key_sets(&mut self, engine: &Engine, port: &HostAdapter, now: u64) {
         for (issuer, remote) in engine.due_key_sets(now) {
             let headers = vec![
                 (":method", "GET"),
@@ -98,11 +98,11 @@ impl Root {
     /// Tells a remote store what changed, and asks what was revoked.
     fn sync(&mut self, shared: &Shared, now: u64) {
         let store = &shared.engine.policy().store;
-        let Home::Redis(remote) = &store.home else { return };
+        let StoreBackend::Redis(remote) = &store.home else { return };
         let waits = |since: u64| now.saturating_sub(since) < remote.timeout / 1_000 + 2;
         match &self.sent {
             Some((sent, since)) if sent.is_open() && waits(*since) => return,
-            Some((_, since)) if now.saturating_sub(*since) < store.refresh && !fleet::has_news(remote) => {
+            Some((_, since)) if now.saturating_sub(*since) < store.refresh && !fleet::has_pending(remote) => {
                 return;
             }
             _ => {}
@@ -112,10 +112,10 @@ impl Root {
             return;
         }
         self.asked = now;
-        match Sent::send(self, &shared.port, remote, fleet::news(remote)) {
+        match PendingCallout::send(self, &shared.port, remote, fleet::news(remote)) {
             Ok(sent) => self.sent = Some((sent, now)),
             Err(unsent) => {
-                fleet::say_again(remote, &unsent, true);
+                fleet::requeue(remote, &unsent, true);
                 let place = shared.port.called(&remote.cluster, "http", &remote.authority);
                 raw::log(Level::Warn, &format!("store: cannot be asked; is `{place}` known to the gateway?"));
             }
@@ -125,7 +125,7 @@ impl Root {
     /// Takes the store's answer, when it is that.
     fn take_sync(&mut self, call: u32, size: usize) -> bool {
         let (Some((sent, _)), Some(shared)) = (&mut self.sent, &self.shared) else { return false };
-        let Home::Redis(remote) = &shared.engine.policy().store.home else { return false };
+        let StoreBackend::Redis(remote) = &shared.engine.policy().store.home else { return false };
         if !sent.is(call) {
             return false;
         }
@@ -136,7 +136,7 @@ impl Root {
             _ => false,
         };
         if !is_taken {
-            fleet::say_again(remote, sent.operations(), false);
+            fleet::requeue(remote, sent.operations(), false);
             raw::log(
                 Level::Warn,
                 &format!(
@@ -288,7 +288,7 @@ fn configure(text: &[u8]) -> Result<Shared, String> {
     if now.is_none() && policy.remembers.here {
         return Err("policy refused: store: the host's clock is not set".into());
     }
-    let port = Port::new(&policy);
+    let port = HostAdapter::new(&policy);
     let store = Store::open(&policy, now.unwrap_or(EARLIEST_NOW))
         .map_err(|error| format!("policy refused: store: {error}"))?;
     let engine = FETCHED.with_borrow_mut(|fetched| {

@@ -6,7 +6,7 @@
 
 use crate::credential::is_bound_text;
 
-use super::place::Place;
+use super::place::RequestField;
 
 /// The name of the bound whose values are the directory's endpoints.
 pub const ENDPOINT: &str = "endpoint";
@@ -99,7 +99,7 @@ pub struct Bounds {
     /// The text bounds this route says something of.
     pub texts: Vec<TextRule>,
     /// The text bounds the route says anything of, be it that they do not matter here.
-    pub spoken: Vec<usize>,
+    pub declared: Vec<usize>,
     /// When set, the only further members the body may have.
     pub closed: Option<Vec<String>>,
     /// When set, the only further parameters the query may have.
@@ -110,9 +110,9 @@ pub struct Bounds {
 #[derive(Debug)]
 pub struct Call {
     /// Who calls.
-    pub from: Direction,
+    pub from: BoundSource,
     /// Who is called.
-    pub to: Direction,
+    pub to: BoundSource,
 }
 
 /// One text bound on one route.
@@ -121,7 +121,7 @@ pub struct TextRule {
     /// Its place in the policy.
     pub bound: usize,
     /// Where it stands.
-    pub direction: Direction,
+    pub direction: BoundSource,
     /// Whether a token's single value counts where the request says none.
     pub implied: bool,
     /// The feature an endpoint must be capable of.
@@ -131,41 +131,41 @@ pub struct TextRule {
 impl Bounds {
     /// Whether a body is needed.
     pub fn reads_body(&self) -> bool {
-        self.directions().any(Direction::reads_body)
+        self.directions().any(BoundSource::reads_body)
     }
 
     /// The numbers' directions and the texts'.
-    pub fn directions(&self) -> impl Iterator<Item = &Direction> {
+    pub fn directions(&self) -> impl Iterator<Item = &BoundSource> {
         let numbers = self.call.iter().flat_map(|call| [&call.from, &call.to]);
         numbers.chain(self.texts.iter().map(|rule| &rule.direction))
     }
 
     /// All places this route reads.
-    pub fn places(&self) -> impl Iterator<Item = &Place> {
-        self.directions().flat_map(Direction::places)
+    pub fn places(&self) -> impl Iterator<Item = &RequestField> {
+        self.directions().flat_map(BoundSource::places)
     }
 }
 
 /// The places that carry one value; all of them in the body, or none.
 #[derive(Debug, Default)]
-pub struct Direction {
+pub struct BoundSource {
     /// Where it stands; none = the gateway cannot read it, and bounded credentials are refused.
-    pub members: Vec<Member>,
+    pub members: Vec<FieldRef>,
     /// Places whose presence leaves the choice to the upstream.
-    pub chosen_by: Vec<Place>,
+    pub chosen_by: Vec<RequestField>,
     /// The members are checked for what nobody may ask for, but they are not all there is: bounded credentials are
     /// refused.
     pub screen_only: bool,
 }
 
-impl Direction {
-    fn places(&self) -> impl Iterator<Item = &Place> {
+impl BoundSource {
+    fn places(&self) -> impl Iterator<Item = &RequestField> {
         self.members.iter().map(|member| &member.place).chain(&self.chosen_by)
     }
 
     /// Whether it is known only from the body.
     pub fn reads_body(&self) -> bool {
-        self.places().any(Place::is_in_body)
+        self.places().any(RequestField::is_in_body)
     }
 
     /// Whether nothing says which value will be used.
@@ -176,9 +176,9 @@ impl Direction {
 
 /// One place that carries a value.
 #[derive(Debug)]
-pub struct Member {
+pub struct FieldRef {
     /// Where it stands.
-    pub place: Place,
+    pub place: RequestField,
     /// Whether it may be absent.
     pub optional: bool,
 }

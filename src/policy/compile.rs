@@ -26,7 +26,7 @@ use super::bound::TextBound;
 use super::config::{AuditConfig, Host, Members, MetricsConfig, Raw, SECTIONS, UnmatchedConfig};
 use super::error::{ConfigError, Problem, Problems};
 use super::{Directory, Keys, Platform, Policy, Profile, Refusals, Tree, Unmatched};
-use crate::credential::{Carrier, Issuer, hex};
+use crate::credential::{CredentialLocation, Issuer, hex};
 use crate::json::Json;
 use crate::number::Number;
 
@@ -184,7 +184,7 @@ impl Known {
     }
 
     /// Where credentials stand on a route that says nothing else.
-    fn carriers(&self) -> &[Carrier] {
+    fn carriers(&self) -> &[CredentialLocation] {
         self.credentials.as_ref().map_or(&[], |credentials| &credentials.carriers)
     }
 

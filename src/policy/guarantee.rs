@@ -9,8 +9,8 @@ use super::Policy;
 use super::host::{End, Hold, SharedMemory};
 use super::limit::{Counts, Measure};
 
-use super::memory::Home;
-use super::route::{Accept, Local, Route};
+use super::memory::StoreBackend;
+use super::route::{Accept, LocalReply, Route};
 
 /// One thing that is enforced.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,14 +18,14 @@ pub struct Guarantee {
     /// What.
     pub subject: &'static str,
     /// How strongly.
-    pub force: Force,
+    pub force: Enforcement,
     /// How, and what it hangs on.
     pub text: String,
 }
 
 /// How strongly something is enforced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Force {
+pub enum Enforcement {
     /// By callbound itself, at every request.
     Exact,
     /// As long as the host is set up as the text says.
@@ -40,7 +40,7 @@ pub enum Force {
     None,
 }
 
-impl Force {
+impl Enforcement {
     /// The word in logs.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -79,7 +79,7 @@ pub fn guarantees(policy: &Policy) -> Vec<Guarantee> {
     sheet.into_iter().flatten().collect()
 }
 
-fn guarantee(subject: &'static str, force: Force, text: impl Into<String>) -> Guarantee {
+fn guarantee(subject: &'static str, force: Enforcement, text: impl Into<String>) -> Guarantee {
     Guarantee { subject, force, text: text.into() }
 }
 
@@ -88,7 +88,7 @@ fn verdict_first(policy: &Policy) -> Guarantee {
         _ if !policy.routes.iter().any(Route::reads_body) => {
             return guarantee(
                 "verdict first",
-                Force::Exact,
+                Enforcement::Exact,
                 "no route reads a body; headers wait for their verdict",
             );
         }
@@ -112,7 +112,7 @@ fn verdict_first(policy: &Policy) -> Guarantee {
              `client_max_body_size` bounds it"
         }
     };
-    guarantee("verdict first", Force::Host, text)
+    guarantee("verdict first", Enforcement::Host, text)
 }
 
 fn bounds(policy: &Policy) -> Guarantee {
@@ -122,7 +122,7 @@ fn bounds(policy: &Policy) -> Guarantee {
     };
     guarantee(
         "credentials and bounds",
-        Force::Exact,
+        Enforcement::Exact,
         format!("platform, team, key and token are judged anew at every request; {trailers}"),
     )
 }
@@ -131,26 +131,26 @@ fn paths(policy: &Policy) -> Guarantee {
     match policy.host.target {
         Some(_) => guarantee(
             "paths",
-            Force::Host,
+            Enforcement::Host,
             "judged as the client wrote them, not as the host decoded them; every spelling but one is refused. Must not \
              be rewritten before callbound",
         ),
         None => guarantee(
             "paths",
-            Force::Exact,
+            Enforcement::Exact,
             "judged as the host shows them, in one spelling; every other is refused",
         ),
     }
 }
 
 /// How far what is remembered reaches, and what becomes of it at a restart.
-fn of_home(policy: &Policy, after_restart: &str) -> (Force, String) {
+fn of_home(policy: &Policy, after_restart: &str) -> (Enforcement, String) {
     match (&policy.store.home, policy.host.memory) {
-        (Home::Redis(_), _) => {
-            (Force::Fleet, "by the Redis that all gateways share; 503 without its answer".into())
+        (StoreBackend::Redis(_), _) => {
+            (Enforcement::Fleet, "by the Redis that all gateways share; 503 without its answer".into())
         }
-        (Home::Local, SharedMemory::Evicted) => (
-            Force::Node,
+        (StoreBackend::Memory, SharedMemory::Evicted) => (
+            Enforcement::Node,
             format!(
                 "by all workers of this gateway together, each gateway for itself, in the shared memory zone `callbound` \
                  ({} MiB, `eviction=none`): what it dropped is noticed and answered 503; {after_restart}, and so after \
@@ -158,8 +158,8 @@ fn of_home(policy: &Policy, after_restart: &str) -> (Force, String) {
                 zone_mebibytes(policy.store.size.entries)
             ),
         ),
-        (Home::Local, _) => (
-            Force::Node,
+        (StoreBackend::Memory, _) => (
+            Enforcement::Node,
             format!("by all workers of this gateway together, each gateway for itself; {after_restart}"),
         ),
     }
@@ -196,7 +196,7 @@ fn failures(policy: &Policy) -> Option<Guarantee> {
     policy.limits.list.iter().any(|limit| counts(limit.counts)).then(|| {
         guarantee(
             "limits of failures",
-            Force::Node,
+            Enforcement::Node,
             "counted by the address that the host says is the client's, over all workers of this gateway, whatever the \
              store; one more may pass for each worker",
         )
@@ -204,11 +204,11 @@ fn failures(policy: &Policy) -> Option<Guarantee> {
 }
 
 fn revocation(policy: &Policy) -> Guarantee {
-    let by_request = policy.routes.iter().any(|route| matches!(route.local, Some(Local::Revoke(_))));
+    let by_request = policy.routes.iter().any(|route| matches!(route.local, Some(LocalReply::Revoke(_))));
     match &policy.store.home {
-        Home::Redis(_) => guarantee(
+        StoreBackend::Redis(_) => guarantee(
             "revocation",
-            Force::Fleet,
+            Enforcement::Fleet,
             format!(
                 "by the policy at once; by a request at every gateway within {} s and a second; {} when nothing was heard for {} s",
                 policy.store.refresh,
@@ -216,12 +216,14 @@ fn revocation(policy: &Policy) -> Guarantee {
                 policy.store.stale
             ),
         ),
-        Home::Local if by_request => guarantee(
+        StoreBackend::Memory if by_request => guarantee(
             "revocation",
-            Force::Node,
+            Enforcement::Node,
             "by the policy at once; by a request at once at this gateway, until its process ends",
         ),
-        Home::Local => guarantee("revocation", Force::Exact, "by the policy, at the next request"),
+        StoreBackend::Memory => {
+            guarantee("revocation", Enforcement::Exact, "by the policy, at the next request")
+        }
     }
 }
 
@@ -242,25 +244,27 @@ fn sessions(policy: &Policy) -> Option<Guarantee> {
     Some(match (policy.ends_sessions, policy.host.ends_streams) {
         (false, _) => guarantee(
             "sessions",
-            Force::Upstream,
+            Enforcement::Upstream,
             format!(
                 "the upstream is told the limit in `x-callbound-session-seconds` and must end them{counted}"
             ),
         ),
         (true, true) => {
-            guarantee("sessions", Force::Exact, format!("ended by the gateway at their limit{counted}"))
+            guarantee("sessions", Enforcement::Exact, format!("ended by the gateway at their limit{counted}"))
         }
-        (true, false) => guarantee("sessions", Force::None, format!("never ended: none is limited{counted}")),
+        (true, false) => {
+            guarantee("sessions", Enforcement::None, format!("never ended: none is limited{counted}"))
+        }
     })
 }
 
 fn randomness(policy: &Policy) -> Option<Guarantee> {
     let mints = policy.routes.iter().any(|route| route.mint().is_some());
     mints.then(|| match policy.host.has_entropy {
-        true => guarantee("randomness of tokens", Force::Exact, "the operating system's"),
+        true => guarantee("randomness of tokens", Enforcement::Exact, "the operating system's"),
         false => guarantee(
             "randomness of tokens",
-            Force::Host,
+            Enforcement::Host,
             "derived from the secret `entropy`, the time and a counter: the host's own can be guessed",
         ),
     })
@@ -271,12 +275,12 @@ fn issuers(policy: &Policy) -> Option<Guarantee> {
     fetched.then(|| match policy.host.calls_addresses {
         false => guarantee(
             "issuers' keys",
-            Force::Host,
+            Enforcement::Host,
             "fetched through the cluster that the policy names, whose TLS settings decide whom they are believed from",
         ),
         true => guarantee(
             "issuers' keys",
-            Force::Host,
+            Enforcement::Host,
             "fetched from the URL. The host checks no certificate unless it is told to \
              (`nginx_wasm_tls_verify_cert`, `nginx_wasm_tls_verify_host`, `nginx_wasm_tls_trusted_certificate`)",
         ),
@@ -287,12 +291,12 @@ fn waiting(policy: &Policy) -> Guarantee {
     match policy.host.ends_streams {
         true => guarantee(
             "waiting",
-            Force::Exact,
+            Enforcement::Exact,
             format!("a request whose body does not come is answered after {} s", policy.hold_seconds),
         ),
         false => guarantee(
             "waiting",
-            Force::Host,
+            Enforcement::Host,
             "`client_body_timeout` of the host ends a body that does not come",
         ),
     }
@@ -308,5 +312,5 @@ fn refused_policy(policy: &Policy) -> Guarantee {
         }
         (true, _) => "a policy that does not load answers every request of its route with 503",
     };
-    guarantee("a wrong policy", Force::Exact, text)
+    guarantee("a wrong policy", Enforcement::Exact, text)
 }

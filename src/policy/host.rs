@@ -27,7 +27,7 @@ pub struct Profile {
     /// Whether it verifies signatures for the module.
     pub verifies: bool,
     /// Whether requests go on by themselves after the answer to a call, and when nobody says what is to become of them.
-    pub goes_on: bool,
+    pub resumes_automatically: bool,
     /// Whether a call names the address it goes to; otherwise a cluster of the gateway's own configuration.
     pub calls_addresses: bool,
     /// Whether a configuration that is refused is refused for good: no request passes, or the one before it stays.
@@ -38,7 +38,7 @@ pub struct Profile {
     /// Whether header names come in lower case.
     pub lowers_names: bool,
     /// Whether a header that stands twice must be removed before it is set.
-    pub sets_after_removal: bool,
+    pub remove_before_set: bool,
     /// The property with the client's address, its parts separated by zero bytes.
     pub address: &'static str,
     /// The property with path and query as the client wrote them, by a name that only this host has: elsewhere, be it
@@ -52,7 +52,7 @@ pub struct Profile {
     /// The property that takes the decision for an access log.
     pub log: &'static str,
     /// Whether the details of an answer stand in its status line, where the client reads them.
-    pub tells_details: bool,
+    pub exposes_reply_details: bool,
     /// Whether what is logged for a request stands in a line with the request's own first line, query and all.
     pub logs_requests: bool,
 }
@@ -101,18 +101,18 @@ const ENVOY: Profile = Profile {
     ends_streams: true,
     has_entropy: true,
     verifies: true,
-    goes_on: false,
+    resumes_automatically: false,
     calls_addresses: false,
     keeps_refused: true,
     max_headers: None,
     lowers_names: true,
-    sets_after_removal: false,
+    remove_before_set: false,
     address: "source\0address",
     target: None,
     query: None,
     body: None,
     log: "callbound",
-    tells_details: false,
+    exposes_reply_details: false,
     logs_requests: false,
 };
 
@@ -125,18 +125,18 @@ const KONG: Profile = Profile {
     ends_streams: false,
     has_entropy: false,
     verifies: false,
-    goes_on: true,
+    resumes_automatically: true,
     calls_addresses: true,
     keeps_refused: false,
     max_headers: Some(90),
     lowers_names: false,
-    sets_after_removal: true,
+    remove_before_set: true,
     address: "source\0address",
     target: Some("ngx\0request_uri"),
     query: Some(["ngx\0args", "ngx\0upstream_uri"]),
     body: None,
     log: "kong\0ctx\0shared\0callbound",
-    tells_details: true,
+    exposes_reply_details: true,
     logs_requests: true,
 };
 
@@ -149,18 +149,18 @@ const APISIX: Profile = Profile {
     ends_streams: false,
     has_entropy: true,
     verifies: false,
-    goes_on: true,
+    resumes_automatically: true,
     calls_addresses: true,
     keeps_refused: true,
     max_headers: None,
     lowers_names: false,
-    sets_after_removal: false,
+    remove_before_set: false,
     address: "remote_addr",
     target: Some("request_uri"),
     query: Some(["args", "upstream_uri"]),
     body: Some("wasm_process_req_body"),
     log: "callbound",
-    tells_details: true,
+    exposes_reply_details: true,
     logs_requests: true,
 };
 

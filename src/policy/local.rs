@@ -1,6 +1,6 @@
 //! Routes the gateway answers itself: what is read from the request and what the answer looks like, as data.
 
-use super::bound::Member;
+use super::bound::FieldRef;
 use super::place::Pointer;
 use super::template::Template;
 
@@ -93,7 +93,7 @@ impl MintRule {
     pub fn fields(&self) -> impl Iterator<Item = &Field> {
         let lists = [&self.from, &self.to, &self.scopes].into_iter().flatten().map(|list| &list.field);
         let texts = self.texts.iter().filter_map(|text| match &text.asked {
-            Asked::Member { field, .. } => Some(field),
+            Asked::FieldRef { field, .. } => Some(field),
             Asked::Generated => None,
         });
         lists
@@ -189,7 +189,7 @@ pub struct TextField {
 #[derive(Debug)]
 pub enum Asked {
     /// The request.
-    Member {
+    FieldRef {
         /// Its member.
         field: Field,
         /// The most entries of a list; `None` = one string.
@@ -216,9 +216,9 @@ pub struct ListingRule {
     /// Whether endpoints stand below their applications.
     pub by_app: bool,
     /// Where the number of the page stands, from 1.
-    pub page: Option<Member>,
+    pub page: Option<FieldRef>,
     /// Where the size of a page stands.
-    pub limit: Option<Member>,
+    pub limit: Option<FieldRef>,
     /// The size of a page when none is asked for.
     pub default_limit: u64,
     /// The largest page.

@@ -1,12 +1,12 @@
 //! What is remembered and where: the store's home, and how fresh what is known of it must be.
 
-use crate::store::remote::Remote;
+use crate::store::remote::RedisStore;
 use crate::store::{Revocations, Size, Strength};
 
 /// The store.
 pub struct StoreRule {
     /// Where it is.
-    pub home: Home,
+    pub home: StoreBackend,
     /// Seals what stands in memory that others may share; a secret. Deliberately not in any `Debug`.
     pub key: Vec<u8>,
     /// How much is kept in the gateway's own memory.
@@ -43,18 +43,18 @@ pub struct DirectoryRule {
 
 /// Where the store is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Home {
+pub enum StoreBackend {
     /// In the gateway's own memory.
-    Local,
+    Memory,
     /// In Redis, for all gateways.
-    Redis(Remote),
+    Redis(RedisStore),
 }
 
-impl Home {
+impl StoreBackend {
     /// How far it reaches.
     pub fn strength(&self) -> Strength {
         match self {
-            Self::Local => Strength::Node,
+            Self::Memory => Strength::Node,
             Self::Redis(_) => Strength::Fleet,
         }
     }

@@ -24,14 +24,14 @@ mod schema;
 mod team;
 mod template;
 
-use crate::credential::{Carrier, Family, Issuer, KeyShape, candidates, digest, holds_credential};
+use crate::credential::{CredentialLocation, Family, Issuer, KeyShape, candidates, digest, holds_credential};
 
-pub use bound::{Bounds, Call, Direction, ENDPOINT, Form, Member, TextBound, TextRule};
+pub use bound::{BoundSource, Bounds, Call, ENDPOINT, FieldRef, Form, TextBound, TextRule};
 pub use compile::{Secrets, compile, read_key};
 pub use config::Host;
 pub use directory::{Directory, Endpoint, Network};
 pub use error::{ConfigError, Problem};
-pub use guarantee::{Force, Guarantee, guarantees};
+pub use guarantee::{Enforcement, Guarantee, guarantees};
 pub use host::host_of;
 pub use host::{End, Hold, Profile, SharedMemory};
 pub use key::{ApiKey, Ceiling, Keys};
@@ -40,11 +40,11 @@ pub use local::{
     Allowance, Asked, Field, IntrospectRule, ListingRule, MetadataField, MintRule, RangeField, RevokeRule,
     SizedList, TextField,
 };
-pub use memory::{DirectoryRule, Home, Remembers, StoreRule};
+pub use memory::{DirectoryRule, Remembers, StoreBackend, StoreRule};
 pub use merge::merge;
-pub use place::{Place, Pointer};
-pub use refusal::{Refusals, Style};
-pub use route::{Accept, Local, Present, Route, RouteMatch, Routes, TokenSource, Told};
+pub use place::{Pointer, RequestField};
+pub use refusal::{RefusalFormat, Refusals};
+pub use route::{Accept, LocalReply, Present, Route, RouteMatch, Routes, TokenSource, Told};
 #[cfg(feature = "cli")]
 pub use schema::schema;
 pub use team::{Owner, Party, PartyId, Reach, Tree};
@@ -61,7 +61,7 @@ pub struct Policy {
     /// Whether the gateway ends open connections at their limit; otherwise the upstream is told it.
     pub ends_sessions: bool,
     /// Where a credential may stand.
-    pub carriers: Vec<Carrier>,
+    pub carriers: Vec<CredentialLocation>,
     /// Every prefix that marks a text as one of our credentials.
     pub prefixes: Vec<String>,
     /// How API keys are written.
@@ -152,7 +152,7 @@ impl Platform {
 impl Policy {
     /// Finds the family whose prefix a credential has.
     pub fn family_of(&self, credential: &str) -> Option<(usize, &Family)> {
-        self.families.iter().enumerate().find(|(_, family)| family.is_written_so(credential))
+        self.families.iter().enumerate().find(|(_, family)| family.matches_prefix(credential))
     }
 
     /// Whether a text holds one of our credentials: by what it begins with, and where keys have no mark of their own,
@@ -180,10 +180,10 @@ impl Policy {
         let presented = self.routes.iter().filter_map(|route| Some(&route.present.as_ref()?.place));
         let places = self.routes.iter().flat_map(Route::places).chain(presented);
         let headers = places.filter_map(|place| match place {
-            Place::Header(name) => Some(name.as_str()),
+            RequestField::Header(name) => Some(name.as_str()),
             _ => None,
         });
-        carriers.filter_map(Carrier::header).chain(headers).any(|header| header.as_bytes() == name)
+        carriers.filter_map(CredentialLocation::header).chain(headers).any(|header| header.as_bytes() == name)
     }
 
     /// Finds a text bound by its name.

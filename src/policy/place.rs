@@ -6,7 +6,7 @@ use crate::uri::fold;
 
 /// One place.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum RequestField {
     /// A member of the body.
     Body(Pointer),
     /// A query parameter.
@@ -17,7 +17,7 @@ pub enum Place {
     Path(String),
 }
 
-impl Place {
+impl RequestField {
     /// Reads a place as a policy writes it: `/pointer`, `query:name`, `header:name` or `path:name`.
     pub fn parse(text: &str) -> Option<Self> {
         if text.starts_with('/') {

@@ -18,13 +18,13 @@ pub struct Refusals {
     /// Where clients find how to get a credential (RFC 9728 section 5.1).
     pub resource_metadata: Option<String>,
     /// The wording of every route that names no other.
-    pub default: Style,
+    pub default: RefusalFormat,
     /// The wordings of groups of routes; a route counts them from 1.
-    pub groups: Vec<Style>,
+    pub groups: Vec<RefusalFormat>,
 }
 
 /// How one group of routes words its refusals.
-pub struct Style {
+pub struct RefusalFormat {
     pub(super) envelope: Template,
     /// Other envelopes, by status.
     pub(super) envelopes: HashMap<u16, Template>,
@@ -40,7 +40,7 @@ pub(super) struct Override {
     pub(super) message: Option<String>,
 }
 
-impl Style {
+impl RefusalFormat {
     /// The body of refusals with a status.
     pub fn envelope(&self, status: u16) -> &Template {
         self.envelopes.get(&status).unwrap_or(&self.envelope)
@@ -69,7 +69,7 @@ impl Style {
 
 impl Refusals {
     /// The style at a place; the default where there is none.
-    pub fn style(&self, index: usize) -> &Style {
+    pub fn style(&self, index: usize) -> &RefusalFormat {
         self.groups.get(index.wrapping_sub(1)).unwrap_or(&self.default)
     }
 

@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 
 use matchit::{Params, Router};
 
-use crate::credential::Carrier;
+use crate::credential::CredentialLocation;
 use crate::uri::decode_escapes;
 
-use super::bound::{Bounds, Member};
+use super::bound::{Bounds, FieldRef};
 use super::limit::UsesRule;
 use super::local::{IntrospectRule, ListingRule, MintRule, RevokeRule};
-use super::place::{Place, Pointer};
+use super::place::{Pointer, RequestField};
 
 /// The credentials a route accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub struct Route {
     /// Who is let in at all.
     pub accept: Accept,
     /// Where its credential stands, when not where all others do.
-    pub carriers: Option<Vec<Carrier>>,
+    pub carriers: Option<Vec<CredentialLocation>>,
     /// Whether it is a WebSocket handshake.
     pub is_upgrade: bool,
     /// The features that must be on, with those they require.
@@ -52,7 +52,7 @@ pub struct Route {
     /// The scopes that must all be held.
     pub scopes: Vec<String>,
     /// The part of the request that names a team.
-    pub tenant: Option<Member>,
+    pub tenant: Option<FieldRef>,
     /// Whether reads here may also see what is registered with the team above.
     pub read_parent: bool,
     /// What is judged of a call.
@@ -64,7 +64,7 @@ pub struct Route {
     /// The credential the upstream gets instead of the client's.
     pub present: Option<Present>,
     /// What the gateway answers itself.
-    pub local: Option<Local>,
+    pub local: Option<LocalReply>,
     /// What using a token here takes.
     pub uses: UsesRule,
     /// The limits that are for it, by place in the policy.
@@ -76,7 +76,7 @@ pub struct Route {
 impl Route {
     /// Tells whether the body must be read before the verdict.
     pub fn reads_body(&self) -> bool {
-        matches!(self.local, Some(Local::Mint(_) | Local::Introspect(_) | Local::Revoke(_)))
+        matches!(self.local, Some(LocalReply::Mint(_) | LocalReply::Introspect(_) | LocalReply::Revoke(_)))
             || self.tenant.as_ref().is_some_and(|tenant| tenant.place.is_in_body())
             || self.bounds.as_ref().is_some_and(Bounds::reads_body)
     }
@@ -89,11 +89,11 @@ impl Route {
 
     /// Whether it says anything of a text bound.
     pub fn speaks_of(&self, bound: usize) -> bool {
-        self.bounds.as_ref().is_some_and(|bounds| bounds.spoken.contains(&bound))
+        self.bounds.as_ref().is_some_and(|bounds| bounds.declared.contains(&bound))
     }
 
     /// All places this route reads to judge a request.
-    pub fn places(&self) -> impl Iterator<Item = &Place> {
+    pub fn places(&self) -> impl Iterator<Item = &RequestField> {
         let tenant = self.tenant.iter().map(|member| &member.place);
         self.bounds.iter().flat_map(Bounds::places).chain(tenant)
     }
@@ -101,7 +101,7 @@ impl Route {
     /// All members of the body among them.
     pub fn pointers(&self) -> impl Iterator<Item = &Pointer> {
         self.places().filter_map(|place| match place {
-            Place::Body(pointer) => Some(pointer),
+            RequestField::Body(pointer) => Some(pointer),
             _ => None,
         })
     }
@@ -114,7 +114,7 @@ impl Route {
     /// How it mints, when it does.
     pub fn mint(&self) -> Option<&MintRule> {
         match &self.local {
-            Some(Local::Mint(rule)) => Some(rule),
+            Some(LocalReply::Mint(rule)) => Some(rule),
             _ => None,
         }
     }
@@ -132,13 +132,13 @@ pub enum Told {
 /// A credential of the platform's own that is presented to the upstream. Deliberately without `Debug`.
 pub struct Present {
     /// Where: the query or a header.
-    pub place: Place,
+    pub place: RequestField,
     /// The whole value.
     pub value: String,
 }
 
 /// A route the gateway answers itself.
-pub enum Local {
+pub enum LocalReply {
     /// With a new token.
     Mint(Box<MintRule>),
     /// With the state of a token.

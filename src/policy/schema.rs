@@ -266,7 +266,7 @@ in_place! {
         "required": ["e164"],
         "additionalProperties": false
     });
-    PlaceConfig, "Place", _generator => json_schema!({
+    PlaceConfig, "RequestField", _generator => json_schema!({
         "type": ["string", "object"],
         "properties": {
             "path": {"type": "string", "description": "A parameter of the path."},

@@ -4,7 +4,8 @@
 //! the time of that cleaning, so that a token forgotten so is refused, not taken for fresh.
 
 use super::{
-    Cell, Change, Charge, LEASE_SECONDS, Lease, Refusal, Rule, Standing, StoreError, Stream, interval,
+    Change, Charge, ChargeDenied, CounterKey, LEASE_SECONDS, Lease, Remaining, Rule, StoreError, Stream,
+    interval,
 };
 
 /// Bytes of one entry: cell, share, end, value.
@@ -13,7 +14,7 @@ const ENTRY_BYTES: usize = 32;
 /// What is remembered of one cell; a cell of sessions has one for each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Entry {
-    cell: Cell,
+    cell: CounterKey,
     share: u32,
     /// Unix seconds from which it counts no more.
     ends: u32,
@@ -52,7 +53,7 @@ impl Bucket {
             let (share, rest) = rest.split_first_chunk::<4>()?;
             let (ends, value) = rest.split_first_chunk::<4>()?;
             Some(Entry {
-                cell: Cell(*cell),
+                cell: CounterKey(*cell),
                 share: u32::from_le_bytes(*share),
                 ends: u32::from_le_bytes(*ends),
                 value: u64::from_le_bytes(value.try_into().ok()?),
@@ -92,7 +93,7 @@ impl Bucket {
         self.entries.retain(|entry| entry.ends > now);
     }
 
-    fn entry(&self, cell: Cell) -> Option<&Entry> {
+    fn entry(&self, cell: CounterKey) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.cell == cell)
     }
 
@@ -100,7 +101,7 @@ impl Bucket {
     fn put(
         &mut self,
         charge: &Charge,
-        cell: Cell,
+        cell: CounterKey,
         ends: u64,
         value: u64,
         room: Room,
@@ -141,7 +142,7 @@ impl Bucket {
         charge: &Charge,
         now: u64,
         room: Room,
-    ) -> Result<Result<Standing, Refusal>, StoreError> {
+    ) -> Result<Result<Remaining, ChargeDenied>, StoreError> {
         let standing = match self.look(charge, now) {
             Ok(standing) => standing,
             Err(refusal) => return Ok(Err(refusal)),
@@ -179,7 +180,7 @@ impl Bucket {
     }
 
     /// Tells how the cell would stand after a charge, or why it would be refused.
-    pub(super) fn look(&self, charge: &Charge, now: u64) -> Result<Standing, Refusal> {
+    pub(super) fn look(&self, charge: &Charge, now: u64) -> Result<Remaining, ChargeDenied> {
         let second = now / 1_000_000;
         let entry = self.entry(charge.cell);
         let value = entry.map_or(0, |entry| entry.value);
@@ -192,14 +193,14 @@ impl Bucket {
             Rule::Rate { max, seconds, burst } => look_at_rate(value, interval(max, seconds), burst, now),
             Rule::Uses { max, until, stream, .. } => {
                 if until <= u64::from(self.cleaned) {
-                    return Err(Refusal::Forgotten);
+                    return Err(ChargeDenied::Forgotten);
                 }
                 match stream.and_then(|stream| Some((stream, self.entry(stream.cell)?))) {
                     // What ends after its grace from now has not ended.
                     Some((stream, open)) if u64::from(open.ends) > second + stream.grace => {
-                        Err(Refusal::Spent { retry: 0, reset: 0 })
+                        Err(ChargeDenied::Spent { retry: 0, reset: 0 })
                     }
-                    Some(_) => Ok(Standing { remaining: max.saturating_sub(value), reset: 0 }),
+                    Some(_) => Ok(Remaining { remaining: max.saturating_sub(value), reset: 0 }),
                     None => counted(value, max, 0, 0),
                 }
             }
@@ -207,16 +208,16 @@ impl Bucket {
                 let open = self.entries.iter().filter(|entry| entry.cell == charge.cell);
                 counted(open.count() as u64, max, 1_000, 0)
             }
-            Rule::Seconds { until, .. } if until <= u64::from(self.cleaned) => Err(Refusal::Forgotten),
+            Rule::Seconds { until, .. } if until <= u64::from(self.cleaned) => Err(ChargeDenied::Forgotten),
             Rule::Seconds { max, ask, .. } => match max.saturating_sub(value).min(ask) {
-                0 => Err(Refusal::Spent { retry: 0, reset: 0 }),
-                granted => Ok(Standing { remaining: granted, reset: 0 }),
+                0 => Err(ChargeDenied::Spent { retry: 0, reset: 0 }),
+                granted => Ok(Remaining { remaining: granted, reset: 0 }),
             },
         }
     }
 
     /// Takes a charge back that was taken with others of which one was refused. A use is never taken back.
-    pub(super) fn undo(&mut self, charge: &Charge, standing: Standing) {
+    pub(super) fn undo(&mut self, charge: &Charge, standing: Remaining) {
         match charge.rule {
             Rule::Sessions { holder, .. } => self.remove(charge.cell, holder),
             Rule::Window { .. } => self.lessen(charge.cell, 1),
@@ -226,11 +227,11 @@ impl Bucket {
         }
     }
 
-    fn remove(&mut self, cell: Cell, value: u64) {
+    fn remove(&mut self, cell: CounterKey, value: u64) {
         self.entries.retain(|entry| entry.cell != cell || entry.value != value);
     }
 
-    fn lessen(&mut self, cell: Cell, less: u64) {
+    fn lessen(&mut self, cell: CounterKey, less: u64) {
         for entry in self.entries.iter_mut().filter(|entry| entry.cell == cell) {
             entry.value = entry.value.saturating_sub(less);
         }
@@ -266,20 +267,20 @@ fn window_end(second: u64, length: u64) -> u64 {
     (second / length.max(1)).saturating_add(1).saturating_mul(length.max(1))
 }
 
-fn counted(count: u64, max: u64, retry: u64, reset: u64) -> Result<Standing, Refusal> {
+fn counted(count: u64, max: u64, retry: u64, reset: u64) -> Result<Remaining, ChargeDenied> {
     match max.checked_sub(count) {
-        None | Some(0) => Err(Refusal::Spent { retry, reset }),
-        Some(left) => Ok(Standing { remaining: left - 1, reset }),
+        None | Some(0) => Err(ChargeDenied::Spent { retry, reset }),
+        Some(left) => Ok(Remaining { remaining: left - 1, reset }),
     }
 }
 
 /// The generic cell rate algorithm: `arrival` is when the next one would be due if all came evenly.
-fn look_at_rate(arrival: u64, interval: u64, burst: u64, now: u64) -> Result<Standing, Refusal> {
+fn look_at_rate(arrival: u64, interval: u64, burst: u64, now: u64) -> Result<Remaining, ChargeDenied> {
     let tolerated = interval.saturating_mul(burst);
     let ahead = arrival.max(now).saturating_add(interval).saturating_sub(now);
     match tolerated.checked_sub(ahead) {
-        Some(left) => Ok(Standing { remaining: left / interval.max(1), reset: ahead.div_ceil(1_000) }),
-        None => Err(Refusal::Spent {
+        Some(left) => Ok(Remaining { remaining: left / interval.max(1), reset: ahead.div_ceil(1_000) }),
+        None => Err(ChargeDenied::Spent {
             retry: (ahead - tolerated).div_ceil(1_000),
             reset: (ahead - interval).div_ceil(1_000),
         }),

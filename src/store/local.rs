@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 
 use super::bucket::{Bucket, Room};
 use super::{
-    Cell, Change, Charge, Refusal, Revocation, Revocations, Rule, Standing, StoreError, Taken, seal,
+    Change, Charge, ChargeDenied, ChargeResult, CounterKey, Remaining, Revocation, Revocations, Rule,
+    StoreError, seal,
 };
 
 /// How many buckets there are: fixed, so that another size in a new policy finds what was written under the old one.
@@ -95,7 +96,7 @@ pub struct Size {
 }
 
 /// A store in a gateway's own memory.
-pub struct Local<M> {
+pub struct SharedMemoryStore<M> {
     memory: M,
     key: Vec<u8>,
     /// What every name begins with: another key is another store, as young as one after a restart.
@@ -113,7 +114,7 @@ struct Slot {
     bytes: usize,
 }
 
-impl<M: Memory> Local<M> {
+impl<M: Memory> SharedMemoryStore<M> {
     /// Opens the store, or begins it; `key` seals its values, `now` is in Unix seconds.
     ///
     /// # Errors
@@ -124,7 +125,7 @@ impl<M: Memory> Local<M> {
         // Where values have their full length, a store of another size is another store: none may have to grow.
         let size = if memory.forgets() { room.capacity.to_string() } else { String::new() };
         let parts = [b"prefix".as_slice(), key, size.as_bytes()];
-        let cell = Cell::of(if size.is_empty() { &parts[..2] } else { &parts });
+        let cell = CounterKey::of(if size.is_empty() { &parts[..2] } else { &parts });
         let prefix = format!("callbound/1/{:08x}/", cell.share());
         let beginning = Slot { name: format!("{prefix}{EPOCH}"), bytes: BEGINNING_BYTES };
         let mut store = Self { memory, key: key.to_vec(), prefix, beginning, room, epoch: now };
@@ -212,17 +213,17 @@ impl<M: Memory> Local<M> {
     ///
     /// [`StoreError`] when it cannot be said whether they may be taken; then none was, but for one of a use, which is
     /// never taken back.
-    pub fn take(&self, charges: &[Charge], now: u64) -> Result<Taken, StoreError> {
+    pub fn take(&self, charges: &[Charge], now: u64) -> Result<ChargeResult, StoreError> {
         self.check_beginning()?;
         if charges.len() > 1 {
             // Looked at before any is written: what one refuses should not weigh on the others even for a moment.
             for (index, charge) in charges.iter().enumerate() {
                 if let Err(refusal) = self.look(charge, now)? {
-                    return Ok(Taken::None { charge: index, refusal });
+                    return Ok(ChargeResult::None { charge: index, refusal });
                 }
             }
         }
-        let mut standings: Vec<Standing> = Vec::with_capacity(charges.len());
+        let mut standings: Vec<Remaining> = Vec::with_capacity(charges.len());
         for (index, charge) in charges.iter().enumerate() {
             let taken = self.take_one(charge, now);
             if let Ok(Ok(standing)) = taken {
@@ -233,25 +234,25 @@ impl<M: Memory> Local<M> {
                 // What cannot be taken back stays taken: too little for somebody, never too much.
                 let _ = self.update_bucket(&self.place(charge).0, now, |bucket| {
                     bucket.undo(charge, *standing);
-                    Ok(Ok::<(), Refusal>(()))
+                    Ok(Ok::<(), ChargeDenied>(()))
                 });
             }
             return taken.map(|refusal| match refusal {
-                Ok(_) => Taken::All(Vec::new()),
-                Err(refusal) => Taken::None { charge: index, refusal },
+                Ok(_) => ChargeResult::All(Vec::new()),
+                Err(refusal) => ChargeResult::None { charge: index, refusal },
             });
         }
-        Ok(Taken::All(standings))
+        Ok(ChargeResult::All(standings))
     }
 
     /// Tells how a cell would stand after a charge, and charges nothing; `now` in microseconds.
     ///
     /// # Errors
     ///
-    /// As [`Local::take`].
-    pub fn look(&self, charge: &Charge, now: u64) -> Result<Result<Standing, Refusal>, StoreError> {
+    /// As [`SharedMemoryStore::take`].
+    pub fn look(&self, charge: &Charge, now: u64) -> Result<Result<Remaining, ChargeDenied>, StoreError> {
         if self.is_forgotten(charge) {
-            return Ok(Err(Refusal::Forgotten));
+            return Ok(Err(ChargeDenied::Forgotten));
         }
         let (mut bucket, _) = self.read_bucket(&self.place(charge).0)?;
         bucket.clean(now / 1_000_000);
@@ -273,9 +274,9 @@ impl<M: Memory> Local<M> {
         if self.memory.forgets() { SESSION_CAPACITY_LAID_OUT } else { SESSION_CAPACITY }
     }
 
-    fn take_one(&self, charge: &Charge, now: u64) -> Result<Result<Standing, Refusal>, StoreError> {
+    fn take_one(&self, charge: &Charge, now: u64) -> Result<Result<Remaining, ChargeDenied>, StoreError> {
         if self.is_forgotten(charge) {
-            return Ok(Err(Refusal::Forgotten));
+            return Ok(Err(ChargeDenied::Forgotten));
         }
         let (slot, room) = self.place(charge);
         self.update_bucket(&slot, now, |bucket| bucket.take(charge, now, room))
@@ -312,7 +313,7 @@ impl<M: Memory> Local<M> {
                 if self.memory.forgets() {
                     bucket.cut(slot.bytes);
                 }
-                Ok(Ok::<(), Refusal>(()))
+                Ok(Ok::<(), ChargeDenied>(()))
             });
         }
     }
@@ -330,14 +331,14 @@ impl<M: Memory> Local<M> {
     ///
     /// # Errors
     ///
-    /// As [`Local::take`].
+    /// As [`SharedMemoryStore::take`].
     pub fn has_failed(&self, charge: &Charge, now: u64) -> Result<Option<u64>, StoreError> {
         let (mut bucket, _) = self.read_bucket(&self.failure_bucket(charge.cell.number()))?;
         bucket.clean(now / 1_000_000);
         Ok(match bucket.look(charge, now) {
             Ok(_) => None,
-            Err(Refusal::Spent { retry, .. }) => Some(retry),
-            Err(Refusal::Forgotten) => Some(0),
+            Err(ChargeDenied::Spent { retry, .. }) => Some(retry),
+            Err(ChargeDenied::Forgotten) => Some(0),
         })
     }
 
@@ -345,7 +346,7 @@ impl<M: Memory> Local<M> {
     ///
     /// # Errors
     ///
-    /// As [`Local::take`].
+    /// As [`SharedMemoryStore::take`].
     pub fn revocations(&self, known: Option<u32>) -> Result<Option<(Revocations, u32)>, StoreError> {
         self.check_beginning()?;
         let found = self.memory.get(&self.slot(REVISION, 8).name)?;

@@ -1,7 +1,7 @@
 //! What is remembered between requests: uses, limits, sessions, seconds and revocations.
 //!
-//! One language, two homes. A request's [`Charge`]s are taken all or none, each on a [`Cell`] that nobody else's charge
-//! shares; what cannot be remembered is refused. [`Local`] keeps cells in memory that all workers of a gateway share;
+//! One language, two homes. A request's [`Charge`]s are taken all or none, each on a [`CounterKey`] that nobody else's charge
+//! shares; what cannot be remembered is refused. [`SharedMemoryStore`] keeps cells in memory that all workers of a gateway share;
 //! [`remote`] writes the same batch for a store that all gateways share, and reads its answer. Refuses to know who is
 //! asking and what for, and calls no host: memory, time and bytes are arguments.
 
@@ -13,7 +13,7 @@ mod revocation;
 use hmac::{Hmac, Mac as _};
 use sha2::{Digest as _, Sha256};
 
-pub use local::{Local, Memory, MemoryError, SESSION_CAPACITY_LAID_OUT, Size};
+pub use local::{Memory, MemoryError, SESSION_CAPACITY_LAID_OUT, SharedMemoryStore, Size};
 pub use revocation::{Revocation, RevocationError, Revocations, Subject};
 
 /// Seconds a session's lease lasts unless it is renewed: how long a crashed worker's slots stay taken.
@@ -46,9 +46,9 @@ impl Strength {
 
 /// What a charge is counted on: a name that no other charge has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Cell([u8; 16]);
+pub struct CounterKey([u8; 16]);
 
-impl Cell {
+impl CounterKey {
     /// Names a cell after its parts; each is hashed with its length, so that no two lists of parts are one name.
     pub fn of(parts: &[&[u8]]) -> Self {
         let mut hash = Sha256::new();
@@ -89,7 +89,7 @@ impl Cell {
 #[derive(Debug, Clone)]
 pub struct Charge {
     /// Where.
-    pub cell: Cell,
+    pub cell: CounterKey,
     /// Whose share of the memory it takes, as a number that is the same for everything of one team.
     pub share: u32,
     /// How.
@@ -149,8 +149,8 @@ pub enum Rule {
 /// A stream that may come back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stream {
-    /// Where it is remembered: [`Cell::beside`] the token's uses.
-    pub cell: Cell,
+    /// Where it is remembered: [`CounterKey::beside`] the token's uses.
+    pub cell: CounterKey,
     /// The session that opens it now.
     pub holder: u64,
     /// Seconds after its end in which it may be opened again.
@@ -159,7 +159,7 @@ pub struct Stream {
 
 /// How a cell stands after its charge.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Standing {
+pub struct Remaining {
     /// How many are left; for [`Rule::Seconds`], how many this session was given.
     pub remaining: u64,
     /// Milliseconds until there are as many as there can be.
@@ -168,7 +168,7 @@ pub struct Standing {
 
 /// Why a charge was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub enum ChargeDenied {
     /// There are none left; milliseconds until there is one, 0 when there never will be.
     Spent {
         /// Milliseconds until it is worth asking again.
@@ -182,15 +182,15 @@ pub enum Refusal {
 
 /// What came of a request's charges.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Taken {
+pub enum ChargeResult {
     /// All were taken; each stands so.
-    All(Vec<Standing>),
+    All(Vec<Remaining>),
     /// None was taken, because of this one.
     None {
         /// Its place in the list.
         charge: usize,
         /// Why.
-        refusal: Refusal,
+        refusal: ChargeDenied,
     },
 }
 
@@ -227,7 +227,7 @@ impl core::fmt::Display for StoreError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Lease {
     /// Where it is counted.
-    pub cell: Cell,
+    pub cell: CounterKey,
     /// The session.
     pub holder: u64,
     /// Seconds after its end in which it may come back; 0 for one that is only counted.
@@ -242,7 +242,7 @@ pub enum Change {
     /// The session is over.
     End(Lease),
     /// It did not take the seconds that were set aside for it.
-    GiveBack(Cell, u64),
+    GiveBack(CounterKey, u64),
 }
 
 impl Charge {

@@ -7,8 +7,8 @@
 use std::rc::Rc;
 
 use super::{
-    Cell, Change, Charge, Lease, Refusal, Revocation, Revocations, Rule, Standing, StoreError, Stream, Taken,
-    hex, interval, revocation,
+    Change, Charge, ChargeDenied, ChargeResult, CounterKey, Lease, Remaining, Revocation, Revocations, Rule,
+    StoreError, Stream, hex, interval, revocation,
 };
 use crate::json::Json;
 
@@ -26,7 +26,7 @@ const VALUES: usize = 6;
 
 /// Where the store is and what its names begin with.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Remote {
+pub struct RedisStore {
     /// The gateway's name for the bridge.
     pub cluster: String,
     /// The bridge's host, with its port where that is not the scheme's.
@@ -105,7 +105,7 @@ pub struct Reply {
     /// When the store began to remember, in Unix seconds.
     pub epoch: u64,
     /// Whether the charges were taken.
-    pub taken: Taken,
+    pub taken: ChargeResult,
     /// Whether what was asked after is spent.
     pub is_spent: bool,
     /// Whether Redis may forget what it was told, to make room.
@@ -121,7 +121,7 @@ pub struct Reply {
 }
 
 /// Writes a batch as the body of a request to the bridge. `nonce` must be new: by it the answer is known.
-pub fn request(remote: &Remote, nonce: &str, operations: &[Operation]) -> Vec<u8> {
+pub fn request(remote: &RedisStore, nonce: &str, operations: &[Operation]) -> Vec<u8> {
     let mut words: Vec<String> = vec![(4 + operations.len()).to_string()];
     words.extend(["epoch", "revocations", "version", "usage"].map(|name| format!("{}{name}", remote.prefix)));
     words.extend(operations.iter().map(|operation| key_of(remote, operation)));
@@ -155,8 +155,8 @@ fn encode(word: &str, body: &mut Vec<u8>) {
     }
 }
 
-fn key_of(remote: &Remote, operation: &Operation) -> String {
-    let name = |cell: Cell| format!("{}{}", remote.prefix, cell.hex());
+fn key_of(remote: &RedisStore, operation: &Operation) -> String {
+    let name = |cell: CounterKey| format!("{}{}", remote.prefix, cell.hex());
     match operation {
         Operation::Charge(charge) | Operation::Question(charge) => name(charge.cell),
         Operation::Change(Change::Renew(lease) | Change::End(lease)) => name(lease.cell),
@@ -172,11 +172,11 @@ fn key_of(remote: &Remote, operation: &Operation) -> String {
     }
 }
 
-fn key_name(remote: &Remote, digest: &[u8; 32]) -> String {
+fn key_name(remote: &RedisStore, digest: &[u8; 32]) -> String {
     format!("{}key:{}", remote.prefix, hex(digest))
 }
 
-fn written(remote: &Remote, operation: &Operation) -> (&'static str, Vec<String>) {
+fn written(remote: &RedisStore, operation: &Operation) -> (&'static str, Vec<String>) {
     let leased = |lease: &Lease| vec![session(lease.holder), lease.grace.to_string()];
     match operation {
         Operation::Charge(charge) => written_charge(remote, &charge.rule),
@@ -210,7 +210,7 @@ fn written(remote: &Remote, operation: &Operation) -> (&'static str, Vec<String>
     }
 }
 
-fn written_charge(remote: &Remote, rule: &Rule) -> (&'static str, Vec<String>) {
+fn written_charge(remote: &RedisStore, rule: &Rule) -> (&'static str, Vec<String>) {
     match *rule {
         Rule::Window { max, seconds } => ("W", texts(&[max, seconds])),
         Rule::Rate { max, seconds, burst } => ("R", texts(&[interval(max, seconds), burst])),
@@ -257,7 +257,7 @@ fn read(json: &Json<'_>, nonce: &str, operations: &[Operation]) -> Option<Reply>
     if json.get("nonce").and_then(Json::as_str) != Some(nonce) {
         return None;
     }
-    let taken = Taken::All(Vec::new());
+    let taken = ChargeResult::All(Vec::new());
     let mut reply = Reply {
         epoch: number("epoch")?,
         taken,
@@ -271,7 +271,7 @@ fn read(json: &Json<'_>, nonce: &str, operations: &[Operation]) -> Option<Reply>
     if let Some(Json::Array(refusal)) = json.get("refusal") {
         let charge = usize::try_from(number("charge")?).ok()?.checked_sub(1)?;
         let is_charge = matches!(operations.get(charge), Some(Operation::Charge(_)));
-        reply.taken = Taken::None { charge, refusal: read_refusal(refusal).filter(|_| is_charge)? };
+        reply.taken = ChargeResult::None { charge, refusal: read_refusal(refusal).filter(|_| is_charge)? };
         return Some(reply);
     }
     let Some(Json::Array(answers)) = json.get("answers") else { return None };
@@ -297,22 +297,22 @@ fn read(json: &Json<'_>, nonce: &str, operations: &[Operation]) -> Option<Reply>
             Operation::Change(_) | Operation::Usage(..) | Operation::Put(..) | Operation::Remove(_) => {}
         }
     }
-    reply.taken = Taken::All(standings);
+    reply.taken = ChargeResult::All(standings);
     Some(reply)
 }
 
-fn read_standing(answer: &Json<'_>) -> Option<Standing> {
+fn read_standing(answer: &Json<'_>) -> Option<Remaining> {
     let Json::Array(values) = answer else { return None };
     let [Json::Unsigned(remaining), Json::Unsigned(reset)] = values.as_slice() else { return None };
-    Some(Standing { remaining: *remaining, reset: *reset })
+    Some(Remaining { remaining: *remaining, reset: *reset })
 }
 
-fn read_refusal(answer: &[Json<'_>]) -> Option<Refusal> {
+fn read_refusal(answer: &[Json<'_>]) -> Option<ChargeDenied> {
     match answer {
         [Json::Unsigned(1), Json::Unsigned(retry), Json::Unsigned(reset)] => {
-            Some(Refusal::Spent { retry: *retry, reset: *reset })
+            Some(ChargeDenied::Spent { retry: *retry, reset: *reset })
         }
-        [Json::Unsigned(2), ..] => Some(Refusal::Forgotten),
+        [Json::Unsigned(2), ..] => Some(ChargeDenied::Forgotten),
         _ => None,
     }
 }

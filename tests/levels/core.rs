@@ -6,14 +6,14 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use callbound::decision::{
-    Due, Effect, Engine, Moment, Obligations, Record, Settled, Step, Verdict, no_host,
+    Decision, DecisionContext, Effect, Engine, Obligations, PendingCharge, Record, Settled, Step, no_host,
 };
 use callbound::policy::{Secrets, compile};
-use callbound::store::{Charge, Local, Memory, MemoryError, StoreError, Taken};
+use callbound::store::{Charge, ChargeResult, Memory, MemoryError, SharedMemoryStore, StoreError};
 
 use super::Gate;
 use crate::support::corpus::{File, Headers, Request};
-use crate::support::expect::{Answer, Decision, Observed, Seen};
+use crate::support::expect::{Answer, LoggedDecision, Observed, Seen};
 
 /// Seconds before the first request at which the gateway began.
 pub const EARLIER: u64 = 50_000;
@@ -23,7 +23,7 @@ pub const NOW: u64 = 1_800_000_000;
 
 struct Core {
     engine: Engine,
-    store: Local<Plain>,
+    store: SharedMemoryStore<Plain>,
     known: Option<u32>,
     now: u64,
     peer: Option<IpAddr>,
@@ -53,7 +53,8 @@ pub fn gate(file: &File) -> Result<Box<dyn Gate>, String> {
     let policy =
         compile(file.policy.as_bytes(), &Secrets::Lookup(&lookup)).map_err(|error| error.to_string())?;
     // The store is as old as the gateway: the tokens of the corpus are younger.
-    let store = Local::open(Plain::default(), &policy.store.key, policy.store.size, NOW - EARLIER);
+    let store =
+        SharedMemoryStore::open(Plain::default(), &policy.store.key, policy.store.size, NOW - EARLIER);
     let store = store.map_err(|error| error.to_string())?;
     Ok(Box::new(Core { engine: Engine::new(policy), store, known: None, now: NOW, peer: file.peer }))
 }
@@ -73,7 +74,7 @@ impl Shadow {
         let headers = with_pseudo_headers(request);
         let pairs: Vec<(&[u8], &[u8])> =
             headers.iter().map(|(name, value)| (name.as_bytes(), value.as_slice())).collect();
-        let moment = Moment {
+        let moment = DecisionContext {
             now,
             random: &|bytes| getrandom::fill(bytes).is_ok(),
             host_verify: &no_host,
@@ -123,7 +124,7 @@ impl Gate for Core {
 }
 
 impl Core {
-    fn judge(&mut self, headers: &Headers, request: &Request) -> Result<Verdict, String> {
+    fn judge(&mut self, headers: &Headers, request: &Request) -> Result<Decision, String> {
         if let Some((revocations, version)) =
             self.store.revocations(self.known).map_err(|error| error.to_string())?
         {
@@ -133,7 +134,7 @@ impl Core {
         let random = |bytes: &mut [u8]| getrandom::fill(bytes).is_ok();
         let now = self.now * 1_000_000;
         let has_failed = |charge: &Charge| self.store.has_failed(charge, now);
-        let moment = Moment {
+        let moment = DecisionContext {
             now: self.now,
             random: &random,
             host_verify: &no_host,
@@ -165,18 +166,18 @@ impl Core {
         Ok(verdict)
     }
 
-    fn settle(&self, due: &Due) -> Result<Settled, StoreError> {
+    fn settle(&self, due: &PendingCharge) -> Result<Settled, StoreError> {
         let now = self.now * 1_000_000;
         let taken = self.store.take(due.charges(), now)?;
         let question = due.question().map(|charge| self.store.look(charge, now)).transpose()?;
-        if let (Some(revocation), Taken::All(_)) = (due.revocation(), &taken) {
+        if let (Some(revocation), ChargeResult::All(_)) = (due.revocation(), &taken) {
             self.store.revoke(revocation, self.now)?;
         }
         Ok(Settled { taken, is_spent: question.is_some_and(|looked| looked.is_err()) })
     }
 
-    fn decision(&self, record: &Record) -> Decision {
-        let mut decision = Decision::default();
+    fn decision(&self, record: &Record) -> LoggedDecision {
+        let mut decision = LoggedDecision::default();
         let mut set = |name: &str, value: Option<&str>| {
             if let Some(value) = value {
                 decision.0.insert(name.to_owned(), value.to_owned());

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Gate;
 use crate::support::corpus::{File, Level, Request};
-use crate::support::expect::{Decision, Observed};
+use crate::support::expect::{LoggedDecision, Observed};
 use crate::support::gateway::{Gateway, Pieces, Setup, unchanged};
 use crate::support::recorder::Recorder;
 use crate::support::{client, real_now};
@@ -65,7 +65,7 @@ impl Gate for Real {
             self.gateway.next_access(self.played).map_err(|problem| format!("{problem}; {answer:?}"))?;
         self.played += 1;
         let answer = answer?;
-        let decision = line["decision"].as_str().map(Decision::parse);
+        let decision = line["decision"].as_str().map(LoggedDecision::parse);
         let upstream = self.upstream.get(self.released);
         self.released = self.upstream.count();
         Ok(Observed { upstream, answer: Some(answer), decision })

@@ -10,7 +10,7 @@ use super::Gate;
 use super::core::{EARLIER, NOW, with_pseudo_headers};
 use super::host_crypto::verify_signature;
 use crate::support::corpus::{File, Headers, Level, Request};
-use crate::support::expect::{Answer, Decision, Observed, Seen};
+use crate::support::expect::{Answer, LoggedDecision, Observed, Seen};
 use crate::support::require::{Piece, require};
 use crate::wasm_host::{self, Module, Pairs, Reply, Switches, Upstream, Vm, World, switches};
 
@@ -133,7 +133,7 @@ impl Gate for Worker {
             .properties
             .get(log_property(self.level))
             .map(|value| String::from_utf8_lossy(value).into_owned());
-        let decision = summary.as_deref().map(Decision::parse);
+        let decision = summary.as_deref().map(LoggedDecision::parse);
         // APISIX counts nothing.
         if let Some(decision) = decision.as_ref().filter(|_| self.level != Level::Apisix) {
             check_counter(decision, &before, &self.vm.counters())?;
@@ -202,7 +202,7 @@ fn capitalize(name: &mut [u8]) {
 
 /// One decision is one step of one counter: its route's and reason's.
 fn check_counter(
-    decision: &Decision,
+    decision: &LoggedDecision,
     before: &BTreeMap<String, u64>,
     after: &BTreeMap<String, u64>,
 ) -> Result<(), String> {

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::{ALLOWED, KEY, MASTER, OTHER, OWNED, call, policy, same, status};
 use crate::support::client::{Http1, exchange, head};
 use crate::support::corpus::Request;
-use crate::support::expect::{Answer, Decision};
+use crate::support::expect::{Answer, LoggedDecision};
 use crate::support::gateway::{Gateway, Pieces, Setup, unchanged};
 use crate::support::poll;
 use crate::support::recorder::Recorder;
@@ -172,14 +172,18 @@ impl Fleet {
     }
 
     /// Sends a request to a gateway: the answer, and the decision as the access log says it.
-    pub(super) fn judged(&self, gateway: usize, request: Request) -> Result<(Answer, Decision), String> {
+    pub(super) fn judged(
+        &self,
+        gateway: usize,
+        request: Request,
+    ) -> Result<(Answer, LoggedDecision), String> {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let id = format!("story-{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let answer = exchange(self.address(gateway)?, &request.header("x-request-id", &id))?;
         let gateway = self.gateways.get(gateway).ok_or("no such gateway")?;
         let decision = poll("the decision in the access log", PATIENCE, || {
             let line = gateway.access_log().into_iter().find(|line| line["request_id"] == id.as_str())?;
-            line["decision"].as_str().map(Decision::parse)
+            line["decision"].as_str().map(LoggedDecision::parse)
         })?;
         Ok((answer, decision))
     }

@@ -59,7 +59,7 @@ pub struct Observed {
     /// The answer, whoever gave it.
     pub answer: Option<Answer>,
     /// The decision as the operator reads it; `None` when the request never came to be judged.
-    pub decision: Option<Decision>,
+    pub decision: Option<LoggedDecision>,
 }
 
 impl Observed {
@@ -126,9 +126,9 @@ impl Answer {
 
 /// `decision=deny reason=to_denied route=dial …`, taken apart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Decision(pub BTreeMap<String, String>);
+pub struct LoggedDecision(pub BTreeMap<String, String>);
 
-impl Decision {
+impl LoggedDecision {
     pub fn parse(text: &str) -> Self {
         let fields = text.split(' ').filter_map(|field| field.split_once('='));
         Self(fields.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
@@ -163,7 +163,7 @@ impl Expect {
         if wrong.is_empty() { Ok(()) } else { Err(self.report(&wrong, sent, observed)) }
     }
 
-    fn check_decision(&self, decision: Option<&Decision>, wrong: &mut Vec<String>) {
+    fn check_decision(&self, decision: Option<&LoggedDecision>, wrong: &mut Vec<String>) {
         let outcome = decision.and_then(|decision| decision.get("decision"));
         let reason = decision.and_then(|decision| decision.get("reason"));
         if self.upstream.is_some() && outcome != Some("allow") {

@@ -9,8 +9,8 @@ mod tests;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use callbound::credential::Remote;
-use callbound::store::remote::Remote as Bridge;
+use callbound::credential::RemoteJwks;
+use callbound::store::remote::RedisStore;
 use sha2::{Digest, Sha256};
 
 pub use check::check_all;
@@ -108,9 +108,9 @@ pub struct Gateway<'a> {
     /// Origins whose pages may call with a client token.
     pub cors_origins: &'a [String],
     /// Where the key sets of issuers are fetched from.
-    pub key_sets: &'a [&'a Remote],
+    pub key_sets: &'a [&'a RemoteJwks],
     /// The store that gateways share.
-    pub store: Option<&'a Bridge>,
+    pub store: Option<&'a RedisStore>,
     /// Whether the buffer filter holds headers.
     pub is_buffered: bool,
 }
@@ -261,7 +261,7 @@ fn no_cors_routes(paths: &[String], upstream: Upstream<'_>) -> String {
 }
 
 /// A cluster for every place that serves a key set, each once.
-fn key_set_clusters(remotes: &[&Remote]) -> String {
+fn key_set_clusters(remotes: &[&RemoteJwks]) -> String {
     let mut names: Vec<&str> = Vec::new();
     let mut text = String::new();
     for remote in remotes {
@@ -281,7 +281,7 @@ fn key_set_clusters(remotes: &[&Remote]) -> String {
 }
 
 /// The cluster of the store's bridge.
-fn store_cluster(bridge: &Bridge) -> String {
+fn store_cluster(bridge: &RedisStore) -> String {
     let (host, port) = split_host(&bridge.authority).unwrap_or((&bridge.authority, 80));
     fill(
         STORE_CLUSTER,

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use callbound::credential::Remote;
-use callbound::policy::{ConfigError, Hold, Home, Policy, Secrets, compile, guarantees, merge};
+use callbound::credential::RemoteJwks;
+use callbound::policy::{ConfigError, Hold, Policy, Secrets, StoreBackend, compile, guarantees, merge};
 use callbound::reason::Reason;
 use clap::Args;
 use serde_json::Value;
@@ -262,7 +262,8 @@ pub fn envoy(arguments: &Envoy) -> Result<(), String> {
     fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let seen = arguments.seen_as.as_ref().unwrap_or(&arguments.out);
     let env = secret_names(&policy)?;
-    let key_sets: Vec<&Remote> = compiled.issuers.iter().filter_map(|issuer| issuer.keys.remote()).collect();
+    let key_sets: Vec<&RemoteJwks> =
+        compiled.issuers.iter().filter_map(|issuer| issuer.keys.remote()).collect();
     let files = gateway::Gateway {
         listen: arguments.listen,
         admin: arguments.admin,
@@ -275,8 +276,8 @@ pub fn envoy(arguments: &Envoy) -> Result<(), String> {
         cors_origins: &arguments.cors,
         key_sets: &key_sets,
         store: match &compiled.store.home {
-            Home::Redis(remote) => Some(remote),
-            Home::Local => None,
+            StoreBackend::Redis(remote) => Some(remote),
+            StoreBackend::Memory => None,
         },
         is_buffered: compiled.hold == Hold::FilterBehind,
     };

@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use callbound::credential::hex;
-use callbound::policy::{Home, Policy, read_key};
-use callbound::store::remote::{Operation, Remote, Reply, answer, request};
+use callbound::policy::{Policy, StoreBackend, read_key};
+use callbound::store::remote::{Operation, RedisStore, Reply, answer, request};
 use callbound::store::{Revocation, Subject};
 use clap::{Args, Subcommand};
 use serde_json::Value;
@@ -145,15 +145,15 @@ fn push(files: &Files) -> Result<(), String> {
 /// The store of a policy.
 struct Store {
     policy: Policy,
-    remote: Remote,
+    remote: RedisStore,
 }
 
 impl Store {
     fn of(files: &Files) -> Result<Self, String> {
         let policy = files.compile_unchecked()?;
         match &policy.store.home {
-            Home::Redis(remote) => Ok(Self { remote: remote.clone(), policy }),
-            Home::Local => Err("this policy's store is each gateway's own memory (`store.home: local`), which only the \
+            StoreBackend::Redis(remote) => Ok(Self { remote: remote.clone(), policy }),
+            StoreBackend::Memory => Err("this policy's store is each gateway's own memory (`store.home: local`), which only the \
                                 gateway can read: its counters are at Envoy's /stats, its decisions in the access log"
                 .into()),
         }

@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use callbound::credential::peek;
 use callbound::decision::{
-    Demands, MintRequest, Moment, Rights, mint as mint_token, no_failures, no_host, no_peer,
+    DecisionContext, Demands, MintRequest, Rights, mint as mint_token, no_failures, no_host, no_peer,
 };
 use callbound::json::Json;
 use callbound::policy::{MintRule, Policy, Route};
@@ -38,7 +38,7 @@ pub fn mint(arguments: &Mint) -> Result<(), String> {
     let body = request_body(&arguments.members)?;
     let body = Json::parse(body.as_bytes()).map_err(|error| format!("--set: {error}"))?;
     let random = |bytes: &mut [u8]| keys::fill(bytes).is_ok();
-    let moment = Moment {
+    let moment = DecisionContext {
         now: now()?,
         random: &random,
         host_verify: &no_host,

@@ -1,13 +1,15 @@
 //! Bounds: the text bounds a platform has, the ceilings of keys and teams, and what a route reads.
 
 use super::super::Platform;
-use super::super::bound::{Bounds, Call, Direction, ENDPOINT, Form, Member, TextBound, TextRule, index_of};
+use super::super::bound::{
+    BoundSource, Bounds, Call, ENDPOINT, FieldRef, Form, TextBound, TextRule, index_of,
+};
 use super::super::config::{
     CeilingConfig, DirectionConfig, EndpointConfig, FormConfig, Members, Raw, TextBoundConfig,
 };
 use super::super::error::Problems;
 use super::super::key::Ceiling;
-use super::super::place::Place;
+use super::super::place::RequestField;
 use super::local::MAX_SESSION;
 use super::{Document, check_id, number_list, quoted, section};
 use crate::json::Json;
@@ -184,7 +186,7 @@ pub(super) fn route_bounds(
             "closed_query" => read.closed_query = section(&raw, &path, problems),
             _ => match index_of(texts, &name) {
                 Some(index) => {
-                    read.spoken.push(index);
+                    read.declared.push(index);
                     read.texts.extend(text_rule(&raw, index, texts, platform, &path, problems));
                 }
                 None => problems.add(path, "neither `from` nor `to`, and not one of platform.bounds"),
@@ -212,13 +214,13 @@ pub(super) fn route_bounds(
 
 /// One place cannot say two things.
 fn check_places(bounds: &Bounds, path: &str, problems: &mut Problems) {
-    let places: Vec<(&str, String)> = bounds.places().map(Place::folded).collect();
+    let places: Vec<(&str, String)> = bounds.places().map(RequestField::folded).collect();
     if places.iter().enumerate().any(|(index, place)| places.iter().take(index).any(|other| other == place)) {
         problems.add(path, "one place of the request cannot say two things, or one thing twice");
     }
 }
 
-fn number_direction(raw: &Json<'_>, path: &str, problems: &mut Problems) -> Option<Direction> {
+fn number_direction(raw: &Json<'_>, path: &str, problems: &mut Problems) -> Option<BoundSource> {
     let config: DirectionConfig = section(raw, path, problems)?;
     if config.implied || config.capable.is_some() {
         problems.add(path, "`implied` and `capable` are for text bounds");
@@ -266,7 +268,7 @@ pub(super) fn check_capable(
     }
 }
 
-fn direction(config: &DirectionConfig, path: &str, problems: &mut Problems) -> Direction {
+fn direction(config: &DirectionConfig, path: &str, problems: &mut Problems) -> BoundSource {
     let members = config.members.iter().enumerate();
     let members = members
         .filter_map(|(index, text)| member(text, &format!("{path}.members[{index}]"), problems))
@@ -275,7 +277,7 @@ fn direction(config: &DirectionConfig, path: &str, problems: &mut Problems) -> D
     let chosen_by = chosen_by
         .filter_map(|(index, text)| place(text, &format!("{path}.chosen_by[{index}]"), problems))
         .collect();
-    let direction = Direction { members, chosen_by, screen_only: config.screen_only };
+    let direction = BoundSource { members, chosen_by, screen_only: config.screen_only };
     let places = direction.members.iter().map(|member| &member.place).chain(&direction.chosen_by);
     let in_body = places.clone().filter(|place| place.is_in_body()).count();
     if in_body > 0 && in_body < places.count() {
@@ -285,13 +287,13 @@ fn direction(config: &DirectionConfig, path: &str, problems: &mut Problems) -> D
 }
 
 /// Reads a place; `?` behind it says that it may be absent.
-pub(super) fn member(text: &str, path: &str, problems: &mut Problems) -> Option<Member> {
+pub(super) fn member(text: &str, path: &str, problems: &mut Problems) -> Option<FieldRef> {
     let (text, optional) = text.strip_suffix('?').map_or((text, false), |text| (text, true));
-    Some(Member { place: place(text, path, problems)?, optional })
+    Some(FieldRef { place: place(text, path, problems)?, optional })
 }
 
-fn place(text: &str, path: &str, problems: &mut Problems) -> Option<Place> {
-    let place = Place::parse(text);
+fn place(text: &str, path: &str, problems: &mut Problems) -> Option<RequestField> {
+    let place = RequestField::parse(text);
     if place.is_none() && (text.starts_with('/') || !text.contains(':')) {
         problems.add(path, format!("`{text}` is not a JSON pointer, as in `/from_number`"));
     } else if place.is_none() {

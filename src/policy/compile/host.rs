@@ -4,8 +4,8 @@ use super::super::config::{HeldBy, Host, SecretConfig, SessionsEndedBy};
 use super::super::error::Problems;
 use super::super::host::{Hold, Profile, SharedMemory};
 use super::super::limit::{Counts, Measure};
-use super::super::memory::{Home, StoreRule};
-use super::super::route::{Accept, Local, Route, TokenSource, Told};
+use super::super::memory::{StoreBackend, StoreRule};
+use super::super::route::{Accept, LocalReply, Route, TokenSource, Told};
 use super::keyring::{NO_INLINE, is_inline_secret, load_secret};
 use super::routes::CompiledRoutes;
 use super::{Document, Known, Secrets};
@@ -120,7 +120,7 @@ pub(super) fn check(rule: &HostRule, needs: &Needs<'_>, problems: &mut Problems)
 /// Whether something is told apart by a random name.
 fn names_sessions(needs: &Needs<'_>) -> bool {
     let counts = |measure: &Measure| matches!(measure, Measure::Sessions { .. });
-    needs.store.home != Home::Local
+    needs.store.home != StoreBackend::Memory
         || needs.routes.limits.list.iter().any(|limit| counts(&limit.measure))
         || needs.routes.routes.iter().any(|route| route.uses.reconnect.is_some())
 }
@@ -144,7 +144,7 @@ fn is_limited(route: &Route, needs: &Needs<'_>) -> bool {
 
 /// What must be remembered needs a memory.
 fn check_memory(profile: &Profile, needs: &Needs<'_>, problems: &mut Problems) {
-    if profile.memory == SharedMemory::Evicted && needs.store.home == Home::Local {
+    if profile.memory == SharedMemory::Evicted && needs.store.home == StoreBackend::Memory {
         check_sessions(needs, problems);
     }
     if profile.memory != SharedMemory::None {
@@ -154,7 +154,7 @@ fn check_memory(profile: &Profile, needs: &Needs<'_>, problems: &mut Problems) {
     for limit in needs.routes.limits.list.iter().filter(|limit| limit.counts == Counts::Failures) {
         problems.add(format!("limits.{}", limit.id), format!("{NONE}: failures cannot be counted"));
     }
-    if needs.store.home != Home::Local {
+    if needs.store.home != StoreBackend::Memory {
         return;
     }
     for limit in needs.routes.limits.list.iter().filter(|limit| limit.counts != Counts::Failures) {
@@ -164,7 +164,7 @@ fn check_memory(profile: &Profile, needs: &Needs<'_>, problems: &mut Problems) {
         if route.counts_uses() {
             problems.add(format!("routes[{index}]"), format!("{NONE}: uses of tokens cannot be counted"));
         }
-        if matches!(route.local, Some(Local::Revoke(_))) {
+        if matches!(route.local, Some(LocalReply::Revoke(_))) {
             problems
                 .add(format!("routes[{index}].revoke"), format!("{NONE}: nothing can be revoked by request"));
         }
@@ -198,7 +198,7 @@ fn check_ticks(profile: &Profile, needs: &Needs<'_>, problems: &mut Problems) {
             format!("{NONE}, so nothing is fetched: give the keys themselves"),
         );
     }
-    if needs.store.home != Home::Local {
+    if needs.store.home != StoreBackend::Memory {
         problems.add(
             "store.home",
             format!("{NONE}, so it would not learn what was revoked, nor renew what it holds"),

@@ -8,7 +8,7 @@ use super::super::{Keys, Platform, Reach, Tree};
 use super::keyring::check_family_name;
 use super::{Document, check_known_scopes, quoted, section};
 use crate::credential::{
-    Algorithm, ClaimPath, ClaimRules, Clock, Issuer, Jwk, Key, KeySet, KeySource, Remote,
+    Algorithm, ClaimPath, ClaimRules, Clock, Issuer, Jwk, Key, KeySet, KeySource, RemoteJwks,
 };
 use crate::json::Json;
 
@@ -138,7 +138,7 @@ fn remote(
     by_address: bool,
     path: &str,
     problems: &mut Problems,
-) -> Option<Remote> {
+) -> Option<RemoteJwks> {
     let is_plain =
         url.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'#' | b'@'));
     let parts = url.split_once("://").filter(|(scheme, _)| is_plain && matches!(*scheme, "http" | "https"));
@@ -151,7 +151,7 @@ fn remote(
         problems.add(format!("{path}.cluster"), "missing; name the gateway's cluster that serves the URL");
         return None;
     };
-    let remote = Remote {
+    let remote = RemoteJwks {
         cluster: cluster.to_owned(),
         scheme: scheme.to_owned(),
         authority: authority.to_owned(),

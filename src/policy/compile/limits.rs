@@ -3,7 +3,7 @@
 use super::super::config::{CountConfig, LimitRuleConfig, Members, ShownConfig, StrengthConfig};
 use super::super::error::Problems;
 use super::super::limit::{Counted, Counts, Limit, Limits, Measure, Per, Shown};
-use super::super::route::{Accept, Local, Route};
+use super::super::route::{Accept, LocalReply, Route};
 use super::super::team::Reach;
 use super::platform::check_header_name;
 use super::routes::{Match, token_source};
@@ -197,7 +197,7 @@ fn assign(
             problems.add(format!("{path}.routes"), format!("`{}` has nothing this limit counts", route.id));
         }
         // Whoever uses a limit up with a stolen key must not keep its owner from revoking that key.
-        let is_exempt = is_named.is_none() && matches!(route.local, Some(Local::Revoke(_)));
+        let is_exempt = is_named.is_none() && matches!(route.local, Some(LocalReply::Revoke(_)));
         if is_named != Some(false) && is_fit(route) && !is_exempt {
             route.limits.push(index);
             is_used = true;

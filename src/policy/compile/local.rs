@@ -10,7 +10,7 @@ use super::super::local::{
     APP_NAMES, Allowance, Asked, ENDPOINT_NAMES, Field, IntrospectRule, ListingRule, MINT_NAMES,
     MetadataField, MintRule, PAGE_NAMES, RangeField, STATE_NAMES, SizedList, TextField,
 };
-use super::super::place::{Place, Pointer};
+use super::super::place::{Pointer, RequestField};
 use super::super::route::Accept;
 use super::super::template::Template;
 use super::bounds::{check_capable, member};
@@ -242,7 +242,7 @@ impl AskedFor<'_> {
         }
         let settings: &[&str] = if max.is_some() { &["max", "empty", "capable"] } else { &["capable"] };
         let field = self.field(settings)?;
-        Some(TextField { bound, asked: Asked::Member { field, max, empty_is_absent }, capable })
+        Some(TextField { bound, asked: Asked::FieldRef { field, max, empty_is_absent }, capable })
     }
 }
 
@@ -326,7 +326,7 @@ pub(super) fn listing(config: ListingConfig, path: &str, problems: &mut Problems
     }
     let limit = limit.and_then(|limit| limit.at.as_ref());
     let limit = limit.and_then(|text| member(text, &format!("{path}.limit.at"), problems));
-    if [&page, &limit].into_iter().flatten().any(|member| !matches!(member.place, Place::Query(_))) {
+    if [&page, &limit].into_iter().flatten().any(|member| !matches!(member.place, RequestField::Query(_))) {
         problems.add(path, "`page` and `limit.at` are query parameters, as in `query:page`");
     }
     let empty = Raw(Json::Object(Vec::new()));

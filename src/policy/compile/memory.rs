@@ -10,14 +10,14 @@ use super::super::error::Problems;
 use super::super::host::{Profile, SharedMemory};
 use super::super::limit::{Counts, Limits, UsesRule};
 use super::super::local::RevokeRule;
-use super::super::memory::{DirectoryRule, Home, Remembers, StoreRule};
-use super::super::route::{Accept, Local, Route, TokenSource};
+use super::super::memory::{DirectoryRule, Remembers, StoreBackend, StoreRule};
+use super::super::route::{Accept, LocalReply, Route, TokenSource};
 use super::keyring::{NO_INLINE, is_inline_secret, load_secret};
 use super::local::MAX_USES;
 use super::routes::Match;
 use super::{Document, Known, Secrets, check_id};
 use crate::credential::{Algorithm, Issuer, Key};
-use crate::store::remote::{Remote, Script};
+use crate::store::remote::{RedisStore, Script};
 use crate::store::{Revocation, Revocations, Size, Strength, Subject};
 
 impl From<StrengthConfig> for Strength {
@@ -117,25 +117,27 @@ fn directory(config: &DirectoryConfig, home: HomeConfig, problems: &mut Problems
     DirectoryRule { fresh, unknown, entries: usize::try_from(entries).unwrap_or(0) }
 }
 
-fn home(config: &StoreConfig, known: &Known, problems: &mut Problems) -> Home {
+fn home(config: &StoreConfig, known: &Known, problems: &mut Problems) -> StoreBackend {
     match (config.home, &config.redis) {
-        (HomeConfig::Local, None) => Home::Local,
-        (HomeConfig::Redis, Some(redis)) => remote(redis, known, problems).map_or(Home::Local, Home::Redis),
+        (HomeConfig::Local, None) => StoreBackend::Memory,
+        (HomeConfig::Redis, Some(redis)) => {
+            remote(redis, known, problems).map_or(StoreBackend::Memory, StoreBackend::Redis)
+        }
         (HomeConfig::Local, Some(_)) => {
             problems.add("store.redis", "this is for `home: redis`");
-            Home::Local
+            StoreBackend::Memory
         }
         (HomeConfig::Redis, None) => {
             problems.add(
                 "store.redis",
                 "missing; say where Redis is, as in `{\"url\": \"http://127.0.0.1:7379\"}`",
             );
-            Home::Local
+            StoreBackend::Memory
         }
     }
 }
 
-fn remote(config: &RedisConfig, known: &Known, problems: &mut Problems) -> Option<Remote> {
+fn remote(config: &RedisConfig, known: &Known, problems: &mut Problems) -> Option<RedisStore> {
     let timeout = config.timeout_ms.unwrap_or(250);
     if !(10..=5_000).contains(&timeout) {
         problems.add("store.redis.timeout_ms", "expected 10 to 5000 milliseconds");
@@ -157,7 +159,7 @@ fn remote(config: &RedisConfig, known: &Known, problems: &mut Problems) -> Optio
         problems.add("store.redis.url", "expected where Webdis is, as in `http://127.0.0.1:7379`");
         return None;
     };
-    Some(Remote {
+    Some(RedisStore {
         cluster,
         authority: authority.to_owned(),
         timeout,
@@ -334,11 +336,11 @@ pub(super) fn remembers<'r>(
     routes: impl Iterator<Item = &'r Route>,
 ) -> Remembers {
     let counts = |route: &Route| {
-        !route.limits.is_empty() || route.counts_uses() || matches!(route.local, Some(Local::Revoke(_)))
+        !route.limits.is_empty() || route.counts_uses() || matches!(route.local, Some(LocalReply::Revoke(_)))
     };
     let here = match store.home {
-        Home::Redis(_) => limits.list.iter().any(|limit| limit.counts == Counts::Failures),
-        Home::Local => routes.into_iter().any(counts),
+        StoreBackend::Redis(_) => limits.list.iter().any(|limit| limit.counts == Counts::Failures),
+        StoreBackend::Memory => routes.into_iter().any(counts),
     };
     Remembers { here }
 }
@@ -352,7 +354,7 @@ pub(super) fn check_seal(
 ) {
     // Whether there is one, not what it is: secrets are not always looked at.
     let is_sealed = document.0.get("store").and_then(|store| store.get("secret")).is_some();
-    if remembers.here && store.home == Home::Local && !is_sealed {
+    if remembers.here && store.home == StoreBackend::Memory && !is_sealed {
         warnings.push(
             "store.secret: not set, so another plugin in the same VM could change what is remembered unseen"
                 .into(),
@@ -397,7 +399,7 @@ pub(super) fn revoke(
     scopes: &[String],
     path: &str,
     problems: &mut Problems,
-) -> Local {
+) -> LocalReply {
     if !matches!(accept, Accept::Credentials { api_key: true, tokens } if tokens.is_empty()) {
         problems.add(path, "only API keys may revoke: `accept` must be `[\"api_key\"]`");
     }
@@ -405,5 +407,5 @@ pub(super) fn revoke(
     if scopes.is_empty() {
         problems.add(path, "whoever may revoke holds a scope for it: name it in `scopes`");
     }
-    Local::Revoke(RevokeRule { reaches_everything: config.reach == ReachConfig::Platform })
+    LocalReply::Revoke(RevokeRule { reaches_everything: config.reach == ReachConfig::Platform })
 }

@@ -9,12 +9,12 @@ use super::super::config::{
     Raw, ReasonConfig, RefusalsConfig,
 };
 use super::super::error::Problems;
-use super::super::refusal::{ENVELOPE_NAMES, Override, Refusals, Style};
+use super::super::refusal::{ENVELOPE_NAMES, Override, RefusalFormat, Refusals};
 use super::super::template::Template;
 use super::bounds::text_bounds;
 use super::keyring::CompiledFamily;
 use super::{Document, check_id, check_scope, quoted};
-use crate::credential::{Alphabet, Carrier, KeyShape};
+use crate::credential::{Alphabet, CredentialLocation, KeyShape};
 use crate::reason::Reason;
 
 pub(super) fn platform(
@@ -99,7 +99,7 @@ fn turned_round(implies: &[(String, Vec<String>)]) -> Vec<(String, Vec<String>)>
 
 /// Where credentials stand and how keys are written.
 pub(super) struct Credentials {
-    pub(super) carriers: Vec<Carrier>,
+    pub(super) carriers: Vec<CredentialLocation>,
     pub(super) shapes: Vec<KeyShape>,
     pub(super) forward: bool,
 }
@@ -142,8 +142,12 @@ pub(super) fn credentials(document: &Document<'_>, problems: &mut Problems) -> O
 }
 
 /// Reads where credentials stand.
-pub(super) fn carriers(list: &[CarrierConfig], path: &str, problems: &mut Problems) -> Vec<Carrier> {
-    let mut carriers: Vec<Carrier> = Vec::new();
+pub(super) fn carriers(
+    list: &[CarrierConfig],
+    path: &str,
+    problems: &mut Problems,
+) -> Vec<CredentialLocation> {
+    let mut carriers: Vec<CredentialLocation> = Vec::new();
     for (index, from) in list.iter().enumerate() {
         let path = format!("{path}[{index}]");
         let carrier = match (&from.header, &from.query) {
@@ -155,13 +159,13 @@ pub(super) fn carriers(list: &[CarrierConfig], path: &str, problems: &mut Proble
                 if carriers.iter().any(|other| other.header() == Some(name)) {
                     problems.add(format!("{path}.header"), "this header stands here already");
                 }
-                Carrier::Header { name: name.clone(), scheme: from.scheme.clone() }
+                CredentialLocation::Header { name: name.clone(), scheme: from.scheme.clone() }
             }
             (None, Some(name)) if from.scheme.is_none() && is_token(name) => {
                 if carriers.iter().any(|other| other.parameter() == Some(name)) {
                     problems.add(format!("{path}.query"), "this parameter stands here already");
                 }
-                Carrier::Query { name: name.clone() }
+                CredentialLocation::Query { name: name.clone() }
             }
             _ => {
                 problems.add(path, "expected `header`, perhaps with `scheme`, or `query`");
@@ -258,7 +262,7 @@ fn over(default: &GroupConfig, group: GroupConfig) -> GroupConfig {
     }
 }
 
-fn style(config: &GroupConfig, path: &str, problems: &mut Problems) -> Option<Style> {
+fn style(config: &GroupConfig, path: &str, problems: &mut Problems) -> Option<RefusalFormat> {
     let template = |raw: &Raw, path: String, problems: &mut Problems| {
         Template::compile(raw.0.clone(), ENVELOPE_NAMES).map_err(|message| problems.add(path, message)).ok()
     };
@@ -278,7 +282,7 @@ fn style(config: &GroupConfig, path: &str, problems: &mut Problems) -> Option<St
     let overrides = config.reasons.0.iter();
     let overrides =
         overrides.filter_map(|(code, changed)| override_of(code, changed.clone(), path, problems)).collect();
-    Some(Style { envelope: envelope?, envelopes: by_status, codes, overrides })
+    Some(RefusalFormat { envelope: envelope?, envelopes: by_status, codes, overrides })
 }
 
 fn read_status(text: &str, path: &str, problems: &mut Problems) -> Option<u16> {

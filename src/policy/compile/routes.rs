@@ -4,8 +4,8 @@ use super::super::bound::{Form, index_of};
 use super::super::config::{OneOrMany, PlaceConfig, PresentConfig, RouteConfig, VocabularyConfig};
 use super::super::error::Problems;
 use super::super::limit::Limits;
-use super::super::place::Place;
-use super::super::route::{ANY_METHOD, Accept, Local, Present, Route, Routes, TokenSource, Told};
+use super::super::place::RequestField;
+use super::super::route::{ANY_METHOD, Accept, LocalReply, Present, Route, Routes, TokenSource, Told};
 use super::bounds::{member, route_bounds};
 use super::local::{self, MAX_SESSION};
 use super::platform::{carriers, check_header_name, closure};
@@ -253,14 +253,15 @@ fn present(config: &PresentConfig, known: &Known, path: &str, problems: &mut Pro
     if known.forwards_credential() {
         problems.add(&path, "with `credentials.forward` the upstream would get two credentials");
     }
-    let place = Place::parse(&config.at).filter(|place| matches!(place, Place::Query(_) | Place::Header(_)));
+    let place = RequestField::parse(&config.at)
+        .filter(|place| matches!(place, RequestField::Query(_) | RequestField::Header(_)));
     if place.is_none() {
         problems.add(format!("{path}.at"), "expected `query:name` or `header:name`");
     }
-    if config.scheme.is_some() && !matches!(place, Some(Place::Header(_))) {
+    if config.scheme.is_some() && !matches!(place, Some(RequestField::Header(_))) {
         problems.add(format!("{path}.scheme"), "a scheme stands in a header");
     }
-    if let Some(Place::Header(name)) = &place {
+    if let Some(RequestField::Header(name)) = &place {
         check_header_name(name, &format!("{path}.at"), problems);
     }
     let Some((_, key)) = known.upstream_keys.iter().find(|(id, _)| *id == config.key) else {
@@ -290,26 +291,26 @@ fn local(
     known: &Known,
     path: &str,
     problems: &mut Problems,
-) -> Option<Local> {
+) -> Option<LocalReply> {
     let mut found = Vec::new();
     if let Some(mint) = &config.mint {
         let path = format!("{path}.mint");
         found.push(
             local::mint(mint.clone(), accept, features, known, &path, problems)
                 .map(Box::new)
-                .map(Local::Mint),
+                .map(LocalReply::Mint),
         );
     }
     if let Some(introspect) = &config.introspect {
         let path = format!("{path}.introspect");
-        found.push(local::introspect(introspect.clone(), known, &path, problems).map(Local::Introspect));
+        found.push(local::introspect(introspect.clone(), known, &path, problems).map(LocalReply::Introspect));
     }
     if let Some(listing) = &config.directory {
         let path = format!("{path}.directory");
         if !known.bounds.iter().any(|bound| bound.form == Form::Endpoint) {
             problems.add(&path, "there is no section `endpoints`");
         }
-        found.push(local::listing(listing.clone(), &path, problems).map(Box::new).map(Local::Listing));
+        found.push(local::listing(listing.clone(), &path, problems).map(Box::new).map(LocalReply::Listing));
     }
     if let Some(revoke) = config.revoke {
         found.push(Some(memory::revoke(revoke, accept, &config.scopes, &format!("{path}.revoke"), problems)));
@@ -319,7 +320,7 @@ fn local(
         if *accept != Accept::Public {
             problems.add(&path, "public keys are for everybody: `accept` must be `[\"public\"]`");
         }
-        found.push(Some(Local::Document(local::key_set(families, known, &path, problems))));
+        found.push(Some(LocalReply::Document(local::key_set(families, known, &path, problems))));
     }
     if found.len() > 1 {
         problems.add(path, "expected at most one of `mint`, `introspect`, `directory`, `revoke` and `jwks`");

@@ -2,11 +2,11 @@
 
 use super::super::bound::{Bounds, Form};
 use super::super::error::Problems;
-use super::super::place::Place;
-use super::super::route::{Accept, Local, Present, Route, TokenSource, Told};
+use super::super::place::RequestField;
+use super::super::route::{Accept, LocalReply, Present, Route, TokenSource, Told};
 use super::Known;
 use super::routes::Match;
-use crate::credential::Carrier;
+use crate::credential::CredentialLocation;
 use crate::uri::fold;
 
 /// Checks what only all routes together show.
@@ -17,7 +17,7 @@ pub(super) fn check_routes(
     warnings: &mut Vec<String>,
 ) {
     for (index, (route, _)) in routes.iter().enumerate() {
-        check_spoken(route, routes, known, &format!("routes[{index}].bounds"), problems);
+        check_unmapped_bounds(route, routes, known, &format!("routes[{index}].bounds"), problems);
     }
     for (index, bound) in known.bounds.iter().enumerate() {
         let is_open = |route: &Route| {
@@ -34,7 +34,7 @@ pub(super) fn check_routes(
 }
 
 /// A route that accepts tokens bound in a text must say where that text stands: left out, it would be open.
-fn check_spoken(
+fn check_unmapped_bounds(
     route: &Route,
     routes: &[(Route, Vec<Match>)],
     known: &Known,
@@ -99,12 +99,12 @@ pub(super) fn check_shape(
 /// What the gateway answers itself is asked for as its kind is: a question by GET, a body by POST.
 fn check_methods(route: &Route, matches: &[Match], path: &str, problems: &mut Problems) {
     let (kind, methods): (&str, &[&str]) = match &route.local {
-        Some(Local::Mint(rule)) if rule.body_optional => ("mint", &["POST", "GET"]),
-        Some(Local::Mint(_)) => ("mint", &["POST"]),
-        Some(Local::Introspect(_)) => ("introspect", &["POST"]),
-        Some(Local::Revoke(_)) => ("revoke", &["POST"]),
-        Some(Local::Listing(_)) => ("directory", &["GET"]),
-        Some(Local::Document(_)) => ("jwks", &["GET"]),
+        Some(LocalReply::Mint(rule)) if rule.body_optional => ("mint", &["POST", "GET"]),
+        Some(LocalReply::Mint(_)) => ("mint", &["POST"]),
+        Some(LocalReply::Introspect(_)) => ("introspect", &["POST"]),
+        Some(LocalReply::Revoke(_)) => ("revoke", &["POST"]),
+        Some(LocalReply::Listing(_)) => ("directory", &["GET"]),
+        Some(LocalReply::Document(_)) => ("jwks", &["GET"]),
         None => return,
     };
     if matches.iter().any(|(method, _)| !methods.contains(&method.as_str())) {
@@ -140,7 +140,7 @@ fn check_told(route: &Route, known: &Known, path: &str, problems: &mut Problems)
 
 /// A place must be one that every `match` has, and that means nothing else.
 fn check_place(
-    place: &Place,
+    place: &RequestField,
     route: &Route,
     matches: &[Match],
     known: &Known,
@@ -148,24 +148,24 @@ fn check_place(
     problems: &mut Problems,
 ) {
     match place {
-        Place::Path(name) => {
+        RequestField::Path(name) => {
             if !matches.iter().all(|(_, template)| template.contains(&format!("{{{name}}}"))) {
                 problems.add(path, format!("every `match` needs the parameter `{{{name}}}`"));
             }
         }
-        Place::Query(name) => {
+        RequestField::Query(name) => {
             let mut carriers = route.carriers.iter().flatten();
             if carriers.any(|carrier| carrier.parameter().is_some_and(|other| fold(other) == fold(name))) {
                 problems.add(path, format!("`query:{name}` is where the credential stands"));
             }
         }
-        Place::Header(name) => {
-            let is_carrier = |carrier: &Carrier| carrier.header() == Some(name);
+        RequestField::Header(name) => {
+            let is_carrier = |carrier: &CredentialLocation| carrier.header() == Some(name);
             let here = route.carriers.as_deref().unwrap_or(known.carriers());
             if name.starts_with("x-callbound-") || here.iter().any(is_carrier) {
                 problems.add(path, format!("`header:{name}` means something else already"));
             }
         }
-        Place::Body(_) => {}
+        RequestField::Body(_) => {}
     }
 }

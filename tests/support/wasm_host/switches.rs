@@ -95,7 +95,7 @@ pub enum LonePause {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Calls {
     /// Whether the request goes on by itself after the last answer.
-    pub goes_on: bool,
+    pub resumes_automatically: bool,
     /// Whether a call is awaited although the callback returned Continue.
     pub beats_continue: bool,
     /// Whether a call wins over an answer made in the same callback.
@@ -225,7 +225,7 @@ const TABLE_ENVOY: Switches = Switches {
     lone_pause: LonePause::Holds,
     // Context::httpCall: belongs to the root context, nothing resumes by itself.
     calls: Calls {
-        goes_on: false,
+        resumes_automatically: false,
         beats_continue: false,
         beats_reply: false,
         at_once: usize::MAX,
@@ -280,7 +280,7 @@ pub static KONG: Switches = Switches {
     // ngx_http_proxy_wasm_dispatch_resume_handler; run_step takes the returned Continue over the call's Pause;
     // dispatch: no :method, no :path, a bad host are NGX_ERROR, a trap.
     calls: Calls {
-        goes_on: true,
+        resumes_automatically: true,
         beats_continue: false,
         beats_reply: false,
         at_once: usize::MAX,
@@ -344,7 +344,7 @@ pub static APISIX: Switches = Switches {
     // ngx_http_wasm_handle_rc_before_proxy looks at ctx->callout first; proxy_http_call: a second one is
     // PROXY_RESULT_INTERNAL_FAILURE; after the callback rc 0 goes on.
     calls: Calls {
-        goes_on: true,
+        resumes_automatically: true,
         beats_continue: true,
         beats_reply: true,
         at_once: 1,
