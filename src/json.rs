@@ -4,6 +4,7 @@
 //! reader, and gateways and upstreams choose differently). Strings borrow from the text where they can.
 //! Knows nothing of policies, bodies or bounds.
 
+pub mod locate;
 mod read;
 
 use std::borrow::Cow;
