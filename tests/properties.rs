@@ -120,18 +120,18 @@ impl Scene {
         }
         let platform_scopes = [SCOPES, &["unused"]].concat();
         let bounds = json!({
-            "from": {"members": ["/from?"]}, "to": {"members": ["/to"]}, "model": {"members": ["query:model?"]}
+            "from": "/from?", "to": "/to", "model": "query:model?"
         });
         let models = json!({"model": {"values": MODELS, "aliases": {"latest": "m-2"}}});
         json!({
             "version": 1, "host": "envoy",
             "platform": {"features": {"webrtc": self.feature_on}, "scopes": platform_scopes, "bounds": models},
             "credentials": {
-                "api_keys": [{"prefix": "demo_", "alphabet": "hex", "length": {"min": 32, "max": 32}}],
-                "from": [{"header": "authorization", "scheme": "Bearer"}]
+                "api_key_formats": [{"prefix": "demo_", "alphabet": "hex", "length": {"min": 32, "max": 32}}],
+                "locations": [{"header": "authorization", "scheme": "Bearer"}]
             },
-            "keyring": [{"kid": "1", "alg": "HS256", "secret": {"derive": {"env": "MASTER"}}, "sign": true}],
-            "tokens": {"ct": {"prefix": "ct_", "issuer": "demo", "ttl": {"min": 60, "max": 3600, "default": 900}}},
+            "token_keys": [{"kid": "1", "alg": "HS256", "secret": {"derive": {"env": "MASTER"}}, "sign": true}],
+            "tokens": {"ct": {"prefix": "ct_", "issuer": "demo", "ttl_seconds": {"min": 60, "max": 3600, "default": 900}}},
             "teams": [team],
             "api_keys": [{
                 "id": "backend", "sha256": digest, "team": "acme", "scopes": self.key_scopes,
@@ -139,7 +139,7 @@ impl Scene {
             }],
             "routes": [
                 {"id": "dial", "match": "POST /calls", "accept": ["api_key", "ct"], "scopes": ["calls:write"], "bounds": bounds},
-                {"id": "room", "match": "POST /rooms/{id}", "accept": ["api_key", "ct"], "feature": "webrtc", "scopes": ["sms:write"]},
+                {"id": "room", "match": "POST /rooms/{id}", "accept": ["api_key", "ct"], "features": "webrtc", "scopes": ["sms:write"]},
             ],
             "refusals": {"realm": "demo", "envelope": {"code": "$code"}}
         })

@@ -51,11 +51,11 @@ impl Platform {
         let text = fs::read_to_string(path).map_err(at(path))?;
         let mut policy: Value = serde_json::from_str(&text).map_err(at(path))?;
         let derived = json!({"derive": {"env": SECRET_NAME}});
-        let keyring = ALGORITHMS.map(|alg| {
+        let token_keys = ALGORITHMS.map(|alg| {
             json!({"kid": alg.name(), "alg": alg.name(), "secret": derived, "sign": alg == Algorithm::Hs256})
         });
-        policy["keyring"] = Value::from(keyring.to_vec());
-        policy["limits"] = json!([]);
+        policy["token_keys"] = Value::from(token_keys.to_vec());
+        policy.as_object_mut().into_iter().for_each(|policy| _ = policy.remove("limits"));
         policy["teams"] = json!([{"id": TEAM, "kind": "organization", "numbers": [FROM]}]);
         policy["api_keys"] =
             json!([{"id": KEY_ID, "sha256": hex(&digest(API_KEY)), "team": TEAM, "scopes": SCOPES}]);
@@ -76,13 +76,13 @@ impl Platform {
             "rate": {"max": PLENTY_AT_ONCE, "seconds": 1, "burst": PLENTY_AT_ONCE}});
         let all = json!({"id": "hour", "per": "platform", "window": {"max": PLENTY, "seconds": 3600}});
         let mut policy = self.policy.clone();
-        policy["limits"] = match limits {
-            Limits::None => json!([]),
-            Limits::One => json!([key]),
-            Limits::Three => json!([key, team, all]),
-        };
+        match limits {
+            Limits::None => {}
+            Limits::One => policy["limits"] = json!([key]),
+            Limits::Three => policy["limits"] = json!([key, team, all]),
+        }
         if let Some(redis) = redis {
-            policy["store"] = json!({"home": "redis", "redis": redis});
+            policy["store"] = json!({"backend": "redis", "redis": redis});
         }
         policy
     }

@@ -148,7 +148,7 @@ def check_chains(tools):
     Chain("Envoy Gateway, requestBuffer", tools, key).run(manager(ordered(filters, positions)), limit)
     chain = Chain("Envoy Gateway without filterOrder", tools, key)
     chain.run(manager(ordered(filters, [])), limit, chain.leaks)
-    del policy["held_by"]
+    del policy["hold_headers"]
     policy["hold_seconds"] = 1
     chain = Chain("Envoy Gateway without its patch", tools, key)
     chain.run(manager(ordered([*others, wasm_filter(policy)], positions)), limit, chain.sticks)

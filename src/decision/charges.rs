@@ -188,10 +188,7 @@ struct ChargeBuilder<'a, 'r> {
 
 impl ChargeBuilder<'_, '_> {
     fn is_counted(&self, limit: &Limit) -> bool {
-        limit.credentials.as_ref().is_none_or(|counted| match self.principal {
-            Principal::Key { .. } => counted.api_key,
-            Principal::Token { source, .. } => counted.tokens.contains(source),
-        })
+        limit.credentials.as_ref().is_none_or(|counted| self.principal.is_accepted_by(counted))
     }
 
     fn limit(&self, limit: &Limit, holder: &mut Option<u64>) -> Result<Charge, Denial> {

@@ -133,9 +133,9 @@ fn render(
         ("expires_at", Some(token)) => Some(Json::from(token.exp)),
         ("expires_at_iso", Some(token)) => iso8601(token.exp),
         ("scopes", Some(token)) => Some(texts(&token.scopes)),
-        ("session", Some(token)) => token.session.map(Json::from),
+        ("session_seconds", Some(token)) => token.session.map(Json::from),
         ("uses", Some(token)) => token.uses.map(Json::from),
-        ("total", Some(token)) => token.total.map(Json::from),
+        ("total_seconds", Some(token)) => token.total.map(Json::from),
         ("from", Some(token)) => token.from.as_deref().map(number_texts),
         ("to", Some(token)) => token.to.as_deref().map(number_texts),
         (name, Some(token)) => token.bound(name).map(|values| match values {

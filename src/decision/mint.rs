@@ -290,7 +290,7 @@ impl Minted {
             "jwt" => self.jwt.as_deref().map(text),
             "token_id" => Some(text(&self.token_id)),
             "key_id" => Some(text(&self.key_id)),
-            "ttl" => Some(Json::from(self.ttl)),
+            "ttl_seconds" => Some(Json::from(self.ttl)),
             "issued_at" => Some(Json::from(self.issued_at)),
             "issued_at_iso" => iso8601(self.issued_at),
             "expires_at" => Some(Json::from(self.expires_at)),
@@ -298,9 +298,9 @@ impl Minted {
             "scopes" => Some(texts(&self.scopes)),
             "from" => Some(number_texts(&self.from)),
             "to" => Some(number_texts(&self.to)),
-            "session" => self.session.map(Json::from),
+            "session_seconds" => self.session.map(Json::from),
             "uses" => self.uses.map(Json::from),
-            "total" => self.total.map(Json::from),
+            "total_seconds" => self.total.map(Json::from),
             "metadata" => self.metadata.clone(),
             name => self.bounds.iter().find(|bound| bound.name == name).map(|bound| {
                 match bound.values.as_slice() {

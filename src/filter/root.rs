@@ -272,11 +272,12 @@ fn configure(text: &[u8]) -> Result<Shared, String> {
     // Of an Envoy it depends on its version; for the others the policy was refused already.
     if needs_host && !(policy.host.verifies && crypto::is_offered()) {
         return Err(
-            "policy refused: keyring: this host cannot verify RS256; use EdDSA, ES256 or HS256 keys".into()
+            "policy refused: token_keys: this host cannot verify RS256; use EdDSA, ES256 or HS256 keys"
+                .into(),
         );
     }
     for warning in &policy.warnings {
-        raw::log(Level::Warn, warning);
+        raw::log(Level::Warn, &warning.to_string());
     }
     say_guarantees(&policy);
     raw::log(

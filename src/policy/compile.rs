@@ -1,121 +1,59 @@
 //! From the document to a [`Policy`]: one pass, every problem collected, nothing half-applied.
 //!
-//! Refuses to know where the text and the secrets come from: both are arguments.
+//! Where the text and the secrets come from is up to the caller: both are arguments.
 
-mod bounds;
-mod directory;
-mod host;
-mod identity;
-mod issuers;
-mod keyring;
-mod limits;
-mod local;
-mod memory;
-mod platform;
-mod routes;
-mod shape;
-
-pub use identity::read_key;
-use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-use keyring::CompiledFamily;
-use platform::Credentials;
-
-use super::bound::TextBound;
-use super::config::{AuditConfig, Host, Members, MetricsConfig, Raw, SECTIONS, UnmatchedConfig};
-use super::error::{ConfigError, Problem, Problems};
-use super::{Directory, Keys, Platform, Policy, Profile, Refusals, Tree, Unmatched};
-use crate::credential::{CredentialLocation, Issuer, hex};
+use super::definitions::Definitions;
+use super::document::{AuditWord, PolicyDocument, Version};
+use super::families::CompiledFamily;
+use super::host::{Hold, HoldWord, Host, Profile, SessionsEndedBy};
+use super::host_checks::HostChecks;
+use super::issuers::IssuerContext;
+use super::limits::{Counts, LimitDocuments, Limits, Maxima};
+use super::platform::Platform;
+use super::reader::{FromJson, Reader};
+use super::report::{ConfigError, Report};
+use super::route::{LocalReply, Route};
+use super::route_checks::RouteChecks;
+use super::routes::Routes;
+use super::secrets::{Purpose, SecretLoader, Secrets};
+use super::store::{Remembers, StoreBackend, StoreContext, StoreRule};
+use super::teams::{PartyDocuments, Tree};
+use super::text_bounds::TextBound;
+use super::{Keys, Policy, api_keys, credentials, endpoints, families, issuers, revocations};
+use super::{routes, suggest, template, text_bounds, upstream_credentials};
+use crate::credential::{Algorithm, Issuer, hex};
 use crate::json::Json;
-use crate::number::Number;
-
-/// How the compiler comes to the secrets a policy refers to.
-pub enum Secrets<'a> {
-    /// Looks an environment variable up.
-    Lookup(&'a dyn Fn(&str) -> Option<String>),
-    /// Leaves them out: the policy is checked but can neither mint nor verify with them.
-    Unchecked,
-}
+use crate::store::Strength;
 
 /// Compiles a policy document.
 ///
 /// # Errors
 ///
-/// [`ConfigError`] with everything that is wrong, in the order of the sections.
+/// [`ConfigError`] with every problem, in the order of the sections.
 pub fn compile(text: &[u8], secrets: &Secrets<'_>) -> Result<Policy, ConfigError> {
-    let document = Document::parse(text)?;
-    let mut problems = Problems::default();
-    let mut warnings = Vec::new();
-    document.check_sections(&mut problems);
-    let host = host::host(&document, secrets, &mut problems, &mut warnings);
-    let known = Known::read(&document, secrets, &mut problems, &mut warnings);
-    let routes = routes::routes(&document, &known, &mut problems, &mut warnings);
-    let store = memory::store(&document, host.profile, &known, secrets, &mut problems, &mut warnings);
-    memory::check_strength(&document, &routes.limits, &known, &mut problems);
-    let remembers = memory::remembers(&store, &routes.limits, routes.routes.iter());
-    memory::check_seal(&document, &store, remembers, &mut warnings);
-    let prefixes = platform::prefixes(&known.credentials, &known.families, &mut problems);
-    let needs = host::Needs { document: &document, known: &known, routes: &routes, store: &store };
-    host::check(&host, &needs, &mut problems);
-    let single = Single::read(&document, &mut problems);
-    problems.into_result()?;
-    let missing =
-        || ConfigError { problems: vec![Problem { path: String::new(), message: "incomplete".into() }] };
-    let credentials = known.credentials.ok_or_else(missing)?;
-    Ok(Policy {
-        host: host.profile,
-        hold: host.hold,
-        entropy: host.entropy,
-        ends_sessions: host.ends_sessions,
-        carriers: credentials.carriers,
-        prefixes,
-        key_shapes: credentials.shapes,
-        forward_credential: credentials.forward,
-        families: known.families.into_iter().map(|family| family.family).collect(),
-        issuers: known.issuers,
-        keys: known.keys,
-        bounds: known.bounds,
-        directory: known.directory,
-        tree: known.tree,
-        platform: known.platform,
-        vocabulary: routes.vocabulary,
-        routes: routes.routes,
-        unmatched: single.unmatched,
-        refusals: known.refusals.ok_or_else(missing)?,
-        hold_seconds: single.hold_seconds,
-        revision: revision(text),
-        counts: single.counts,
-        audits_all: single.audits_all,
-        limits: routes.limits,
-        remembers,
-        store,
-        warnings,
-    })
+    let report = Report::default();
+    let root = Reader::new(&report);
+    let policy = parse(text, &root).and_then(|json| {
+        let document = PolicyDocument::from_json(&json, &root);
+        let loader = SecretLoader::new(secrets, document.allow_inline_secrets);
+        let compiler = Compiler { document: &document, loader: &loader, root };
+        let policy = compiler.compile();
+        policy.map(|policy| Policy { secret_names: loader.into_names(), ..policy })
+    });
+    let (policy, warnings) = report.into_value(policy, text)?;
+    Ok(Policy { revision: revision(text), warnings, ..policy })
 }
 
-/// Settings that stand alone.
-struct Single {
-    unmatched: Unmatched,
-    hold_seconds: u64,
-    counts: bool,
-    audits_all: bool,
-}
-
-impl Single {
-    fn read(document: &Document<'_>, problems: &mut Problems) -> Self {
-        let unmatched = document.section("unmatched", problems);
-        let metrics: MetricsConfig = document.section("metrics", problems).unwrap_or_default();
-        Self {
-            unmatched: match unmatched {
-                Some(UnmatchedConfig::Pass) => Unmatched::Pass,
-                Some(UnmatchedConfig::Deny) | None => Unmatched::Deny,
-            },
-            hold_seconds: platform::hold_seconds(document, problems),
-            counts: metrics == MetricsConfig::On,
-            audits_all: document.section("audit", problems) == Some(AuditConfig::All),
-        }
+/// Reads one JSON object; reports a text that is none.
+pub(super) fn parse<'t>(text: &'t [u8], root: &Reader<'_>) -> Option<Json<'t>> {
+    match Json::parse(text) {
+        Ok(json) if json.members().is_some() => return Some(json),
+        Ok(_) => root.unread("expected one JSON object"),
+        Err(error) => root.malformed(&error, text),
     }
+    None
 }
 
 fn revision(text: &[u8]) -> String {
@@ -123,261 +61,344 @@ fn revision(text: &[u8]) -> String {
     hex(&digest).chars().take(12).collect()
 }
 
-/// Everything that routes refer to by name.
-struct Known {
+/// Compiles the sections of one document, each after those it refers to.
+struct Compiler<'a> {
+    document: &'a PolicyDocument,
+    loader: &'a SecretLoader<'a>,
+    root: Reader<'a>,
+}
+
+/// Sections about who there is.
+struct Parties {
     platform: Platform,
     bounds: Vec<TextBound>,
-    credentials: Option<Credentials>,
-    families: Vec<CompiledFamily>,
     tree: Tree,
     keys: Keys,
+    directory: super::Directory,
+}
+
+/// Sections about credentials.
+struct CredentialSections<'d> {
+    credentials: credentials::Credentials,
+    families: Vec<CompiledFamily<'d>>,
     issuers: Vec<Issuer>,
-    directory: Directory,
-    upstream_keys: Vec<(String, Option<String>)>,
-    constants: Vec<(String, Raw)>,
-    refusals: Option<Refusals>,
-    styles: Vec<String>,
 }
 
-impl Known {
-    /// Reads the sections before the routes, each with those it refers to.
-    fn read(
-        document: &Document<'_>,
-        secrets: &Secrets<'_>,
-        problems: &mut Problems,
-        warnings: &mut Vec<String>,
-    ) -> Self {
-        let (platform, bounds) = platform::platform(document, problems, warnings);
-        let credentials = platform::credentials(document, problems);
-        let families = keyring::families(document, secrets, problems, warnings);
-        let tree = identity::parties(document, &platform, &bounds, problems);
-        let keys = identity::api_keys(document, &tree, &platform, &bounds, problems);
-        let issuers = issuers::issuers(document, &bounds, &platform, &tree, &keys, problems);
-        let directory = directory::directory(document, &tree, &platform, problems);
-        let upstream_keys = directory::upstream_keys(document, secrets, problems, warnings);
-        let constants: Members<Raw> = document.section("constants", problems).unwrap_or_default();
-        document.check_constants(&constants, problems);
-        let (refusals, styles) = platform::refusals(document, problems).unzip();
-        let has_directory = document.0.get("store").is_some_and(|store| store.get("directory").is_some());
-        if keys.is_empty() && !has_directory {
-            warnings.push("api_keys: there are none, so every protected route refuses everybody".into());
+/// Sections about routes, and what they refer to.
+struct Requests {
+    routes: Routes,
+    vocabulary: Vec<String>,
+    limits: Limits,
+}
+
+impl Compiler<'_> {
+    fn compile(&self) -> Option<Policy> {
+        let (document, root) = (self.document, &self.root);
+        let Version = document.version;
+        let profile = document.host.profile();
+        let hold = self.hold(profile);
+        let entropy = self.entropy(profile);
+        root.member("hold_seconds").check_range(document.hold_seconds, 1..=300, "seconds");
+        let parties = self.parties();
+        let accepted = self.credentials(&parties, profile);
+        let prefixes = self.prefixes(&accepted);
+        let refusals = document.refusals.compile(&root.member("refusals"));
+        let requests = self.requests(&parties, &accepted);
+        let store = self.store(&parties, &accepted.issuers, profile);
+        self.check_strength(&requests.limits);
+        let remembers = self.remembers(&store, &requests);
+        let ends_sessions = document.sessions_ended_by == SessionsEndedBy::Gateway;
+        HostChecks {
+            profile,
+            hold,
+            ends_sessions,
+            has_seed: document.entropy.is_some(),
+            families: &accepted.families,
+            issuers: &accepted.issuers,
+            keys: &parties.keys,
+            tree: &parties.tree,
+            routes: &requests.routes,
+            limits: &requests.limits,
+            limit_documents: &document.limits,
+            store: &store,
         }
-        let bytes = tree.longest_reachable();
-        if bytes > 4_096 {
-            warnings
-                .push(format!("teams: one key reaches so many that `x-callbound-teams` takes {bytes} bytes"));
-        }
-        Self {
-            platform,
-            bounds,
-            credentials,
-            families,
-            tree,
-            keys,
+        .check(root);
+        let CredentialSections { credentials, families, issuers } = accepted;
+        Some(Policy {
+            host: profile,
+            hold,
+            entropy: entropy.unwrap_or_default(),
+            ends_sessions,
+            carriers: credentials.carriers,
+            prefixes,
+            key_shapes: credentials.shapes,
+            forward_credential: credentials.forward,
+            families: families.into_iter().map(|family| family.family).collect(),
             issuers,
-            directory,
-            upstream_keys,
-            constants: constants.0,
-            refusals,
-            styles: styles.unwrap_or_default(),
-        }
-    }
-
-    /// Where credentials stand on a route that says nothing else.
-    fn carriers(&self) -> &[CredentialLocation] {
-        self.credentials.as_ref().map_or(&[], |credentials| &credentials.carriers)
-    }
-
-    /// Whether a key or a team is bounded in a text.
-    fn has_ceiling_in(&self, bound: usize) -> bool {
-        let keys = self.keys.iter().map(|key| &key.ceiling);
-        keys.chain(self.tree.all_ceilings()).any(|ceiling| ceiling.text(bound).is_some())
-    }
-
-    fn forwards_credential(&self) -> bool {
-        self.credentials.as_ref().is_some_and(|credentials| credentials.forward)
-    }
-}
-
-/// The document as JSON, its sections still to be read.
-struct Document<'a>(Json<'a>);
-
-impl<'a> Document<'a> {
-    fn parse(text: &'a [u8]) -> Result<Self, ConfigError> {
-        let refuse =
-            |message: String| ConfigError { problems: vec![Problem { path: String::new(), message }] };
-        match Json::parse(text) {
-            Ok(json) if json.members().is_some() => Ok(Self(json)),
-            Ok(_) => Err(refuse("expected one JSON object".into())),
-            Err(error) => Err(refuse(error.to_string())),
-        }
-    }
-
-    /// What the host gives that it names; `None` when it names none.
-    fn profile(&self) -> Option<&'static Profile> {
-        self.0.get("host")?.read::<Host>().ok().map(Host::profile)
-    }
-
-    fn check_sections(&self, problems: &mut Problems) {
-        for (name, _) in self.0.members().unwrap_or_default() {
-            if !SECTIONS.contains(&name.as_ref()) {
-                problems.add(name.as_ref(), "no such section");
-            }
-        }
-        if self.section::<u64>("version", problems) != Some(1) {
-            problems.add("version", "expected 1");
-        }
-        let _: Option<bool> = self.section("allow_inline_secrets", problems);
-    }
-
-    /// The features that routes need; whether they are text is noted when the routes are read.
-    fn features_of_routes(&self) -> impl Iterator<Item = &str> {
-        let features = self.array("routes").iter().filter_map(|route| route.get("feature"));
-        features
-            .flat_map(|feature| match feature {
-                Json::Array(names) => names.as_slice(),
-                name => std::slice::from_ref(name),
-            })
-            .filter_map(Json::as_str)
-    }
-
-    /// Whether an issuer's tokens stand for a key: one that nobody presents.
-    fn names_as_issuers_key(&self, id: &str) -> bool {
-        let families = self.0.get("tokens").and_then(Json::members).unwrap_or_default();
-        families.iter().any(|(_, family)| {
-            family.get("external").and_then(|external| external.get("key")).and_then(Json::as_str) == Some(id)
+            keys: parties.keys,
+            bounds: parties.bounds,
+            directory: parties.directory,
+            tree: parties.tree,
+            platform: parties.platform,
+            vocabulary: requests.vocabulary,
+            routes: requests.routes,
+            unmatched: document.unmatched,
+            refusals: refusals?,
+            hold_seconds: document.hold_seconds,
+            revision: String::new(),
+            counts: document.metrics,
+            audits_all: document.audit == AuditWord::All,
+            limits: requests.limits,
+            remembers,
+            store,
+            secret_names: Vec::new(),
+            warnings: Vec::new(),
         })
     }
 
-    /// A constant no answer names is a misspelt one: the platform's own would stay in force.
-    fn check_constants(&self, constants: &Members<Raw>, problems: &mut Problems) {
-        fn names(json: &Json<'_>, wanted: &str) -> bool {
-            match json {
-                Json::String(text) => text.strip_prefix("$constants.") == Some(wanted),
-                Json::Array(items) => items.iter().any(|item| names(item, wanted)),
-                Json::Object(members) => members.iter().any(|(_, value)| names(value, wanted)),
-                _ => false,
+    fn hold(&self, profile: &Profile) -> Hold {
+        let word = self.document.hold_headers;
+        if word == HoldWord::BufferFilter && self.document.host != Host::Envoy {
+            self.root.member("hold_headers").refuse("only Envoy has a buffer filter; leave it out");
+        }
+        profile.hold(word)
+    }
+
+    fn entropy(&self, profile: &Profile) -> Option<Vec<u8>> {
+        let at = self.root.member("entropy");
+        let secret = self.document.entropy.as_ref()?;
+        if profile.has_entropy {
+            at.refuse("this host has randomness of its own, which is better; leave it out");
+        }
+        let purpose = Purpose { used_for: "*entropy", kid: "seed", algorithm: Algorithm::Hs256 };
+        let bytes = self.loader.load(secret, &purpose, &at)?;
+        if bytes.len() < 32 {
+            at.refuse("expected at least 32 bytes; make a secret with `callbound gen-secret`");
+        }
+        Some(bytes)
+    }
+
+    fn parties(&self) -> Parties {
+        let (document, root) = (self.document, &self.root);
+        let mut platform = document.platform.compile(&root.member("platform"));
+        self.add_features_of_routes(&mut platform);
+        let endpoints = document.endpoints.as_deref().unwrap_or_default();
+        let endpoint_ids = || endpoints.iter().map(|endpoint| endpoint.id.clone()).collect();
+        let endpoint_ids = document.knows_endpoints().then(endpoint_ids);
+        let bounds_at = root.member("platform");
+        let bounds =
+            text_bounds::compile(&document.platform.bounds, endpoint_ids, &bounds_at.member("bounds"));
+        let parties = PartyDocuments { teams: &document.teams, users: &document.users };
+        let tree = parties.compile(&bounds, root);
+        let key_ids = document.api_keys.iter().map(|key| key.id.as_str()).collect();
+        let definitions = Definitions { platform: &platform, bounds: &bounds, tree: &tree, key_ids };
+        parties.check_rights(&definitions, root);
+        let keys_at = root.member("api_keys");
+        let keys =
+            api_keys::compile(&document.api_keys, &definitions, |id| document.is_issuer_key(id), &keys_at);
+        let endpoints = document.endpoints.as_ref();
+        let directory = endpoints
+            .map(|list| endpoints::compile(list, &definitions, &root.member("endpoints")))
+            .unwrap_or_default();
+        if document.api_keys.is_empty() && document.store.directory.is_none() {
+            root.warn("the policy has no `api_keys`, so every guarded route refuses every request");
+        }
+        let bytes = tree.longest_reachable();
+        if bytes > 4_096 {
+            root.member("teams")
+                .warn(format!("one key reaches so many teams that `x-callbound-teams` takes {bytes} bytes"));
+        }
+        Parties { platform, bounds, tree, keys, directory }
+    }
+
+    /// Adds features that only routes name, switched off; one that is nearly a listed feature is a mistake.
+    fn add_features_of_routes(&self, platform: &mut Platform) {
+        let routes_at = self.root.member("routes");
+        for (at, route) in self.document.routes.each(&routes_at) {
+            let features_at = at.member("features");
+            for (at, name) in route.features.each(&features_at) {
+                let names: Vec<&str> = platform.feature_names().collect();
+                if names.contains(&name.as_str()) {
+                    continue;
+                }
+                if suggest::nearest(name, &names).is_some() {
+                    at.check_listed(name, "platform.features", names);
+                    continue;
+                }
+                at.warn(format!("feature `{name}` is not in `platform.features`, so it is off for everyone"));
+                platform.features.push((name.clone(), false));
             }
         }
-        for (name, _) in &constants.0 {
-            if !self.array("routes").iter().any(|route| names(route, name)) {
-                problems.add(
-                    format!("constants.{name}"),
-                    format!("no answer uses it, as in `\"$constants.{name}\"`"),
+    }
+
+    fn check_family_scopes(&self, platform: &Platform) {
+        let at = self.root.member("tokens");
+        for (name, family) in self.document.tokens.iter() {
+            family.check_scopes(&platform.scopes, &at.member(name));
+        }
+    }
+
+    fn credentials(&self, parties: &Parties, profile: &Profile) -> CredentialSections<'_> {
+        let (document, root) = (self.document, &self.root);
+        let families = families::compile(&document.tokens, &document.token_keys, self.loader, root);
+        self.check_family_scopes(&parties.platform);
+        let issuers = self.issuers(parties, &families, profile);
+        let credentials = document.credentials.compile(&root.member("credentials"));
+        CredentialSections { credentials, families, issuers }
+    }
+
+    fn issuers(&self, parties: &Parties, families: &[CompiledFamily<'_>], profile: &Profile) -> Vec<Issuer> {
+        let key_ids = self.document.api_keys.iter().map(|key| key.id.as_str()).collect();
+        let Parties { platform, bounds, tree, keys, .. } = parties;
+        let names: Vec<&str> = families.iter().map(|family| family.family.name.as_str()).collect();
+        let context = IssuerContext {
+            definitions: &Definitions { platform, bounds, tree, key_ids },
+            keys,
+            families: &names,
+            calls_addresses: profile.calls_addresses,
+        };
+        issuers::compile(&self.document.issuers, &context, &self.root.member("issuers"))
+    }
+
+    /// Collects all prefixes; one that begins another would make a credential two things at once.
+    fn prefixes(&self, accepted: &CredentialSections<'_>) -> Vec<String> {
+        let CredentialSections { credentials, families, .. } = accepted;
+        let of_keys = credentials.shapes.iter().map(|shape| &shape.prefix);
+        let of_families = families.iter().map(|family| &family.family.prefix);
+        let is_prefix = |prefix: &&String| prefix.is_empty() || prefix.len() >= 3;
+        let prefixes: Vec<String> = of_keys.chain(of_families).filter(is_prefix).cloned().collect();
+        for (index, prefix) in prefixes.iter().enumerate() {
+            for other in prefixes.iter().take(index).filter(|other| prefix.is_empty() == other.is_empty()) {
+                if prefix.starts_with(other.as_str()) || other.starts_with(prefix.as_str()) {
+                    let at = self.root.member("credentials");
+                    at.refuse(format!("the prefixes `{other}` and `{prefix}` begin alike"));
+                }
+            }
+        }
+        // A bare token is recognised by the header that only this family's keys write.
+        let bare = families.iter().filter(|family| family.family.is_bare);
+        let headers = bare.flat_map(|family| family.family.headers().map(|header| format!("{header}.")));
+        prefixes.into_iter().filter(|prefix| !prefix.is_empty()).chain(headers).collect()
+    }
+
+    fn requests(&self, parties: &Parties, accepted: &CredentialSections<'_>) -> Requests {
+        let (document, root) = (self.document, &self.root);
+        let CredentialSections { credentials, families, issuers } = accepted;
+        let upstream_at = root.member("upstream_credentials");
+        let upstream =
+            upstream_credentials::compile(&document.upstream_credentials, self.loader, &upstream_at);
+        self.check_constants();
+        let definitions = routes::Definitions {
+            platform: &parties.platform,
+            bounds: &parties.bounds,
+            families,
+            issuers,
+            issuer_names: document.issuers.names().collect(),
+            locations: &credentials.carriers,
+            forwards_credential: credentials.forward,
+            upstream_credentials: &upstream,
+            constants: &document.constants,
+            refusal_groups: document.refusals.groups.names().collect(),
+        };
+        let routes_at = root.member("routes");
+        let mut list = routes::compile(&document.routes, &definitions, &routes_at);
+        let (keys, tree) = (&parties.keys, &parties.tree);
+        RouteChecks { routes: &list, definitions: &definitions, keys, tree }.check(root);
+        let further = document.vocabulary.from.iter().chain(document.vocabulary.to.iter());
+        let vocabulary = routes::vocabulary(&list, further);
+        let limits = LimitDocuments { limits: &document.limits, headers: &document.limit_headers };
+        let limits = limits.compile(&definitions, &mut list, root);
+        self.check_maxima(&limits);
+        let routes = Routes::build(list).unwrap_or_else(|conflicts| {
+            for (index, message) in conflicts {
+                routes_at.element(index).member("match").refuse(message);
+            }
+            Routes::default()
+        });
+        Requests { routes, vocabulary, limits }
+    }
+
+    /// Refuses a constant that no reply names: a misspelt one would leave the platform's own in force.
+    fn check_constants(&self) {
+        let mints = || self.document.routes.iter().filter_map(|route| route.mint.as_ref());
+        let at = self.root.member("constants");
+        for name in self.document.constants.names() {
+            if !mints().any(|mint| template::uses_constant(&mint.reply.body.0, name)) {
+                at.member(name).refuse(format!("no mint reply uses it, as in `\"$constants.{name}\"`"));
+            }
+        }
+    }
+
+    fn check_maxima(&self, limits: &Limits) {
+        let document = self.document;
+        let maxima = Maxima { limits, documents: &document.limits, root: &self.root };
+        for (at, team) in document.teams.each(&self.root.member("teams")) {
+            maxima.check_party(&team.limits, team.parent.is_none(), &at.member("limits"));
+        }
+        for (at, user) in document.users.each(&self.root.member("users")) {
+            maxima.check_party(&user.limits, true, &at.member("limits"));
+        }
+        for (at, key) in document.api_keys.each(&self.root.member("api_keys")) {
+            maxima.check_key(&key.limits, &at.member("limits"));
+        }
+    }
+
+    fn store(&self, parties: &Parties, issuers: &[Issuer], profile: &Profile) -> StoreRule {
+        let Parties { platform, bounds, tree, .. } = parties;
+        let context = StoreContext { profile, issuers, loader: self.loader, is_shared: tree.len() > 1 };
+        let store = self.document.store.compile(&context, &self.root.member("store"));
+        let key_ids = self.document.api_keys.iter().map(|key| key.id.as_str()).collect();
+        let definitions = Definitions { platform, bounds, tree, key_ids };
+        let at = self.root.member("revocations");
+        let has_directory = self.document.store.directory.is_some();
+        let revocations = revocations::compile(&self.document.revocations, &definitions, has_directory, &at);
+        StoreRule { revocations, ..store }
+    }
+
+    /// Refuses a count that must reach further than the store does.
+    fn check_strength(&self, limits: &Limits) {
+        let (document, reach) = (self.document, self.document.store.strength());
+        if !self.root.member("store").member("backend").was_read() {
+            return;
+        }
+        let refuse = |strength: Strength, at: Reader<'_>| {
+            if strength > reach {
+                at.refuse(
+                    "`fleet` needs a store that all gateways share: `\"store\": {\"backend\": \"redis\"}`",
                 );
             }
-        }
-    }
-
-    fn allows_inline_secrets(&self) -> bool {
-        matches!(self.0.get("allow_inline_secrets"), Some(Json::Bool(true)))
-    }
-
-    fn array(&self, name: &str) -> &[Json<'a>] {
-        match self.0.get(name) {
-            Some(Json::Array(items)) => items,
-            _ => &[],
-        }
-    }
-
-    /// Reads a section, when it is there.
-    fn section<'j, T: Deserialize<'j>>(&'j self, name: &str, problems: &mut Problems) -> Option<T> {
-        section(self.0.get(name)?, name, problems)
-    }
-
-    /// Reads a section that must be there; `hint` says what to write.
-    fn required<'j, T: Deserialize<'j>>(
-        &'j self,
-        name: &str,
-        hint: &str,
-        problems: &mut Problems,
-    ) -> Option<T> {
-        if self.0.get(name).is_none() {
-            problems.add(name, format!("missing; {hint}"));
-        }
-        self.section(name, problems)
-    }
-
-    /// Reads the elements of a section one by one, each with its path.
-    fn elements<'j, T: Deserialize<'j>>(&'j self, name: &str, problems: &mut Problems) -> Vec<(String, T)> {
-        let items = match self.0.get(name) {
-            None => &[],
-            Some(Json::Array(items)) => items.as_slice(),
-            Some(_) => {
-                problems.add(name, "expected an array");
-                &[]
-            }
         };
-        let paths = items.iter().enumerate().map(|(index, item)| (format!("{name}[{index}]"), item));
-        paths
-            .filter_map(|(path, item)| section(item, &path, problems).map(|element| (path, element)))
-            .collect()
-    }
-}
-
-/// Reads one value; a problem is noted under its full path.
-fn section<'j, T: Deserialize<'j>>(json: &'j Json<'_>, path: &str, problems: &mut Problems) -> Option<T> {
-    json.read().map_err(|error| problems.add(error.path_below(path), error.message)).ok()
-}
-
-/// Reads a list of numbers into sorted order; an empty list is an error, since absence already means "any".
-fn number_list(list: Option<&Vec<String>>, path: &str, problems: &mut Problems) -> Option<Vec<Number>> {
-    let list = list?;
-    if list.is_empty() {
-        problems.add(
-            path,
-            "an empty list allows nothing; leave it out to allow whatever the next wider level does",
-        );
-    }
-    let mut numbers = Vec::with_capacity(list.len());
-    for (index, text) in list.iter().enumerate() {
-        match Number::parse(text) {
-            Some(number) if number.is_emergency() => {
-                problems.add(format!("{path}[{index}]"), "an emergency number can never be allowed");
+        for (at, limit) in document.limits.each(&self.root.member("limits")) {
+            if limits.list.iter().any(|compiled| compiled.id == limit.id) {
+                refuse(limit.strength.into(), at.member("strength"));
             }
-            Some(number) => numbers.push(number),
-            None => problems.add(format!("{path}[{index}]"), "not a number in E.164, as in `+15551234567`"),
+        }
+        let tokens_at = self.root.member("tokens");
+        for (name, family) in document.tokens.iter() {
+            let at = tokens_at.member(name);
+            refuse(family.uses.strength.into(), at.member("uses").member("strength"));
+            refuse(family.total_seconds.strength.into(), at.member("total_seconds").member("strength"));
         }
     }
-    numbers.sort_unstable();
-    Some(numbers)
-}
 
-/// Ids go into headers and logs: visible ASCII without separators.
-fn check_id(id: &str, path: &str, problems: &mut Problems) {
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':' | b'@');
-    if id.is_empty() || id.len() > 64 || !id.bytes().all(fits) {
-        problems.add(path, "an id is 1 to 64 of `A-Z a-z 0-9 - _ . : @`");
-    }
-}
-
-/// Scopes stand in challenges and headers, separated by blanks (RFC 6749 section 3.3).
-fn check_scope(scope: &str, path: &str, problems: &mut Problems) {
-    let fits = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b',' | b'*');
-    if scope.is_empty() || scope.len() > 64 || !scope.bytes().all(fits) {
-        problems.add(path, "a scope is 1 to 64 visible characters without `\" \\ , *`");
-    }
-}
-
-/// Repeats a name in a message, unless it could be a credential that stands in the wrong place.
-fn quoted(name: &str) -> String {
-    if name.len() <= 32 { format!("`{name}`") } else { "this name".to_owned() }
-}
-
-/// Checks a list of scopes that narrows: empty it would allow nothing, which is never meant.
-fn check_scopes(scopes: Option<&[String]>, known: &[String], path: &str, problems: &mut Problems) {
-    if scopes.is_some_and(<[String]>::is_empty) {
-        problems.add(path, "an empty list allows nothing");
-    }
-    check_known_scopes(scopes.unwrap_or_default(), known, path, problems);
-}
-
-/// Checks that every scope of a list exists on the platform.
-fn check_known_scopes(scopes: &[String], known: &[String], path: &str, problems: &mut Problems) {
-    for (index, scope) in scopes.iter().enumerate() {
-        if !known.contains(scope) {
-            problems
-                .add(format!("{path}[{index}]"), format!("{} is not one of platform.scopes", quoted(scope)));
+    /// Returns whether the gateway's own memory is used, and warns when its entries are not sealed.
+    fn remembers(&self, store: &StoreRule, requests: &Requests) -> Remembers {
+        let counts = |route: &Route| {
+            !route.limits.is_empty()
+                || route.counts_uses()
+                || matches!(route.local, Some(LocalReply::Revoke(_)))
+        };
+        let here = match store.home {
+            StoreBackend::Redis(_) => {
+                requests.limits.list.iter().any(|limit| limit.counts == Counts::Failures)
+            }
+            StoreBackend::Memory => requests.routes.iter().any(counts),
+        };
+        if here && store.home == StoreBackend::Memory && self.document.store.secret.is_none() {
+            self.root.member("store").member("secret").warn(
+                "not set, so another plugin in the same VM could change counts and revocations unnoticed",
+            );
         }
+        Remembers { here }
     }
 }

@@ -7,10 +7,9 @@ use std::fmt;
 
 use super::Policy;
 use super::host::{End, Hold, SharedMemory};
-use super::limit::{Counts, Measure};
-
-use super::memory::StoreBackend;
+use super::limits::{Counts, Measure};
 use super::route::{Accept, LocalReply, Route};
+use super::store::StoreBackend;
 
 /// One thing that is enforced.
 #[derive(Debug, Clone, PartialEq, Eq)]

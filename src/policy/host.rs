@@ -4,8 +4,40 @@
 //! and this table is what is known of it (`docs/hosts.md` says where from). Refuses to know how anything is called or
 //! carried out: that is [`crate::filter`]'s.
 
-use super::config::{HeldBy, Host};
+use super::reader::words;
 use crate::json::Json;
+
+words! {
+    /// The gateway that loads the module.
+    pub enum Host {
+        /// Envoy, Istio, Envoy Gateway.
+        Envoy = "envoy",
+        /// Kong Gateway up to 3.10, and any nginx with its WebAssembly module.
+        Kong = "kong",
+        /// Apache APISIX.
+        Apisix = "apisix",
+    }
+}
+
+words! {
+    /// Filter that holds a request's headers until its body was judged.
+    pub enum HoldWord {
+        /// callbound: by `allow_on_headers_stop_iteration` on Envoy; on other hosts the host by itself.
+        Filter = "filter",
+        /// Envoy's buffer filter behind callbound, where that flag cannot be set.
+        BufferFilter = "buffer_filter",
+    }
+}
+
+words! {
+    /// Party that ends an open connection at its limit.
+    pub enum SessionsEndedBy {
+        /// The gateway.
+        Gateway = "gateway",
+        /// The upstream, which receives the limit in seconds in `x-callbound-session-seconds`.
+        Upstream = "upstream",
+    }
+}
 
 /// A gateway that loads the module, by what it gives.
 #[derive(Debug)]
@@ -176,11 +208,11 @@ impl Host {
 }
 
 impl Profile {
-    /// Who keeps headers back under a policy that says so much.
-    pub(super) fn hold(&self, held_by: HeldBy) -> Hold {
-        match held_by {
-            HeldBy::Callbound => self.hold,
-            HeldBy::BufferFilter => Hold::FilterBehind,
+    /// Returns who holds headers under a policy.
+    pub(super) fn hold(&self, word: HoldWord) -> Hold {
+        match word {
+            HoldWord::Filter => self.hold,
+            HoldWord::BufferFilter => Hold::FilterBehind,
         }
     }
 }
@@ -192,8 +224,9 @@ impl Hold {
     }
 }
 
-/// The host a document names, be the rest of it right or wrong; `None` when that cannot be read.
+/// Returns the host that a document names, whether or not the rest of it is right.
 pub fn host_of(text: &[u8]) -> Option<Host> {
     let document = Json::parse(text).ok()?;
-    document.get("host")?.read().ok()
+    let name = document.get("host")?.as_str()?;
+    Host::ALL.iter().find_map(|(word, host)| (*word == name).then_some(*host))
 }

@@ -1,54 +1,78 @@
-//! What may be done: the policy document, its compiler and the compiled, immutable [`Policy`].
+//! Policies: the document, its compiler and the compiled, immutable [`Policy`].
 //!
-//! Two stages. [`config`] is a dumb mirror of the document; `compile` is one fallible step from there to a [`Policy`]
-//! that every request shares. Refuses to know requests: it answers questions about teams, keys, numbers and routes,
-//! and leaves it to [`crate::decision`] when to ask them.
+//! One file per subject holds its document type, its compiled type and the conversion between them. [`document`] lists
+//! the sections, [`compile()`] turns them into a [`Policy`] that every request shares. Requests are unknown here: it
+//! answers questions about teams, keys, numbers and routes.
 
-mod bound;
+mod api_keys;
+mod bounds;
+mod ceilings;
 mod compile;
-pub mod config;
-mod directory;
-mod error;
+mod credentials;
+mod definitions;
+mod document;
+mod endpoints;
+mod families;
+mod fields;
 mod guarantee;
 mod host;
-mod key;
-mod limit;
-mod local;
-mod memory;
+mod host_checks;
+mod ids;
+mod introspect;
+mod issuers;
+mod limits;
+mod list;
 mod merge;
-mod place;
-mod refusal;
+mod mint;
+mod platform;
+mod reader;
+mod refusals;
+mod report;
+mod revocations;
 mod route;
+mod route_checks;
+mod routes;
 #[cfg(feature = "cli")]
 mod schema;
-mod team;
+mod secrets;
+mod store;
+mod suggest;
+mod teams;
 mod template;
+mod text_bounds;
+mod token_keys;
+mod upstream_credentials;
 
 use crate::credential::{CredentialLocation, Family, Issuer, KeyShape, candidates, digest, holds_credential};
 
-pub use bound::{BoundSource, Bounds, Call, ENDPOINT, FieldRef, Form, TextBound, TextRule};
-pub use compile::{Secrets, compile, read_key};
-pub use config::Host;
-pub use directory::{Directory, Endpoint, Network};
-pub use error::{ConfigError, Problem};
+pub use api_keys::{ApiKey, Keys, read_key};
+pub use bounds::{BoundSource, Bounds, Call, TextRule};
+pub use ceilings::Ceiling;
+pub use compile::compile;
+pub use document::Unmatched;
+pub use endpoints::{Directory, Endpoint, Network};
+pub use fields::{FieldRef, Pointer, RequestField};
 pub use guarantee::{Enforcement, Guarantee, guarantees};
-pub use host::host_of;
-pub use host::{End, Hold, Profile, SharedMemory};
-pub use key::{ApiKey, Ceiling, Keys};
-pub use limit::{Counted, Counts, Limit, Limits, Measure, Per, Shown, UsesRule};
-pub use local::{
-    Allowance, Asked, Field, IntrospectRule, ListingRule, MetadataField, MintRule, RangeField, RevokeRule,
-    SizedList, TextField,
-};
-pub use memory::{DirectoryRule, Remembers, StoreBackend, StoreRule};
+pub use host::{End, Hold, Host, Profile, SharedMemory, host_of};
+pub use introspect::IntrospectRule;
+pub use limits::{Counts, Limit, Limits, Measure, Per, Shown};
+pub use list::ListingRule;
 pub use merge::merge;
-pub use place::{Pointer, RequestField};
-pub use refusal::{RefusalFormat, Refusals};
-pub use route::{Accept, LocalReply, Present, Route, RouteMatch, Routes, TokenSource, Told};
+pub use mint::{Allowance, Asked, Field, MetadataField, MintRule, RangeField, SizedList, TextField};
+pub use platform::Platform;
+pub use refusals::{RefusalFormat, Refusals};
+pub use report::{ConfigError, Path, Problem, Severity};
+pub use revocations::RevokeRule;
+pub use route::{Accept, LocalReply, Route, TokenSource, Told, UsesRule};
+pub use routes::{RouteMatch, Routes};
 #[cfg(feature = "cli")]
 pub use schema::schema;
-pub use team::{Owner, Party, PartyId, Reach, Tree};
+pub use secrets::Secrets;
+pub use store::{DirectoryRule, Remembers, StoreBackend, StoreRule};
+pub use teams::{Owner, Party, PartyId, Reach, Tree};
 pub use template::Template;
+pub use text_bounds::{ENDPOINT, Form, TextBound};
+pub use upstream_credentials::Present;
 
 /// The compiled configuration. Immutable: a change is a new policy.
 pub struct Policy {
@@ -104,49 +128,10 @@ pub struct Policy {
     pub store: StoreRule,
     /// Whether anything is.
     pub remembers: Remembers,
+    /// Environment variables that hold the policy's secrets, sorted.
+    pub secret_names: Vec<String>,
     /// What an operator should know although the policy is valid.
-    pub warnings: Vec<String>,
-}
-
-/// What the whole platform allows.
-pub struct Platform {
-    /// Every feature there is, on or off.
-    pub features: Vec<(String, bool)>,
-    /// The scopes that exist.
-    pub scopes: Vec<String>,
-    /// For a feature, the others that must be on as well.
-    pub requires: Vec<(String, Vec<String>)>,
-    /// For a scope, the others whose holders hold it as well.
-    pub implied_by: Vec<(String, Vec<String>)>,
-    /// Whether API keys may reach premium-rate destinations; client tokens only ones they name.
-    pub premium_for_keys: bool,
-}
-
-/// What happens to a request no route matches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unmatched {
-    /// 404.
-    Deny,
-    /// On to the upstream, untouched but for the headers only we may set.
-    Pass,
-}
-
-impl Platform {
-    /// Whether a feature is on; one that is not listed is off.
-    pub fn has_feature(&self, feature: &str) -> bool {
-        self.features.iter().any(|(name, on)| *on && name == feature)
-    }
-
-    /// Whether a list of scopes holds one, or another that implies it.
-    pub fn holds(&self, list: &[String], scope: &str) -> bool {
-        let stands = |scope: &str| list.iter().any(|held| held == scope);
-        let implied = |(name, by): &(String, Vec<String>)| name == scope && by.iter().any(|by| stands(by));
-        stands(scope) || self.implied_by.iter().any(implied)
-    }
-
-    fn knows_feature(&self, feature: &str) -> bool {
-        self.features.iter().any(|(name, _)| name == feature)
-    }
+    pub warnings: Vec<Problem>,
 }
 
 impl Policy {
@@ -188,6 +173,6 @@ impl Policy {
 
     /// Finds a text bound by its name.
     pub fn bound(&self, name: &str) -> Option<(usize, &TextBound)> {
-        bound::index_of(&self.bounds, name).and_then(|index| Some((index, self.bounds.get(index)?)))
+        text_bounds::index_of(&self.bounds, name).and_then(|index| Some((index, self.bounds.get(index)?)))
     }
 }

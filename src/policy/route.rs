@@ -1,18 +1,108 @@
-//! Routes: a method and a path template with what they require.
+//! Section `routes`: a method and a path template with what they require.
 //!
-//! Knows paths and what a route asks for. Refuses to know who is asking and what the body says.
+//! Knows paths and requirements. Who presents a credential and what a body says is known to [`crate::decision`].
 
-use std::collections::BTreeMap;
-
-use matchit::{Params, Router};
-
+use super::bounds::{Bounds, BoundsDocument};
+use super::credentials::{LocationDocument, compile_locations};
+use super::fields::{FieldDocument, FieldRef, Pointer, RequestField};
+use super::ids::{check_labels, check_scopes};
+use super::introspect::{IntrospectDocument, IntrospectRule};
+use super::list::{ListDocument, ListingRule};
+use super::mint::{MAX_SESSION_SECONDS, MAX_USES, MintDocument, MintRule};
+use super::reader::{List, Members, Reader, document, words};
+use super::revocations::{RevokeDocument, RevokeRule};
+use super::routes::{ANY_METHOD, Definitions, Match, read_matches};
+use super::text_bounds::{ENDPOINT, index_of};
+use super::upstream_credentials::{Present, RouteCredentialDocument};
 use crate::credential::CredentialLocation;
-use crate::uri::decode_escapes;
 
-use super::bound::{Bounds, FieldRef};
-use super::limit::UsesRule;
-use super::local::{IntrospectRule, ListingRule, MintRule, RevokeRule};
-use super::place::{Pointer, RequestField};
+document! {
+    /// One route, or several that require the same.
+    pub struct RouteDocument {
+        /// Name in logs and counters.
+        id: String,
+        /// `METHOD /path`, or several: `{name}` is one segment, `{*name}` the rest; `ANY`, on public routes, is every method without a route of its own.
+        r#match: List<String>,
+        /// `api_key`, families and issuers of tokens, or `public` alone, for requests without a credential.
+        accept: List<String>,
+        /// Places of the credential on this route instead.
+        credential_locations: Option<List<LocationDocument>>,
+        /// Protocol that the request must upgrade to; absent: every upgrade is refused.
+        upgrade: Option<UpgradeWord>,
+        /// Features that must be on.
+        features: List<String> = List::default(),
+        /// Scopes that must be held, all of them.
+        scopes: List<String> = List::default(),
+        /// Field that names a team, which must be within reach.
+        tenant: Option<FieldDocument>,
+        /// Whether the upstream is sent the team above as well; reads only; default false.
+        include_parent: bool = false,
+        /// Fields that are judged.
+        bounds: Option<BoundsDocument>,
+        /// Members of the body beside the judged ones.
+        body: Option<BodyDocument>,
+        /// Parameters of the query beside the judged ones.
+        query: Option<QueryDocument>,
+        /// The longest an upgraded connection may last, in seconds, at most 604,800.
+        session_seconds: Option<u64>,
+        /// Values the upstream is sent beside the identity: `metadata`, `endpoint` and text bounds.
+        forward_fields: List<String> = List::default(),
+        /// Credential that replaces the client's before the upstream.
+        upstream_credential: Option<RouteCredentialDocument>,
+        /// The gateway answers with a new token.
+        mint: Option<MintDocument>,
+        /// The gateway answers with the state of a token.
+        introspect: Option<IntrospectDocument>,
+        /// The gateway answers with a list of what is within reach.
+        list: Option<ListDocument>,
+        /// The gateway answers with the public keys of these families.
+        jwks: Option<List<String>>,
+        /// The gateway revokes what the body names.
+        revoke: Option<RevokeDocument>,
+        /// Uses of a token on this route.
+        uses: Option<RouteUsesDocument>,
+        /// Group of `refusals` that words this route's.
+        refusals: Option<String>,
+        /// Annotations, text to text; never judged.
+        labels: Members<String>,
+    }
+}
+
+words! {
+    /// Protocol that a connection may be upgraded to.
+    pub enum UpgradeWord {
+        /// A WebSocket (RFC 6455).
+        Websocket = "websocket",
+    }
+}
+
+document! {
+    /// Members of the body beside the judged ones. With this section every other member is refused.
+    pub struct BodyDocument {
+        /// The only further members, as JSON pointers; absent: none.
+        members: List<String> = List::default(),
+    }
+}
+
+document! {
+    /// Parameters of the query beside the judged ones. With this section every other parameter is refused.
+    pub struct QueryDocument {
+        /// The only further parameters; absent: none.
+        members: List<String> = List::default(),
+    }
+}
+
+document! {
+    /// Uses of a token on a route.
+    pub struct RouteUsesDocument {
+        /// Whether a request here is a use; default true.
+        counted: bool = true,
+        /// The most uses of a token, even if it carries more or none.
+        max: Option<u64>,
+        /// Seconds after its stream's end in which a token opens the same session again; on routes with `upgrade`.
+        reconnect_seconds: Option<u64>,
+    }
+}
 
 /// The credentials a route accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,14 +219,6 @@ pub enum Told {
     Metadata,
 }
 
-/// A credential of the platform's own that is presented to the upstream. Deliberately without `Debug`.
-pub struct Present {
-    /// Where: the query or a header.
-    pub place: RequestField,
-    /// The whole value.
-    pub value: String,
-}
-
 /// A route the gateway answers itself.
 pub enum LocalReply {
     /// With a new token.
@@ -151,120 +233,301 @@ pub enum LocalReply {
     Document(Vec<u8>),
 }
 
-/// How a policy writes "every method that has no route of its own".
-pub const ANY_METHOD: &str = "ANY";
-
-/// The methods of a template, each with the place of its route.
-type Methods = Vec<(String, usize)>;
-
-/// All routes, by path and method.
-#[derive(Default)]
-pub struct Routes {
-    list: Vec<Route>,
-    table: Router<Methods>,
-    mint_templates: Vec<String>,
-    /// The templates of routes that ask for a credential, folded.
-    guarded: Router<Methods>,
+/// What using a token on a route takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UsesRule {
+    /// Whether it takes a use.
+    pub is_counted: bool,
+    /// The most uses of a token that may have been made when one is made here.
+    pub max: Option<u64>,
+    /// Seconds after a stream's end in which its token opens it again without another use.
+    pub reconnect: Option<u64>,
 }
 
-/// The route of a request, with its path parameters.
-pub struct RouteMatch<'r, 'p> {
-    /// The route.
-    pub route: &'r Route,
-    /// Its place among the routes.
-    pub index: usize,
-    params: Params<'r, 'p>,
-}
-
-impl RouteMatch<'_, '_> {
-    /// Returns a path parameter, as it stands in the path.
-    pub fn param(&self, name: &str) -> Option<&str> {
-        self.params.get(name)
+impl Default for UsesRule {
+    fn default() -> Self {
+        Self { is_counted: true, max: None, reconnect: None }
     }
 }
 
-impl Routes {
-    /// Builds the table from routes and the `(method, template)` pairs they stand under.
-    ///
-    /// # Errors
-    ///
-    /// Every template that cannot stand beside the others: the place of its route, and why.
-    pub(super) fn build(routes: Vec<(Route, Vec<(String, String)>)>) -> Result<Self, Vec<(usize, String)>> {
-        let mut by_template: BTreeMap<String, Methods> = BTreeMap::new();
-        let mut problems = Vec::new();
-        let mut list = Vec::with_capacity(routes.len());
-        let mut mint_templates = Vec::new();
-        for (index, (route, matches)) in routes.into_iter().enumerate() {
-            for (method, template) in matches {
-                if route.mint().is_some() {
-                    mint_templates.push(template.clone());
+/// Names that `accept` may hold, and the sections that define them.
+const ACCEPTED: (&str, &[&str]) =
+    ("`api_key`, `public`, a family of `tokens` or one of `issuers`", &["tokens", "issuers"]);
+
+impl Accept {
+    /// Reads a list of `api_key`, families and issuers; anything else is reported.
+    pub(super) fn read(names: &List<String>, definitions: &Definitions<'_>, at: &Reader<'_>) -> Self {
+        let (mut api_key, mut tokens) = (false, Vec::new());
+        for (at, name) in names.each(at) {
+            match definitions.token_source(name) {
+                _ if name == "api_key" => api_key = true,
+                Some(source) => tokens.push(source),
+                None if name == "public" => {
+                    at.refuse("`public` is accepted alone, without credentials beside it")
                 }
-                let methods = by_template.entry(template.clone()).or_default();
-                if methods.iter().any(|(other, _)| *other == method) {
-                    problems.push((index, format!("`{method} {template}` stands under a route already")));
-                }
-                methods.push((method, index));
-            }
-            list.push(route);
-        }
-        let mut table = Router::new();
-        let mut guarded = Router::new();
-        let is_guarded =
-            |index: &usize| list.get(*index).is_some_and(|route: &Route| route.accept != Accept::Public);
-        for (template, methods) in by_template {
-            if methods.iter().any(|(_, index)| is_guarded(index)) {
-                // Two templates that fold alike are one guard.
-                let _ = guarded.insert(fold_path(&template), Methods::new());
-            }
-            let first = methods.first().map_or(0, |(_, index)| *index);
-            if let Err(error) = table.insert(template.clone(), methods) {
-                problems.push((first, format!("`{template}`: {error}")));
+                None => at.check_one_of(name, ACCEPTED, definitions.credential_names()),
             }
         }
-        if problems.is_empty() { Ok(Self { list, table, mint_templates, guarded }) } else { Err(problems) }
+        Self::Credentials { api_key, tokens }
     }
 
-    /// Finds the route of a method and a path without its query.
-    pub fn find<'r, 'p>(&'r self, method: &str, path: &'p str) -> Option<RouteMatch<'r, 'p>> {
-        let found = self.table.at(path).ok()?;
-        let index_of =
-            |name: &str| found.value.iter().find_map(|(known, index)| (known == name).then_some(*index));
-        let index = index_of(method).or_else(|| index_of(ANY_METHOD))?;
-        Some(RouteMatch { route: self.list.get(index)?, index, params: found.params })
+    /// Checks that a route the gateway answers accepts API keys and nothing else.
+    pub(super) fn check_only_api_keys(&self, kind: &str, at: &Reader<'_>) {
+        if !matches!(self, Self::Credentials { api_key: true, tokens } if tokens.is_empty()) {
+            at.refuse(format!("`{kind}` is for API keys only: `accept` must be `\"api_key\"`"));
+        }
     }
 
-    /// Whether a path is, or is taken by a forgiving reader for, one of a route that asks for a credential.
-    pub fn is_guarded(&self, path: &str) -> bool {
-        self.guarded.at(&fold_path(path)).is_ok()
+    /// Returns whether some credential is accepted by both.
+    pub(super) fn shares(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Credentials { api_key, tokens },
+                Self::Credentials { api_key: other_key, tokens: others },
+            ) => (*api_key && *other_key) || tokens.iter().any(|source| others.contains(source)),
+            _ => false,
+        }
     }
 
-    /// Whether a path only looks like one of a route that asks for a credential.
-    pub fn is_lookalike(&self, path: &str) -> bool {
-        let folded = fold_path(path);
-        folded != path && self.guarded.at(&folded).is_ok()
-    }
-
-    /// All routes, in the order of the document.
-    pub fn iter(&self) -> impl Iterator<Item = &Route> {
-        self.list.iter()
-    }
-
-    /// The templates of all routes that mint.
-    pub fn mint_templates(&self) -> impl Iterator<Item = &str> {
-        self.mint_templates.iter().map(String::as_str)
-    }
-
-    /// One route.
-    pub fn get(&self, index: usize) -> Option<&Route> {
-        self.list.get(index)
+    /// Returns whether tokens of a source are accepted.
+    pub(super) fn accepts_tokens_of(&self, source: TokenSource) -> bool {
+        matches!(self, Self::Credentials { tokens, .. } if tokens.contains(&source))
     }
 }
 
-/// Folds a path the way a forgiving upstream might: without case, closing slash and escapes.
-fn fold_path(path: &str) -> String {
-    let folded = String::from_utf8_lossy(&decode_escapes(path)).to_ascii_lowercase();
-    match folded.trim_end_matches('/') {
-        "" => "/".to_owned(),
-        trimmed => trimmed.to_owned(),
+impl RouteDocument {
+    /// Returns whether the route names endpoints.
+    pub(super) fn names_endpoints(&self) -> bool {
+        self.list.is_some()
+            || self.bounds.as_ref().is_some_and(|bounds| bounds.texts.get(ENDPOINT).is_some())
+            || self.mint.as_ref().is_some_and(|mint| mint.request.texts.get(ENDPOINT).is_some())
+            || self.forward_fields.iter().any(|name| name == ENDPOINT)
+    }
+
+    /// Compiles the route and the methods and paths it is for.
+    pub(super) fn compile(&self, definitions: &Definitions<'_>, at: &Reader<'_>) -> (Route, Vec<Match>) {
+        let matches = read_matches(&self.r#match, &at.member("match"));
+        check_labels(&self.labels, &at.member("labels"));
+        check_scopes(&self.scopes, &definitions.platform.scopes, &at.member("scopes"));
+        let accept = self.accept(definitions, &at.member("accept"));
+        self.check_public(&accept, &matches, at);
+        self.check_methods(&matches, at);
+        let features = self.features(definitions, &at.member("features"));
+        let local = self.local(&accept, &features, definitions, at);
+        let locations_at = at.member("credential_locations");
+        let route = Route {
+            carriers: self.credential_locations.as_ref().map(|list| compile_locations(list, &locations_at)),
+            is_upgrade: self.upgrade.is_some(),
+            identify: self.forward_fields(definitions, &at.member("forward_fields")),
+            present: self.upstream_credential(definitions, at),
+            style: self.format(definitions, &at.member("refusals")),
+            session: self.session_seconds,
+            read_parent: self.include_parent,
+            scopes: self.scopes.to_vec(),
+            id: self.id.clone(),
+            uses: self.uses(&accept, &at.member("uses")),
+            accept,
+            features,
+            tenant: self.tenant.as_ref().and_then(|field| field.compile(&at.member("tenant"))),
+            bounds: self.bounds(definitions, at),
+            local,
+            limits: Vec::new(),
+        };
+        super::route_checks::check(&route, &matches, definitions, at);
+        (route, matches)
+    }
+
+    fn accept(&self, definitions: &Definitions<'_>, at: &Reader<'_>) -> Accept {
+        match &*self.accept {
+            [only] if only == "public" => Accept::Public,
+            _ => Accept::read(&self.accept, definitions, at),
+        }
+    }
+
+    fn check_public(&self, accept: &Accept, matches: &[Match], at: &Reader<'_>) {
+        if *accept == Accept::Public && self.requires_something() {
+            at.member("accept").refuse("a public route verifies no credential, so it can require nothing");
+        }
+        if *accept != Accept::Public && matches.iter().any(|(method, _)| method == ANY_METHOD) {
+            at.member("match").refuse("`ANY` is for public routes; name the methods");
+        }
+    }
+
+    fn requires_something(&self) -> bool {
+        !self.features.is_empty()
+            || !self.scopes.is_empty()
+            || self.tenant.is_some()
+            || self.bounds.is_some()
+            || self.mint.is_some()
+            || self.introspect.is_some()
+            || self.list.is_some()
+            || self.revoke.is_some()
+            || self.uses.is_some()
+            || self.include_parent
+            || self.upstream_credential.is_some()
+            || self.credential_locations.is_some()
+            || self.upgrade.is_some()
+            || !self.forward_fields.is_empty()
+            || self.body.is_some()
+            || self.query.is_some()
+    }
+
+    fn check_methods(&self, matches: &[Match], at: &Reader<'_>) {
+        if self.include_parent && matches.iter().any(|(method, _)| method != "GET" && method != "HEAD") {
+            at.member("include_parent").refuse("only reads may see what belongs to the team above");
+        }
+        let is_other = |method: &str| method != "GET" && method != ANY_METHOD;
+        if self.upgrade.is_some() && matches.iter().any(|(method, _)| is_other(method)) {
+            at.member("upgrade").refuse("a WebSocket handshake is a GET (RFC 6455 section 4.1)");
+        }
+        if let Some(seconds) = self.session_seconds {
+            let at = at.member("session_seconds");
+            at.check_range(seconds, 1..=MAX_SESSION_SECONDS, "seconds");
+            if self.upgrade.is_none() {
+                at.refuse("only a route with `upgrade` has sessions");
+            }
+        }
+    }
+
+    /// Returns the features the route requires, with all that those require.
+    fn features(&self, definitions: &Definitions<'_>, at: &Reader<'_>) -> Vec<String> {
+        let platform = definitions.platform;
+        let mut features: Vec<String> = Vec::new();
+        for (at, name) in self.features.each(at) {
+            at.check_listed(name, "platform.features", platform.feature_names());
+            for name in super::platform::closure(name, &platform.requires) {
+                if !features.contains(&name) {
+                    features.push(name);
+                }
+            }
+        }
+        features
+    }
+
+    fn bounds(&self, definitions: &Definitions<'_>, at: &Reader<'_>) -> Option<Bounds> {
+        let document = self.bounds.as_ref();
+        let compile = |document: &BoundsDocument| {
+            document.compile(definitions.bounds, definitions.platform, &at.member("bounds"))
+        };
+        let mut bounds = document.map(compile);
+        if self.body.is_none() && self.query.is_none() {
+            return bounds;
+        }
+        let closed = bounds.get_or_insert_default();
+        if self.body.is_some() && !closed.reads_body() {
+            at.member("body").refuse("this route reads no body");
+        }
+        closed.closed = self.body.as_ref().map(|body| body.names(&at.member("body").member("members")));
+        closed.closed_query = self.query.as_ref().map(|query| query.members.to_vec());
+        bounds
+    }
+
+    fn forward_fields(&self, definitions: &Definitions<'_>, at: &Reader<'_>) -> Vec<Told> {
+        let read = |(at, name): (Reader<'_>, &String)| {
+            if name == "metadata" {
+                return Some(Told::Metadata);
+            }
+            let bound = index_of(definitions.bounds, name);
+            if bound.is_none() {
+                let names = definitions.bounds.iter().map(|bound| bound.name.as_str());
+                at.check_listed(name, "platform.bounds", names.chain(["metadata"]));
+            }
+            bound.map(Told::Bound)
+        };
+        self.forward_fields.each(at).filter_map(read).collect()
+    }
+
+    fn upstream_credential(&self, definitions: &Definitions<'_>, at: &Reader<'_>) -> Option<Present> {
+        let at = at.member("upstream_credential");
+        let document = self.upstream_credential.as_ref()?;
+        if definitions.forwards_credential {
+            at.refuse("with `credentials.forward_credential` the upstream would get two credentials");
+        }
+        document.compile(definitions.upstream_credentials, &at)
+    }
+
+    /// Returns the place of the route's wording of refusals, counted from 1; 0 is the default's.
+    fn format(&self, definitions: &Definitions<'_>, at: &Reader<'_>) -> usize {
+        let Some(name) = &self.refusals else { return 0 };
+        at.check_listed(name, "refusals.groups", definitions.refusal_groups.iter().copied());
+        let index = definitions.refusal_groups.iter().position(|group| group == name);
+        index.map_or(0, |index| index + 1)
+    }
+
+    fn uses(&self, accept: &Accept, at: &Reader<'_>) -> UsesRule {
+        let Some(document) = &self.uses else { return UsesRule::default() };
+        let RouteUsesDocument { counted, max, reconnect_seconds } = *document;
+        if matches!(accept, Accept::Credentials { tokens, .. } if tokens.is_empty()) {
+            at.refuse("this route accepts no tokens, and API keys are never counted");
+        }
+        if let Some(max) = max {
+            at.member("max").check_range(max, 1..=MAX_USES, "");
+        }
+        if let Some(seconds) = reconnect_seconds {
+            let at = at.member("reconnect_seconds");
+            at.check_range(seconds, 1..=300, "seconds");
+            if self.upgrade.is_none() {
+                at.refuse("only a route with `upgrade` has sessions");
+            }
+        }
+        if !counted && (max.is_some() || reconnect_seconds.is_some()) {
+            at.refuse("uses that are not counted have neither `max` nor `reconnect_seconds`");
+        }
+        UsesRule { is_counted: counted, max, reconnect: reconnect_seconds }
+    }
+
+    /// Compiles the answer of the gateway itself, if the route has one.
+    fn local(
+        &self,
+        accept: &Accept,
+        features: &[String],
+        definitions: &Definitions<'_>,
+        at: &Reader<'_>,
+    ) -> Option<LocalReply> {
+        let kinds = [
+            self.mint.is_some(),
+            self.introspect.is_some(),
+            self.list.is_some(),
+            self.revoke.is_some(),
+            self.jwks.is_some(),
+        ];
+        if kinds.into_iter().filter(|is_given| *is_given).count() > 1 {
+            at.refuse("expected at most one of `mint`, `introspect`, `list`, `revoke` and `jwks`");
+            return None;
+        }
+        let mint = self
+            .mint
+            .as_ref()
+            .and_then(|mint| mint.compile(accept, features, definitions, &at.member("mint")));
+        let introspect =
+            self.introspect.as_ref().and_then(|doc| doc.compile(definitions, &at.member("introspect")));
+        let list = self.list.as_ref().and_then(|list| list.compile(&at.member("list")));
+        let revoke = self.revoke.as_ref().map(|doc| doc.compile(accept, &self.scopes, &at.member("revoke")));
+        let jwks_at = at.member("jwks");
+        let jwks = self.jwks.as_ref().map(|families| {
+            if *accept != Accept::Public {
+                jwks_at.refuse("public keys are for everyone: `accept` must be `\"public\"`");
+            }
+            LocalReply::Document(definitions.key_set(families, &jwks_at))
+        });
+        mint.map(|rule| LocalReply::Mint(Box::new(rule)))
+            .or(introspect.map(LocalReply::Introspect))
+            .or(list.map(|rule| LocalReply::Listing(Box::new(rule))))
+            .or(revoke)
+            .or(jwks)
+    }
+}
+
+impl BodyDocument {
+    /// Returns the names of the members; each is at the top of the body.
+    fn names(&self, at: &Reader<'_>) -> Vec<String> {
+        let name = |(at, text): (Reader<'_>, &String)| {
+            let pointer = Pointer::parse(text).filter(|pointer| pointer.parents().is_empty());
+            if pointer.is_none() {
+                at.refuse("expected a JSON pointer to a member of the body, as in `/note`");
+            }
+            pointer.map(|pointer| pointer.name().to_owned())
+        };
+        self.members.each(at).filter_map(name).collect()
     }
 }

@@ -355,7 +355,8 @@ fn remote(level: Level) -> Result<Vm, String> {
     let file = file(level)?;
     let mut policy = policy(level, &file)?;
     let redis = json!({"url": "http://127.0.0.1:7379", "timeout_ms": 500});
-    policy["store"] = json!({"home": "redis", "redis": redis, "directory": {"fresh": 60, "unknown": 1}});
+    policy["store"] =
+        json!({"backend": "redis", "redis": redis, "directory": {"fresh_seconds": 60, "unknown_seconds": 1}});
     let mut vm = start_in(world(level, &file), &policy)?;
     vm.set_now(nanoseconds(NOW));
     hear_of_revocations(&mut vm)?;

@@ -91,8 +91,8 @@ pub fn refuses(file: &File, level: Level, problem: &str) -> Result<(), String> {
 /// The clusters the policy calls: on a gateway they are there.
 fn clusters(policy: &str) -> Vec<String> {
     let policy: Value = serde_json::from_str(policy).unwrap_or_default();
-    let families = policy["tokens"].as_object().into_iter().flat_map(|families| families.values());
-    let named = families.filter_map(|family| family["external"]["jwks"]["cluster"].as_str());
+    let issuers = policy["issuers"].as_object().into_iter().flat_map(|issuers| issuers.values());
+    let named = issuers.filter_map(|issuer| issuer["jwks"]["cluster"].as_str());
     named.map(str::to_owned).collect()
 }
 

@@ -78,17 +78,15 @@ fn is_let_through(world: &World, kid: &str) -> Option<()> {
 
 fn policy_with(issuer: &Issuer, stale: u64) -> Value {
     let mut policy = policy();
-    policy["tokens"]["partner"] = json!({
-        "issuer": "https://idp.example", "audience": "calls", "ttl": {"max": 3600},
-        "external": {
-            "key": "backend", "algorithms": ["ES256"],
-            "jwks": {
-                "url": format!("http://{}/keys", issuer.address), "cluster": "idp",
-                "refresh": 1, "cooldown": 1, "stale": stale
-            },
-            "claims": {"scopes": "/scope"}
-        }
-    });
+    policy["issuers"] = json!({"partner": {
+        "issuer": "https://idp.example", "audience": "calls", "ttl_seconds": {"max": 3600},
+        "acts_as": "backend", "algorithms": ["ES256"],
+        "jwks": {
+            "url": format!("http://{}/keys", issuer.address), "cluster": "idp",
+            "refresh_seconds": 1, "cooldown_seconds": 1, "stale_seconds": stale
+        },
+        "claims": {"scopes": "/scope"}
+    }});
     let routes = policy["routes"].as_array_mut();
     for route in routes.into_iter().flatten().filter(|route| route["id"] == "dial") {
         route["accept"] = json!(["partner"]);

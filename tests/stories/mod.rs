@@ -192,12 +192,12 @@ fn policy() -> Value {
         "host": "envoy",
         "platform": {"features": {}, "scopes": ["tokens:mint", "calls:write"]},
         "credentials": {
-            "api_keys": [{"prefix": "demo_", "alphabet": "hex", "length": {"min": 32, "max": 32}}],
-            "from": [{"header": "authorization", "scheme": "Bearer"}]
+            "api_key_formats": [{"prefix": "demo_", "alphabet": "hex", "length": {"min": 32, "max": 32}}],
+            "locations": [{"header": "authorization", "scheme": "Bearer"}]
         },
-        "keyring": [{"kid": "1", "alg": "HS256", "secret": {"derive": {"env": "CALLBOUND_MASTER"}}, "sign": true}],
+        "token_keys": [{"kid": "1", "alg": "HS256", "secret": {"derive": {"env": "CALLBOUND_MASTER"}}, "sign": true}],
         "tokens": {"ct": {
-            "prefix": "ct_", "issuer": "demo", "ttl": {"min": 60, "max": 3600, "default": 900},
+            "prefix": "ct_", "issuer": "demo", "ttl_seconds": {"min": 60, "max": 3600, "default": 900},
             "default_scopes": ["calls:write"]
         }},
         "teams": [{"id": "acme", "kind": "organization", "numbers": [OWNED]}],
@@ -213,7 +213,7 @@ fn policy() -> Value {
                 "reply": {"status": 200, "body": {"data": {"token": "$token"}}}
              }},
             {"id": "dial", "match": "POST /v1/calls", "accept": ["api_key", "ct"], "scopes": ["calls:write"],
-             "bounds": {"from": {"members": ["/from_number"]}, "to": {"members": ["/to_number"]}}}
+             "bounds": {"from": "/from_number", "to": "/to_number"}}
         ],
         "refusals": {"realm": "demo", "envelope": {"error": {"code": "$code", "message": "$message"}}}
     })

@@ -21,7 +21,7 @@ pub(super) fn policy() -> Result<Value, String> {
     let mut policy: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
     let digest: String = Sha256::digest(API_KEY).iter().map(|byte| format!("{byte:02x}")).collect();
     policy["teams"] = json!([{"id": "acme", "kind": "organization"}]);
-    policy["api_keys"] = json!([{"id": "backend", "sha256": digest, "team": "acme", "scopes": []}]);
+    policy["api_keys"] = json!([{"id": "backend", "sha256": digest, "team": "acme"}]);
     let routes = policy["routes"].as_array_mut().ok_or("a policy without routes")?;
     let shortest = routes.iter_mut().find_map(|route| route.pointer_mut("/mint/request/session/min"));
     *shortest.ok_or("a policy whose mint caps no session")? = json!(1);

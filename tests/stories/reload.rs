@@ -94,7 +94,7 @@ pub fn first_bad_policy_serves_nothing(pieces: &Pieces) -> Result<(), String> {
 
 pub fn missing_secret_serves_nothing(pieces: &Pieces) -> Result<(), String> {
     let mut policy = policy();
-    policy["keyring"][0]["secret"] = serde_json::json!({"env": "CALLBOUND_NOT_SET"});
+    policy["token_keys"][0]["secret"] = serde_json::json!({"env": "CALLBOUND_NOT_SET"});
     let world = World::start_with(pieces, &policy.to_string(), &[], &unchanged)?;
     serves_nothing(&world)?;
     world.gateway.wait_for_log("CALLBOUND_NOT_SET")

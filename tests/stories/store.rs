@@ -279,7 +279,7 @@ pub(super) fn with_redis(
 
 /// The same policy, remembering in this Redis.
 pub(super) fn in_redis(mut policy: Value, redis: &Redis) -> Value {
-    policy["store"] = json!({"home": "redis", "redis": redis.section()});
+    policy["store"] = json!({"backend": "redis", "redis": redis.section()});
     policy
 }
 

@@ -34,7 +34,7 @@ fn callbound(words: &[&str], policy: &Value) -> Result<String, String> {
 }
 
 fn with_directory(mut policy: Value) -> Value {
-    policy["store"]["directory"] = json!({"fresh": 2, "unknown": 1});
+    policy["store"]["directory"] = json!({"fresh_seconds": 2, "unknown_seconds": 1});
     policy
 }
 
@@ -91,7 +91,7 @@ pub fn the_tool_revokes() -> Result<Completion, Failed> {
     with_redis(|pieces, redis| {
         let mut policy = in_redis(policy(), &redis);
         policy["audit"] = json!("all");
-        policy["store"]["revocations"] = json!({"refresh": 1, "stale": 10});
+        policy["store"]["revocations"] = json!({"refresh_seconds": 1, "stale_seconds": 10});
         let fleet = Fleet::shared(pieces, redis, &policy, 2)?;
         let token = fleet.mint()?;
         status("before", &fleet.use_at(1, &token)?, 200)?;

@@ -264,7 +264,7 @@ fn one_spent_of_two(fleet: &Fleet) -> Result<(String, String), String> {
 pub fn redis_that_may_forget() -> Result<Completion, Failed> {
     with_redis(|pieces, redis| {
         let mut policy = in_redis(single_use(), &redis);
-        policy["store"]["revocations"] = json!({"refresh": 1, "stale": 3});
+        policy["store"]["revocations"] = json!({"refresh_seconds": 1, "stale_seconds": 3});
         let fleet = Fleet::shared(pieces, redis, &policy, 1)?;
         let client = || fleet.redis.as_ref().ok_or("no Redis")?.client();
         let unspent = fleet.mint()?;

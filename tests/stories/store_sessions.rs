@@ -80,7 +80,7 @@ pub fn as_many_as_it_may(pieces: &Pieces) -> Result<(), String> {
 
     // Leases are renewed: nobody's slot is free because time has passed, nor after another policy.
     let mut policy = two_at_a_time()?;
-    policy["tokens"]["ek"]["ttl"]["max"] = json!(3_000);
+    policy["tokens"]["ek"]["ttl_seconds"]["max"] = json!(3_000);
     fleet.deliver(&policy)?;
     std::thread::sleep((LEASE + SOON).saturating_sub(begin.elapsed()));
     is_full(&fleet, 0, &token)?;

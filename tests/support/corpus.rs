@@ -58,7 +58,7 @@ impl Level {
     fn overlay(self) -> Option<Value> {
         match self {
             Self::Core | Self::Wasm | Self::Envoy => None,
-            Self::Buffer | Self::Mesh => Some(json!({"held_by": "buffer_filter"})),
+            Self::Buffer | Self::Mesh => Some(json!({"hold_headers": "buffer_filter"})),
             Self::Kong => Some(json!({
                 "host": "kong",
                 "entropy": {"env": ENTROPY.0},

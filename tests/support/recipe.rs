@@ -128,8 +128,8 @@ impl Mint {
         })
     }
 
-    fn keyring(&self) -> &[Value] {
-        self.policy["keyring"].as_array().map_or(&[], Vec::as_slice)
+    fn token_keys(&self) -> &[Value] {
+        self.policy["token_keys"].as_array().map_or(&[], Vec::as_slice)
     }
 
     fn signing_kid(&self, family: &str) -> Option<String> {
@@ -137,12 +137,12 @@ impl Mint {
             Some(families) => families.iter().any(|name| name == family),
             None => true,
         };
-        let key = self.keyring().iter().find(|key| key["sign"] == true && serves(key))?;
+        let key = self.token_keys().iter().find(|key| key["sign"] == true && serves(key))?;
         key["kid"].as_str().map(str::to_owned)
     }
 
     fn config_of(&self, kid: &str) -> Option<&Value> {
-        self.keyring().iter().find(|key| key["kid"] == kid)
+        self.token_keys().iter().find(|key| key["kid"] == kid)
     }
 
     fn alg_of(&self, kid: &str) -> Option<String> {

@@ -19,8 +19,8 @@ const STRING_VALUE: &str = "google.protobuf.StringValue";
 const REFUSED: &str = "error_state";
 
 /// What is wrong where the policy counts on the buffer filter and none is behind ours.
-const NOWHERE: &str = "the policy says `held_by: buffer_filter`, and no `envoy.filters.http.buffer` stands behind callbound: headers of refused requests would reach the upstream; put it between callbound and the router";
-const ONLY_BEFORE: &str = "the policy says `held_by: buffer_filter`, and no `envoy.filters.http.buffer` stands behind callbound: headers of refused requests would reach the upstream; the one before callbound only brings whole bodies: move it between callbound and the router";
+const NOWHERE: &str = "the policy says `hold_headers: buffer_filter`, and no `envoy.filters.http.buffer` stands behind callbound: headers of refused requests would reach the upstream; put it between callbound and the router";
+const ONLY_BEFORE: &str = "the policy says `hold_headers: buffer_filter`, and no `envoy.filters.http.buffer` stands behind callbound: headers of refused requests would reach the upstream; the one before callbound only brings whole bodies: move it between callbound and the router";
 
 /// Filters that change what comes after them: none may stand after the verdict.
 const REWRITERS: [&str; 18] = [
@@ -233,8 +233,8 @@ impl Report<'_> {
     fn buffer(&mut self, place: &Place, filter: &Value, guard: &Guard) {
         match guard.is_buffered {
             Some(true) => self.holds(place, filter),
-            Some(false) => self.at(place, "the buffer filter stands between callbound and the router; move it before callbound, or say `held_by: buffer_filter` in the policy"),
-            None => self.warn(place, "the buffer filter stands between callbound and the router: right only if the policy says `held_by: buffer_filter`; give the file with the policy as well"),
+            Some(false) => self.at(place, "the buffer filter stands between callbound and the router; move it before callbound, or say `hold_headers: buffer_filter` in the policy"),
+            None => self.warn(place, "the buffer filter stands between callbound and the router: right only if the policy says `hold_headers: buffer_filter`; give the file with the policy as well"),
         }
     }
 

@@ -157,7 +157,7 @@ pub(super) fn policy(config: &Value) -> Option<serde_json::Value> {
 
 /// Whether a policy leaves headers to the buffer filter.
 pub(super) fn is_buffered(policy: &serde_json::Value) -> bool {
-    policy["held_by"] == "buffer_filter"
+    policy["hold_headers"] == "buffer_filter"
 }
 
 /// Whether a filter is the one that holds headers.

@@ -271,7 +271,7 @@ fn what_is_no_envoy_configuration() {
 
 /// A gateway whose policy leaves headers to the buffer filter.
 const BUFFERED: &str =
-    "{\"version\": 1, \"host\": \"envoy\", \"held_by\": \"buffer_filter\", \"routes\": []}";
+    "{\"version\": 1, \"host\": \"envoy\", \"hold_headers\": \"buffer_filter\", \"routes\": []}";
 
 fn buffered() -> Gateway<'static> {
     Gateway { policy: BUFFERED, is_buffered: true, ..gateway() }
@@ -300,7 +300,7 @@ fn a_chain_that_does_not_hold_what_the_policy_counts_on() {
     one(&together(&gateway(), "", "", &buffered()), "no `envoy.filters.http.buffer` stands behind callbound");
     let policy = "{\"version\": 1, \"host\": \"envoy\", \"routes\": []}";
     let unbuffered = Gateway { policy, ..gateway() };
-    one(&together(&buffered(), "", "", &unbuffered), "or say `held_by: buffer_filter` in the policy");
+    one(&together(&buffered(), "", "", &unbuffered), "or say `hold_headers: buffer_filter` in the policy");
     let mut chain = at(&parsed(&bootstrap(&buffered())), MANAGER).clone();
     chain["http_filters"].as_sequence_mut().unwrap().swap(1, 2);
     let found = check_all(&[serde_yaml_ng::to_string(&chain).unwrap(), filter(&buffered())]).concat();
@@ -367,7 +367,7 @@ fn what_an_envoy_says_of_itself_is_read_section_by_section() {
     assert!(held.len() == 2 && held[0].contains("allow_on_headers"), "{held:#?}");
     assert!(held[1].contains("move it before callbound, or say"), "{held:#?}");
     one(
-        &dumped(flag, "\\\"host\\\": ", "\\\"held_by\\\": \\\"buffer_filter\\\", \\\"host\\\": "),
+        &dumped(flag, "\\\"host\\\": ", "\\\"hold_headers\\\": \\\"buffer_filter\\\", \\\"host\\\": "),
         "no `envoy.filters.http.buffer`",
     );
     one(
@@ -457,7 +457,7 @@ const DISABLED: &str = r#"
           fail_open: false
           configuration:
             "@type": type.googleapis.com/google.protobuf.StringValue
-            value: '{"version": 1, "host": "envoy", "held_by": "buffer_filter", "routes": []}'
+            value: '{"version": 1, "host": "envoy", "hold_headers": "buffer_filter", "routes": []}'
     - name: envoy.filters.http.buffer
       disabled: true
       typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer, max_request_bytes: 1048576}
@@ -517,7 +517,7 @@ fn filters_that_routes_enable() {
             "      disabled: true\n      is_optional: true\n      typed_config: {",
             "without the filter nobody holds headers",
         ),
-        ("\"envoy\", \"held_by\"", "\"apisix\", \"held_by\"", "the policy is for `apisix`"),
+        ("\"envoy\", \"hold_headers\"", "\"apisix\", \"hold_headers\"", "the policy is for `apisix`"),
         ("fail_open: false", "failure_policy: FAIL_OPEN", "`failure_policy` is not"),
         (
             "- {name: envoy.filters.http.router}",

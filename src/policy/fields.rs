@@ -1,8 +1,72 @@
-//! Places in a request where a value stands: a member of the body, a query parameter, a header, a path parameter.
+//! Fields of a request that carry a value: members of the body, query parameters, headers, path parameters.
 //!
-//! Knows how a policy writes a place. Refuses to know requests: reading a place is [`crate::decision`]'s.
+//! Knows how a policy writes a field. Reading one from a request belongs to [`crate::decision`].
 
+use super::reader::{FromJson, Reader};
+use crate::json::Json;
 use crate::uri::fold;
+
+/// A field as a policy writes it: `/pointer`, `query:name`, `header:name` or `path:name`, or the same as an object with
+/// one member, `{"path": "id"}`. A closing `?` marks a field that may be absent.
+#[derive(Debug, Default)]
+pub struct FieldDocument(pub String);
+
+impl FromJson for FieldDocument {
+    const KIND: (&'static str, &'static str) = ("a field", "fields");
+
+    fn from_json(json: &Json<'_>, at: &Reader<'_>) -> Self {
+        match json {
+            Json::String(text) => Self(text.clone().into_owned()),
+            Json::Object(members) => match members.as_slice() {
+                [(kind, Json::String(name))] if kind == "body" => Self(name.clone().into_owned()),
+                [(kind, Json::String(name))] => Self(format!("{kind}:{name}")),
+                _ => {
+                    at.unread("expected one of `path`, `query`, `header` and `body`, with a name");
+                    Self::default()
+                }
+            },
+            other => {
+                at.expected("a field, as in `/to_number` or `query:team`", other);
+                Self::default()
+            }
+        }
+    }
+}
+
+impl FieldDocument {
+    /// Compiles a field that may be marked as optional.
+    pub(super) fn compile(&self, at: &Reader<'_>) -> Option<FieldRef> {
+        let (text, optional) = self.0.strip_suffix('?').map_or((self.0.as_str(), false), |text| (text, true));
+        Some(FieldRef { place: compile(text, at)?, optional })
+    }
+
+    /// Compiles a field that is never required.
+    pub(super) fn compile_plain(&self, at: &Reader<'_>) -> Option<RequestField> {
+        compile(&self.0, at)
+    }
+}
+
+fn compile(text: &str, at: &Reader<'_>) -> Option<RequestField> {
+    let field = RequestField::parse(text);
+    if field.is_none() && (text.starts_with('/') || !text.contains(':')) {
+        at.refuse(format!("`{text}` is not a JSON pointer, as in `/from_number`"));
+    } else if field.is_none() {
+        at.refuse_with(
+            format!("`{text}` is not a field"),
+            "expected `/member`, `query:name`, `header:name` or `path:name`",
+        );
+    }
+    field
+}
+
+/// A field and whether it may be absent.
+#[derive(Debug)]
+pub struct FieldRef {
+    /// The field.
+    pub place: RequestField,
+    /// Whether it may be absent.
+    pub optional: bool,
+}
 
 /// One place.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,9 +1,47 @@
-//! The directory of endpoints: what can be called, whose it is, and from where.
+//! Section `endpoints`: what can be called beside phone numbers, who owns it, and from where it can be called.
 
 use core::net::IpAddr;
 use std::collections::HashMap;
 
-use super::team::PartyId;
+use super::definitions::Definitions;
+use super::ids::check_labels;
+use super::reader::{List, Members, Reader, document, words};
+use super::teams::PartyId;
+use super::text_bounds::is_origin;
+
+document! {
+    /// One endpoint.
+    pub struct EndpointDocument {
+        /// Id: 1 to 128 visible characters without a comma.
+        id: String,
+        /// Name in listings.
+        name: Option<String>,
+        /// Application it belongs to in listings.
+        app: Option<String>,
+        /// The team that owns it.
+        team: String,
+        /// Features it has.
+        features: Members<bool>,
+        /// Whether it takes new sessions; default `active`.
+        state: StateWord = StateWord::Active,
+        /// The only origins a session may come from; absent: any.
+        origins: Option<List<String>>,
+        /// The only client addresses, as in `203.0.113.0/24`; absent: any.
+        addresses: Option<List<String>>,
+        /// Annotations, text to text; never judged.
+        labels: Members<String>,
+    }
+}
+
+words! {
+    /// Whether an endpoint takes new sessions.
+    pub enum StateWord {
+        /// It does.
+        Active = "active",
+        /// It does not: 409.
+        Archived = "archived",
+    }
+}
 
 /// Something that can be called, beside phone numbers.
 #[derive(Debug)]
@@ -100,6 +138,60 @@ impl Directory {
     /// Whether an endpoint asks where its client is.
     pub fn asks_for_address(&self) -> bool {
         self.list.iter().any(|endpoint| endpoint.addresses.is_some())
+    }
+}
+
+/// Compiles the endpoints.
+pub(super) fn compile(
+    documents: &List<EndpointDocument>,
+    definitions: &Definitions<'_>,
+    at: &Reader<'_>,
+) -> Directory {
+    let mut list: Vec<Endpoint> = Vec::new();
+    for (index, (at, document)) in documents.each(at).enumerate() {
+        let id = &document.id;
+        if !(1..=128).contains(&id.len()) || !id.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',') {
+            at.member("id").refuse("an endpoint's id is 1 to 128 visible characters without a comma");
+        }
+        let is_taken = documents.iter().take(index).any(|other| other.id == *id);
+        at.member("id").check_unique("endpoint id", id, is_taken);
+        list.extend(document.compile(definitions, &at));
+    }
+    Directory::new(list)
+}
+
+impl EndpointDocument {
+    fn compile(&self, definitions: &Definitions<'_>, at: &Reader<'_>) -> Option<Endpoint> {
+        check_labels(&self.labels, &at.member("labels"));
+        definitions.platform.check_features(self.features.names(), &at.member("features"));
+        let (origins_at, addresses_at) = (at.member("origins"), at.member("addresses"));
+        for (at, origin) in self.origins.iter().flat_map(|list| list.each(&origins_at)) {
+            if !is_origin(origin) {
+                at.refuse("expected an origin as browsers write it: `https://example.com`");
+            }
+        }
+        let network = |(at, text): (Reader<'_>, &String)| {
+            let network = Network::parse(text);
+            if network.is_none() {
+                at.refuse("expected `203.0.113.7` or `203.0.113.0/24`");
+            }
+            network
+        };
+        let tree = definitions.tree;
+        at.member("team").check_listed(&self.team, "teams", tree.team_ids());
+        Some(Endpoint {
+            owner: tree.team(&self.team)?,
+            id: self.id.clone(),
+            name: self.name.clone(),
+            app: self.app.clone(),
+            features: self.features.iter().filter(|(_, on)| *on).map(|(name, _)| name.clone()).collect(),
+            is_archived: self.state == StateWord::Archived,
+            origins: self.origins.as_deref().map(<[String]>::to_vec),
+            addresses: self
+                .addresses
+                .as_ref()
+                .map(|list| list.each(&addresses_at).filter_map(network).collect()),
+        })
     }
 }
 

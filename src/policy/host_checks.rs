@@ -1,0 +1,184 @@
+//! Requirements of a policy that its host must meet: what a host cannot do is refused here, not half done there.
+
+use super::families::CompiledFamily;
+use super::host::{Hold, Profile, SharedMemory};
+use super::limits::{Counts, LimitDocument, Limits, Measure};
+use super::reader::{List, Reader};
+use super::route::{Accept, LocalReply, Route, TokenSource, Told};
+use super::store::{StoreBackend, StoreRule};
+use super::{Keys, Routes, Tree};
+use crate::credential::{Family, Issuer};
+use crate::store::SESSION_CAPACITY_LAID_OUT;
+
+/// Host and everything of a policy that depends on it.
+pub(super) struct HostChecks<'a> {
+    pub(super) profile: &'static Profile,
+    pub(super) hold: Hold,
+    pub(super) ends_sessions: bool,
+    /// Whether the policy gives a seed for randomness.
+    pub(super) has_seed: bool,
+    pub(super) families: &'a [CompiledFamily<'a>],
+    pub(super) issuers: &'a [Issuer],
+    pub(super) keys: &'a Keys,
+    pub(super) tree: &'a Tree,
+    pub(super) routes: &'a Routes,
+    pub(super) limits: &'a Limits,
+    pub(super) limit_documents: &'a List<LimitDocument>,
+    pub(super) store: &'a StoreRule,
+}
+
+impl HostChecks<'_> {
+    /// Refuses what the host cannot do.
+    pub(super) fn check(&self, root: &Reader<'_>) {
+        self.check_memory(root);
+        self.check_ticks(root);
+        self.check_signatures(root);
+        if !self.profile.has_entropy && !self.has_seed && self.names_sessions() {
+            root.member("entropy").refuse(
+                "missing: sessions and the answers of a remote store are told apart by random names, which this host cannot make",
+            );
+        }
+        let routes_at = root.member("routes");
+        for (index, route) in self.routes.iter().enumerate() {
+            self.check_route(route, &routes_at.element(index));
+        }
+    }
+
+    fn check_route(&self, route: &Route, at: &Reader<'_>) {
+        if route.mint().is_some() && !self.profile.has_entropy && !self.has_seed {
+            at.member("mint").refuse_with(
+                "this host has no randomness fit for tokens",
+                "give `entropy`, as in `{\"env\": \"CALLBOUND_ENTROPY\"}`",
+            );
+        }
+        let is_in_body = |told: &Told| matches!(told, Told::Bound(bound) if route.reads_in_body(*bound));
+        if !self.hold.lets_headers_change() && route.identify.iter().any(is_in_body) {
+            at.member("forward_fields").refuse(
+                "a field of the body cannot be forwarded in a header: on this host headers are finished before the body is read",
+            );
+        }
+        if self.ends_sessions && !self.profile.ends_streams && self.is_limited(route) {
+            at.member("upgrade").refuse_with(
+                "this host cannot end a connection, and sessions are limited here",
+                "let the upstream do it, with `\"sessions_ended_by\": \"upstream\"`",
+            );
+        }
+    }
+
+    /// Returns whether something is told apart by a random name.
+    fn names_sessions(&self) -> bool {
+        let is_sessions = |measure: &Measure| matches!(measure, Measure::Sessions { .. });
+        self.store.home != StoreBackend::Memory
+            || self.limits.list.iter().any(|limit| is_sessions(&limit.measure))
+            || self.routes.iter().any(|route| route.uses.reconnect.is_some())
+    }
+
+    /// Returns whether a session opened by a route may have to end at a time.
+    fn is_limited(&self, route: &Route) -> bool {
+        let is_accepted = |family: usize| route.accept.accepts_tokens_of(TokenSource::Family(family));
+        let mut mints = self.routes.iter().filter_map(Route::mint).filter(|rule| is_accepted(rule.family));
+        let mut families = self.families.iter().enumerate().filter(|(index, _)| is_accepted(*index));
+        let mut of_token = || {
+            mints.any(|rule| rule.session.is_some() || rule.total.asked.is_some())
+                || families.any(|(_, family)| family.document.total_seconds.default.is_some())
+        };
+        let mut ceilings = self.keys.iter().map(|key| &key.ceiling).chain(self.tree.all_ceilings());
+        route.is_upgrade
+            && route.accept != Accept::Public
+            && (route.session.is_some() || ceilings.any(|ceiling| ceiling.session.is_some()) || of_token())
+    }
+
+    /// Checks that the host has memory for what must be kept.
+    fn check_memory(&self, root: &Reader<'_>) {
+        if self.profile.memory == SharedMemory::Evicted && self.store.home == StoreBackend::Memory {
+            self.check_session_counts(root);
+        }
+        if self.profile.memory != SharedMemory::None {
+            return;
+        }
+        const NONE: &str = "this host has no memory that its workers share";
+        for limit in &self.limits.list {
+            if limit.counts == Counts::Failures {
+                self.refuse_limit(&limit.id, &format!("{NONE}: failures cannot be counted"), root);
+            } else if self.store.home == StoreBackend::Memory {
+                self.refuse_limit(&limit.id, &format!("{NONE}: nothing can be counted"), root);
+            }
+        }
+        if self.store.home != StoreBackend::Memory {
+            return;
+        }
+        let routes_at = root.member("routes");
+        for (index, route) in self.routes.iter().enumerate() {
+            let at = routes_at.element(index);
+            if route.counts_uses() {
+                at.refuse(format!("{NONE}: uses of tokens cannot be counted"));
+            }
+            if matches!(route.local, Some(LocalReply::Revoke(_))) {
+                at.member("revoke").refuse(format!("{NONE}: nothing can be revoked by request"));
+            }
+        }
+    }
+
+    fn refuse_limit(&self, id: &str, message: &str, root: &Reader<'_>) {
+        let limits_at = root.member("limits");
+        for (at, _) in self.limit_documents.each(&limits_at).filter(|(_, limit)| limit.id == id) {
+            at.refuse(message);
+        }
+    }
+
+    /// Checks the counts of open sessions: one count is one value, which cannot grow in this host's memory.
+    fn check_session_counts(&self, root: &Reader<'_>) {
+        let most = SESSION_CAPACITY_LAID_OUT as u64;
+        for limit in &self.limits.list {
+            if matches!(limit.measure, Measure::Sessions { max } if max > most) {
+                let message = format!(
+                    "this host's memory counts {most} open sessions at most; more need `store.backend: \"redis\"`"
+                );
+                self.refuse_limit(&limit.id, &message, root);
+            }
+        }
+    }
+
+    /// Checks that the host calls the module without a request, where something must be done from time to time.
+    fn check_ticks(&self, root: &Reader<'_>) {
+        if self.profile.has_ticks {
+            return;
+        }
+        const NONE: &str = "this host calls the module for requests only";
+        let issuers_at = root.member("issuers");
+        for issuer in self.issuers.iter().filter(|issuer| issuer.keys.remote().is_some()) {
+            issuers_at
+                .member(&issuer.name)
+                .member("jwks")
+                .member("url")
+                .refuse_with(format!("{NONE}, so nothing is fetched"), "give the keys themselves in `keys`");
+        }
+        if self.store.home != StoreBackend::Memory {
+            root.member("store")
+                .member("backend")
+                .refuse(format!("{NONE}, so it would neither learn of revocations nor renew sessions"));
+        }
+        for limit in &self.limits.list {
+            if matches!(limit.measure, Measure::Sessions { .. }) {
+                let message = format!("{NONE}, so it would not learn of the end of a session");
+                self.refuse_limit(&limit.id, &message, root);
+            }
+        }
+    }
+
+    fn check_signatures(&self, root: &Reader<'_>) {
+        if self.profile.verifies {
+            return;
+        }
+        const NONE: &str = "this host cannot verify RS256; use EdDSA, ES256 or HS256";
+        let (tokens_at, issuers_at) = (root.member("tokens"), root.member("issuers"));
+        for family in
+            self.families.iter().map(|family| &family.family).filter(|family| Family::needs_host(family))
+        {
+            tokens_at.member(&family.name).refuse(NONE);
+        }
+        for issuer in self.issuers.iter().filter(|issuer| Issuer::needs_host(issuer)) {
+            issuers_at.member(&issuer.name).member("algorithms").refuse(NONE);
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Routes that answer with the state of a token.
+
+use super::fields::Pointer;
+use super::mint::read_pointer;
+use super::reader::{List, Raw, Reader, document};
+use super::routes::Definitions;
+use super::template::{Others, Template, template_document};
+
+document! {
+    /// A route that the gateway answers with the state of a token.
+    pub struct IntrospectDocument {
+        /// Families whose tokens are known.
+        families: List<String>,
+        /// Member of the body that holds the token, or its JSON pointer.
+        field: String,
+        /// Body of the reply; a text `$name` is replaced by a value.
+        reply: StateTemplate,
+    }
+}
+
+template_document! {
+    /// Body of the reply about a token; `$NAME` of a text bound as well.
+    StateTemplate, STATE_NAMES, Others::Bounds
+}
+
+/// Values of an introspection, beside the text bounds.
+const STATE_NAMES: &[&str] = &[
+    "active",
+    "state",
+    "expires_at",
+    "expires_at_iso",
+    "issued_at",
+    "issued_at_iso",
+    "scopes",
+    "from",
+    "to",
+    "session_seconds",
+    "total_seconds",
+    "uses",
+    "token_id",
+    "key_id",
+];
+
+/// Compiled route that answers with the state of a token.
+pub struct IntrospectRule {
+    /// Families whose tokens are known, by their places in the policy.
+    pub families: Vec<usize>,
+    /// Member of the body that holds the token.
+    pub member: Pointer,
+    /// Body of the reply.
+    pub body: Template,
+}
+
+impl IntrospectDocument {
+    pub(super) fn compile(&self, definitions: &Definitions<'_>, at: &Reader<'_>) -> Option<IntrospectRule> {
+        let families = definitions.family_indices(&self.families, &at.member("families"));
+        let member = read_pointer(&self.field, &at.member("field"));
+        let names = definitions.with_bounds(STATE_NAMES);
+        let body = Template::compile(Raw(self.reply.0.clone()), &names, &at.member("reply"));
+        Some(IntrospectRule { families, member: member?, body: body? })
+    }
+}

@@ -1,0 +1,544 @@
+//! Routes that mint: the request, the new token, and the reply.
+
+use super::bounds::check_required_feature;
+use super::fields::Pointer;
+use super::reader::{Raw, Reader, document, words};
+use super::route::Accept;
+use super::routes::Definitions;
+use super::template::{Template, with_constants};
+use super::text_bounds::{Form, TextBound, index_of};
+
+document! {
+    /// A route that the gateway answers with a new token.
+    pub struct MintDocument {
+        /// Family of the new token.
+        family: String,
+        /// Members of the request, by the meaning of their value.
+        request: MintRequestDocument,
+        /// The reply.
+        reply: MintReplyDocument,
+    }
+}
+
+document! {
+    /// Members of a mint request, by the meaning of their value; text bounds by name.
+    pub struct MintRequestDocument {
+        /// Whether a request needs a body; without one, or with `null`, every default is given. Default true.
+        body_required: bool = true,
+        /// Caller IDs of the token.
+        from: Option<ListFieldDocument>,
+        /// Destinations of the token.
+        to: Option<ListFieldDocument>,
+        /// Scopes of the token.
+        scopes: Option<ListFieldDocument>,
+        /// Lifetime of the token in seconds.
+        ttl_seconds: Option<PlainFieldDocument>,
+        /// The longest a session may last, in seconds.
+        session_seconds: Option<RangeFieldDocument>,
+        /// Number of times the token may be used.
+        uses: Option<RangeFieldDocument>,
+        /// Seconds that all sessions of the token may last together.
+        total_seconds: Option<RangeFieldDocument>,
+        /// An object that the token carries along.
+        metadata: Option<MetadataFieldDocument>,
+        ..texts: TextFieldDocument,
+    }
+}
+
+document! {
+    /// A member of the request.
+    pub struct PlainFieldDocument {
+        /// Name of the member, or its JSON pointer.
+        field: String,
+        /// Whether it must be there; default false.
+        required: bool = false,
+        /// Whether `null` is the same as absent; default false.
+        nullable: bool = false,
+    }
+}
+
+document! {
+    /// A member that holds a list.
+    pub struct ListFieldDocument {
+        /// Name of the member, or its JSON pointer.
+        field: String,
+        /// Whether it must be there; default false.
+        required: bool = false,
+        /// Whether `null` is the same as absent; default false.
+        nullable: bool = false,
+        /// The most entries, 1 to 1,000.
+        max: u64,
+        /// Meaning of an empty list; default `refuse`.
+        empty: EmptyWord = EmptyWord::Refuse,
+    }
+}
+
+document! {
+    /// A member that holds a number.
+    pub struct RangeFieldDocument {
+        /// Name of the member, or its JSON pointer.
+        field: String,
+        /// Whether it must be there; default false.
+        required: bool = false,
+        /// Whether `null` is the same as absent; default false.
+        nullable: bool = false,
+        /// The least; default 1.
+        min: u64 = 1,
+        /// The most: 1,000 uses, or 604,800 seconds, which is also the default.
+        max: Option<u64>,
+    }
+}
+
+document! {
+    /// A member that holds an object the token carries along.
+    pub struct MetadataFieldDocument {
+        /// Name of the member, or its JSON pointer.
+        field: String,
+        /// Whether it must be there; default false.
+        required: bool = false,
+        /// Whether `null` is the same as absent; default false.
+        nullable: bool = false,
+        /// The most bytes of its JSON; default and most 1,024.
+        max_bytes: u64 = 1_024,
+    }
+}
+
+document! {
+    /// The value of a text bound: a member of the request (`field`), or made by the gateway (`generate`).
+    pub struct TextFieldDocument {
+        /// Name of the member, or its JSON pointer.
+        field: Option<String>,
+        /// Whether it must be there; default false.
+        required: bool = false,
+        /// Whether `null` is the same as absent; default false.
+        nullable: bool = false,
+        /// The most entries of a list, 1 to 1,000; absent: one text.
+        max: Option<u64>,
+        /// Meaning of an empty list; default `refuse`.
+        empty: Option<EmptyWord>,
+        /// The gateway makes the value itself; this or `field`.
+        generate: Option<GenerateWord>,
+        /// Feature that an endpoint must have.
+        requires_feature: Option<String>,
+    }
+}
+
+words! {
+    /// Value that the gateway makes itself.
+    pub enum GenerateWord {
+        /// A random UUID (RFC 9562 section 5.4).
+        Uuid = "uuid",
+    }
+}
+
+words! {
+    /// Meaning of an empty list.
+    pub enum EmptyWord {
+        /// It is refused.
+        Refuse = "refuse",
+        /// It is the same as leaving the member out.
+        Absent = "absent",
+    }
+}
+
+document! {
+    /// Reply to a mint request.
+    pub struct MintReplyDocument {
+        /// Status, 200 to 299, of a reply with a body.
+        status: u64,
+        /// Body; a text `$name` is replaced by a value.
+        body: MintTemplate,
+    }
+}
+
+super::template::template_document! {
+    /// Body of the reply to a mint request; `$NAME` of a text bound and `$constants.NAME` as well.
+    MintTemplate, MINT_NAMES, super::template::Others::BoundsAndConstants
+}
+
+/// Values of a mint reply, beside the text bounds.
+pub(super) const MINT_NAMES: &[&str] = &[
+    "token",
+    "jwt",
+    "ttl_seconds",
+    "expires_at",
+    "expires_at_iso",
+    "issued_at",
+    "issued_at_iso",
+    "from",
+    "to",
+    "scopes",
+    "session_seconds",
+    "total_seconds",
+    "uses",
+    "metadata",
+    "token_id",
+    "key_id",
+];
+
+/// The most seconds a session may last: a week.
+pub(super) const MAX_SESSION_SECONDS: u64 = 604_800;
+
+/// The most uses a token may be given.
+pub(super) const MAX_USES: u64 = 1_000;
+
+/// How a route mints.
+pub struct MintRule {
+    /// The family of the new token.
+    pub family: usize,
+    /// The member that asks for caller IDs.
+    pub from: Option<SizedList>,
+    /// The member that asks for destinations.
+    pub to: Option<SizedList>,
+    /// The member that asks for scopes.
+    pub scopes: Option<SizedList>,
+    /// The member that asks for a lifetime in seconds.
+    pub ttl: Option<Field>,
+    /// The member that asks for the longest session.
+    pub session: Option<RangeField>,
+    /// How often the new token may be used.
+    pub uses: Allowance,
+    /// How many seconds all its sessions may last together.
+    pub total: Allowance,
+    /// The member that holds what the token carries along.
+    pub metadata: Option<MetadataField>,
+    /// The members that ask for text bounds.
+    pub texts: Vec<TextField>,
+    /// Whether there may be no body, or `null` for one.
+    pub body_optional: bool,
+    /// The features that must be on for the owner of every caller ID and endpoint, as for the route itself.
+    pub features: Vec<String>,
+    /// What is given when no scopes are asked for.
+    pub default_scopes: Vec<String>,
+    /// The only scopes a token may carry; `None` = any its key holds, except those that mint.
+    pub mintable_scopes: Option<Vec<String>>,
+    /// The status of the answer.
+    pub status: u16,
+    /// The body of the answer.
+    pub body: Template,
+}
+
+impl MintRule {
+    /// Whether its tokens may be used up: by uses, or by seconds.
+    pub fn gives_counted(&self) -> bool {
+        self.uses.is_given() || self.total.is_given()
+    }
+
+    /// Every member the request may have.
+    pub fn fields(&self) -> impl Iterator<Item = &Field> {
+        let lists = [&self.from, &self.to, &self.scopes].into_iter().flatten().map(|list| &list.field);
+        let texts = self.texts.iter().filter_map(|text| match &text.asked {
+            Asked::FieldRef { field, .. } => Some(field),
+            Asked::Generated => None,
+        });
+        lists
+            .chain(&self.ttl)
+            .chain(
+                [&self.session, &self.uses.asked, &self.total.asked]
+                    .into_iter()
+                    .flatten()
+                    .map(|range| &range.field),
+            )
+            .chain(self.metadata.iter().map(|metadata| &metadata.field))
+            .chain(texts)
+    }
+}
+
+/// A member of a mint request.
+#[derive(Debug)]
+pub struct Field {
+    /// Where it stands.
+    pub pointer: Pointer,
+    /// Whether it must be there.
+    pub required: bool,
+    /// Whether `null` is the same as leaving it out.
+    pub nullable: bool,
+}
+
+/// A member that holds a list.
+#[derive(Debug)]
+pub struct SizedList {
+    /// The member.
+    pub field: Field,
+    /// The most entries it may have.
+    pub max: usize,
+    /// Whether an empty list is the same as no list; refused otherwise.
+    pub empty_is_absent: bool,
+}
+
+/// A member that asks for a number.
+#[derive(Debug)]
+pub struct RangeField {
+    /// The member.
+    pub field: Field,
+    /// The least that may be asked for.
+    pub min: u64,
+    /// The most that may be asked for.
+    pub max: u64,
+}
+
+/// How much of something a token is given.
+#[derive(Debug, Default)]
+pub struct Allowance {
+    /// The member that asks for it.
+    pub asked: Option<RangeField>,
+    /// What a token is given that asks for none; `None` = without end.
+    pub default: Option<u64>,
+}
+
+impl Allowance {
+    /// Whether some token gets it.
+    fn is_given(&self) -> bool {
+        self.asked.is_some() || self.default.is_some()
+    }
+}
+
+/// The member whose object a token carries along.
+#[derive(Debug)]
+pub struct MetadataField {
+    /// The member.
+    pub field: Field,
+    /// The most bytes it may take as JSON.
+    pub max_bytes: usize,
+}
+
+/// How a token comes to a text bound.
+#[derive(Debug)]
+pub struct TextField {
+    /// The bound's place in the policy.
+    pub bound: usize,
+    /// Who says the value.
+    pub asked: Asked,
+    /// The feature an endpoint must be capable of.
+    pub capable: Option<String>,
+}
+
+/// Who says the value of a token's bound.
+#[derive(Debug)]
+pub enum Asked {
+    /// The request.
+    FieldRef {
+        /// Its member.
+        field: Field,
+        /// The most entries of a list; `None` = one string.
+        max: Option<usize>,
+        /// Whether an empty list is the same as no list; refused otherwise.
+        empty_is_absent: bool,
+    },
+    /// The gateway: a random UUID (RFC 9562 section 5.4).
+    Generated,
+}
+
+impl MintDocument {
+    pub(super) fn compile(
+        &self,
+        accept: &Accept,
+        features: &[String],
+        definitions: &Definitions<'_>,
+        at: &Reader<'_>,
+    ) -> Option<MintRule> {
+        accept.check_only_api_keys("mint", at);
+        let family_at = at.member("family");
+        family_at.check_listed(&self.family, "tokens", definitions.family_names());
+        let index = definitions.families.iter().position(|family| family.family.name == self.family)?;
+        let family = definitions.families.get(index)?;
+        if !family.can_sign {
+            family_at.refuse("no key of `token_keys` with `sign: true` is for this family");
+        }
+        let (status, body) = self.reply.compile(definitions, &at.member("reply"));
+        let mut rule = MintRule {
+            family: index,
+            from: None,
+            to: None,
+            scopes: None,
+            ttl: None,
+            session: None,
+            uses: Allowance { asked: None, default: family.document.uses.default },
+            total: Allowance { asked: None, default: family.document.total_seconds.default },
+            metadata: None,
+            texts: Vec::new(),
+            body_optional: !self.request.body_required,
+            features: features.to_vec(),
+            default_scopes: family.document.default_scopes.to_vec(),
+            mintable_scopes: family.document.mintable_scopes.as_deref().map(<[String]>::to_vec),
+            status,
+            body: body?,
+        };
+        self.request.compile_into(&mut rule, definitions, &at.member("request"));
+        Some(rule)
+    }
+}
+
+impl MintReplyDocument {
+    fn compile(&self, definitions: &Definitions<'_>, at: &Reader<'_>) -> (u16, Option<Template>) {
+        // 204 and 205 have no body to put the token into (RFC 9110 section 15.3).
+        let status = u16::try_from(self.status).unwrap_or(0);
+        if !(200..300).contains(&status) || matches!(status, 204 | 205) {
+            at.member("status").refuse("expected a status from 200 to 299 that has a body");
+        }
+        let body = Raw(with_constants(self.body.0.clone(), definitions.constants));
+        (status, Template::compile(body, &definitions.with_bounds(MINT_NAMES), &at.member("body")))
+    }
+}
+
+impl MintRequestDocument {
+    fn compile_into(&self, rule: &mut MintRule, definitions: &Definitions<'_>, at: &Reader<'_>) {
+        let list = |document: &Option<ListFieldDocument>, name| document.as_ref()?.compile(&at.member(name));
+        rule.from = list(&self.from, "from");
+        rule.to = list(&self.to, "to");
+        rule.scopes = list(&self.scopes, "scopes");
+        rule.ttl = self.ttl_seconds.as_ref().and_then(|field| field.compile(&at.member("ttl_seconds")));
+        let seconds = |document: &Option<RangeFieldDocument>, name| {
+            document.as_ref()?.compile(MAX_SESSION_SECONDS, "seconds", &at.member(name))
+        };
+        rule.session = seconds(&self.session_seconds, "session_seconds");
+        rule.total.asked = seconds(&self.total_seconds, "total_seconds");
+        rule.uses.asked =
+            self.uses.as_ref().and_then(|field| field.compile(MAX_USES, "", &at.member("uses")));
+        rule.metadata = self.metadata.as_ref().and_then(|field| field.compile(&at.member("metadata")));
+        for (name, field) in self.texts.iter() {
+            rule.texts.extend(field.compile(name, definitions, &at.member(name)));
+        }
+        check_distinct(rule, at);
+        rule.uses.check(&at.member("uses"));
+        rule.total.check(&at.member("total_seconds"));
+    }
+}
+
+/// Names that a mint request gives a meaning to.
+const REQUEST_NAMES: &[&str] = &[
+    "from",
+    "to",
+    "scopes",
+    "ttl_seconds",
+    "session_seconds",
+    "total_seconds",
+    "uses",
+    "metadata",
+    "body_required",
+];
+
+/// Reads the name of a member, or its JSON pointer.
+pub(super) fn read_pointer(text: &str, at: &Reader<'_>) -> Option<Pointer> {
+    let pointer = Pointer::of_member(text);
+    if pointer.is_none() {
+        at.refuse("expected the name of a member of the body, or its JSON pointer");
+    }
+    pointer
+}
+
+impl PlainFieldDocument {
+    fn compile(&self, at: &Reader<'_>) -> Option<Field> {
+        let pointer = read_pointer(&self.field, &at.member("field"))?;
+        Some(Field { pointer, required: self.required, nullable: self.nullable })
+    }
+}
+
+/// Reads the most entries of a list.
+fn list_size(max: u64, at: &Reader<'_>) -> usize {
+    at.member("max").check_range(max, 1..=1_000, "entries");
+    usize::try_from(max).unwrap_or(0)
+}
+
+impl ListFieldDocument {
+    fn compile(&self, at: &Reader<'_>) -> Option<SizedList> {
+        let max = list_size(self.max, at);
+        let pointer = read_pointer(&self.field, &at.member("field"))?;
+        let field = Field { pointer, required: self.required, nullable: self.nullable };
+        Some(SizedList { field, max, empty_is_absent: self.empty == EmptyWord::Absent })
+    }
+}
+
+impl RangeFieldDocument {
+    fn compile(&self, most: u64, unit: &str, at: &Reader<'_>) -> Option<RangeField> {
+        let (min, max) = (self.min, self.max.unwrap_or(most));
+        if min == 0 || min > max || max > most {
+            at.refuse(format!("expected 1 <= min <= max <= {most} {unit}").trim_end());
+        }
+        let pointer = read_pointer(&self.field, &at.member("field"))?;
+        Some(RangeField {
+            field: Field { pointer, required: self.required, nullable: self.nullable },
+            min,
+            max,
+        })
+    }
+}
+
+impl MetadataFieldDocument {
+    fn compile(&self, at: &Reader<'_>) -> Option<MetadataField> {
+        at.member("max_bytes").check_range(self.max_bytes, 1..=1_024, "bytes");
+        let pointer = read_pointer(&self.field, &at.member("field"))?;
+        let field = Field { pointer, required: self.required, nullable: self.nullable };
+        Some(MetadataField { field, max_bytes: usize::try_from(self.max_bytes).unwrap_or(0) })
+    }
+}
+
+impl TextFieldDocument {
+    fn compile(&self, name: &str, definitions: &Definitions<'_>, at: &Reader<'_>) -> Option<TextField> {
+        let bounds = definitions.bounds;
+        let Some((index, bound)) = index_of(bounds, name).and_then(|index| Some((index, bounds.get(index)?)))
+        else {
+            let names = bounds.iter().map(|bound| bound.name.as_str());
+            at.check_named(name, "one of `platform.bounds`", names, REQUEST_NAMES);
+            return None;
+        };
+        check_required_feature(self.requires_feature.as_deref(), bound, definitions.platform, at);
+        let asked = match (&self.field, self.generate) {
+            (Some(field), None) => self.member(field, at)?,
+            (None, Some(_)) => {
+                self.check_generated(bound, at);
+                Asked::Generated
+            }
+            _ => {
+                at.refuse("expected either `field` or `generate`");
+                return None;
+            }
+        };
+        Some(TextField { bound: index, asked, capable: self.requires_feature.clone() })
+    }
+
+    fn member(&self, field: &str, at: &Reader<'_>) -> Option<Asked> {
+        let max = self.max.map(|max| list_size(max, at));
+        if max.is_none() && self.empty.is_some() {
+            at.member("empty").refuse("only a list can be empty: give `max` as well");
+        }
+        let pointer = read_pointer(field, &at.member("field"))?;
+        let field = Field { pointer, required: self.required, nullable: self.nullable };
+        Some(Asked::FieldRef { field, max, empty_is_absent: self.empty == Some(EmptyWord::Absent) })
+    }
+
+    /// Checks that a generated value has no settings of a member, and fits the bound.
+    fn check_generated(&self, bound: &TextBound, at: &Reader<'_>) {
+        if self.required || self.nullable || self.max.is_some() || self.empty.is_some() {
+            at.refuse("nothing goes beside `generate`");
+        }
+        if bound.form != Form::Text || bound.values.is_some() {
+            at.refuse("a generated value cannot be one of this bound's");
+        }
+    }
+}
+
+impl Allowance {
+    /// Checks that the default is not more than a request may name.
+    fn check(&self, at: &Reader<'_>) {
+        if let (Some(asked), Some(default)) = (&self.asked, self.default)
+            && default > asked.max
+            && !at.has_error()
+        {
+            at.member("max").refuse(format!("less than the family's default of {default}"));
+        }
+    }
+}
+
+/// Checks that no member has two meanings or contains another.
+fn check_distinct(rule: &MintRule, at: &Reader<'_>) {
+    let pointers: Vec<&Pointer> = rule.fields().map(|field| &field.pointer).collect();
+    let collide = |one: &Pointer, other: &Pointer| {
+        one.names().starts_with(other.names()) || other.names().starts_with(one.names())
+    };
+    let is_taken =
+        |(index, one): (usize, &&Pointer)| pointers.iter().take(index).any(|other| collide(one, other));
+    if pointers.iter().enumerate().any(is_taken) {
+        at.refuse("one member of the body cannot have two meanings");
+    }
+}
