@@ -3,7 +3,7 @@
 use super::inventory::Inventory;
 use super::yaml::Node;
 
-/// Problems found so far in one document, and the facts that decide what is a problem in it.
+/// Problems found so far in one document, and the facts that its checks depend on.
 pub(super) struct Report<'k> {
     /// Filters and chains of all documents.
     pub(super) inventory: &'k Inventory,
@@ -22,7 +22,7 @@ impl Report<'_> {
         self.problems.push(format!("{path}: {problem}"));
     }
 
-    /// Adds advice.
+    /// Adds advice, which is no error.
     pub(super) fn warn(&mut self, node: &Node, advice: &str) {
         self.problems.push(format!("warning: {}: {advice}", node.path));
     }
