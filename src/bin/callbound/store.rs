@@ -60,11 +60,7 @@ pub fn revoke(arguments: &Revoke) -> Result<(), String> {
         arguments.tokens_of_key.clone().map(Subject::TokensOfKey),
         arguments.tokens_of_team.clone().map(Subject::TokensOfTeam),
     ];
-    let subject = subject
-        .into_iter()
-        .flatten()
-        .next()
-        .ok_or("expected one of --key, --token, --tokens-of-key, --tokens-of-team")?;
+    let subject = subject.into_iter().flatten().next().ok_or("no key, token or team given")?;
     let (_, id) = subject.parts();
     if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(format!("id `{id}`: expected visible ASCII characters without spaces"));
@@ -124,10 +120,8 @@ fn push(files: &Files) -> Result<(), String> {
         }
     }
     pushed += store.put(&mut batch)?;
-    print(format_args!(
-        "{pushed} keys are in the store; every gateway uses them within {} seconds",
-        store.fresh()
-    ))
+    let seconds = store.fresh();
+    print(format_args!("{pushed} keys are in the store; every gateway uses them within {seconds} seconds"))
 }
 
 /// Store of a policy, reached through its bridge.

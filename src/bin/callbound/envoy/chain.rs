@@ -13,13 +13,10 @@ const BUFFER_BEFORE: &str = "the policy has `held_by: buffer_filter`, but no `en
 const BUFFER_UNWANTED: &str = "the buffer filter is between callbound and the router; move it before callbound, or write `held_by: buffer_filter` in the policy";
 const BUFFER_UNKNOWN: &str = "the buffer filter is between callbound and the router, which is right only if the policy has `held_by: buffer_filter`; give the file with the policy as well";
 const BUFFER_ON_UPGRADE: &str = "the buffer filter waits for the end of a handshake, which never comes; remove it from the chain of upgrades";
-const BUFFER_DISABLED: &str =
-    "disabled, so no filter holds headers; remove it, or let every route enable the filter";
+const BUFFER_DISABLED: &str = "disabled, so no filter holds headers; remove it, or let every route enable it";
 const NO_BUFFER_LIMIT: &str = "no `max_request_bytes`; set it to the listener's buffer limit (1048576)";
-const NOT_NORMALIZED: &str =
-    "`normalize_path` is not true: `/a/../b` and `/b` are judged as two paths; set it";
-const ROUTES_BY_RDS: &str =
-    "routes are delivered by `rds`: give that file to this check as well, for its retries and overrides";
+const NOT_NORMALIZED: &str = "`normalize_path` is not true: `/a/../b` and `/b` are two paths; set it";
+const ROUTES_BY_RDS: &str = "routes are delivered by `rds`: give that file as well, for its retries";
 const WITHOUT_WARMING: &str =
     "`apply_default_config_without_warming` serves requests before the policy is delivered; set it to false";
 const NOT_BY_ECDS: &str = "not delivered by `config_discovery` (ECDS): open connections keep the old policy; see envoy/bootstrap.yaml";
