@@ -11,6 +11,7 @@ mod routes;
 mod tests;
 mod yaml;
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -147,10 +148,6 @@ impl<'a> Upstream<'a> {
     fn host_rewrite(self) -> String {
         if self.is_tls { format!(", host_rewrite_literal: {}", quoted(self.host)) } else { String::new() }
     }
-
-    fn tls(self) -> String {
-        if self.is_tls { fill(TLS, &[("HOST", unquoted(self.host))]) } else { String::new() }
-    }
 }
 
 /// Renders Envoy's bootstrap for `gateway`.
@@ -167,7 +164,10 @@ pub fn bootstrap(gateway: &Gateway) -> String {
             ("ADMIN_PORT", gateway.admin.port().to_string()),
             ("UPSTREAM_HOST", unquoted(upstream.host)),
             ("UPSTREAM_PORT", upstream.port.to_string()),
-            ("UPSTREAM_TLS", upstream.tls()),
+            (
+                "UPSTREAM_TLS",
+                fill(if upstream.is_tls { TLS } else { "" }, &[("HOST", unquoted(upstream.host))]),
+            ),
             ("HOST_REWRITE", upstream.host_rewrite()),
             ("FILTER_FILE", unquoted(&gateway.filter_file.to_string_lossy())),
             ("FILTER_DIR", unquoted(&folder.to_string_lossy())),
@@ -214,10 +214,8 @@ fn split_host(text: &str) -> Option<(&str, u16)> {
 
 /// Renders the route of handshakes where the buffer filter is in the chain, else nothing.
 fn upgrade_route(gateway: &Gateway) -> String {
-    match gateway.is_buffered {
-        true => fill(UPGRADE_ROUTE, &[("HOST_REWRITE", gateway.upstream.host_rewrite())]),
-        false => String::new(),
-    }
+    let route = if gateway.is_buffered { UPGRADE_ROUTE } else { "" };
+    fill(route, &[("HOST_REWRITE", gateway.upstream.host_rewrite())])
 }
 
 /// Renders the routes before the one with the CORS policy, one line each.
@@ -230,32 +228,24 @@ fn no_cors_routes(paths: &[String], upstream: Upstream<'_>) -> String {
 
 /// Renders a cluster for each server of a key set, each once.
 fn key_set_clusters(remotes: &[&RemoteJwks]) -> String {
-    let mut names: Vec<&str> = Vec::new();
-    let mut text = String::new();
-    for remote in remotes {
-        if names.contains(&remote.cluster.as_str()) {
-            continue;
-        }
-        names.push(&remote.cluster);
-        let default = if remote.scheme == "https" { 443 } else { 80 };
-        let (host, port) = split_host(&remote.authority).unwrap_or((&remote.authority, default));
-        let values =
-            [("NAME", unquoted(&remote.cluster)), ("HOST", unquoted(host)), ("PORT", port.to_string())];
-        text.push_str(&fill(KEY_SET_CLUSTER, &values));
-        if remote.scheme == "https" {
-            text.push_str(&fill(TLS, &values));
-        }
-    }
-    text
+    let mut names = HashSet::new();
+    let first = remotes.iter().filter(|remote| names.insert(&remote.cluster));
+    let cluster = |remote: &&RemoteJwks| {
+        let (port, tls) = if remote.scheme == "https" { (443, TLS) } else { (80, "") };
+        let values = cluster_values(&remote.cluster, &remote.authority, port);
+        fill(KEY_SET_CLUSTER, &values) + &fill(tls, &values)
+    };
+    first.map(cluster).collect()
 }
 
 /// Renders the cluster of the store's bridge.
 fn store_cluster(bridge: &RedisStore) -> String {
-    let (host, port) = split_host(&bridge.authority).unwrap_or((&bridge.authority, 80));
-    fill(
-        STORE_CLUSTER,
-        &[("NAME", unquoted(&bridge.cluster)), ("HOST", unquoted(host)), ("PORT", port.to_string())],
-    )
+    fill(STORE_CLUSTER, &cluster_values(&bridge.cluster, &bridge.authority, 80))
+}
+
+fn cluster_values(name: &str, authority: &str, default_port: u16) -> [(&'static str, String); 3] {
+    let (host, port) = split_host(authority).unwrap_or((authority, default_port));
+    [("NAME", unquoted(name)), ("HOST", unquoted(host)), ("PORT", port.to_string())]
 }
 
 /// Renders Envoy's matcher for a path template: the path itself, or a regular expression, which Envoy anchors.
@@ -276,14 +266,8 @@ fn path_match(template: &str) -> String {
 
 /// Escapes `text` as a regular expression that matches only `text`.
 fn literal(text: &str) -> String {
-    let mut out = String::new();
-    for c in text.chars() {
-        if c.is_ascii_punctuation() && c != '_' && c != '-' {
-            out.push('\\');
-        }
-        out.push(c);
-    }
-    out
+    let is_special = |c: char| c.is_ascii_punctuation() && c != '_' && c != '-';
+    text.chars().flat_map(|c| is_special(c).then_some('\\').into_iter().chain([c])).collect()
 }
 
 /// Renders origins as Envoy's exact string matchers.

@@ -410,18 +410,12 @@ fn listeners_of_other_services_in_a_config_dump_are_not_reported() {
     ));
     let found = check(&serde_yaml_ng::to_string(&dump).unwrap());
     assert_eq!(found.len(), 2, "{found:#?}");
-    assert!(
-        found.iter().any(|problem| problem.contains("error_state: Envoy rejected a newer configuration")),
-        "{found:#?}"
-    );
-    assert!(
-        found.iter().any(|problem| problem.contains("not judged (number of such chains: 1)")),
-        "{found:#?}"
-    );
+    let has = |words: &str| found.iter().any(|problem| problem.contains(words));
+    assert!(has("error_state: Envoy rejected a newer configuration"), "{found:#?}");
+    assert!(has("not judged (number of such chains: 1)"), "{found:#?}");
     assert!(found.iter().all(|problem| problem.starts_with("warning: ")), "{found:#?}");
-    let none =
-        check("configs: [{dynamic_listeners: [{active_state: {listener: {http_filters: [{name: x}]}}}]}]");
-    one(&none, "no callbound filter in this chain; put it right before the router");
+    let none = "configs: [{dynamic_listeners: [{active_state: {listener: {http_filters: [{name: x}]}}}]}]";
+    one(&check(none), "no callbound filter in this chain; put it right before the router");
 }
 
 /// Configuration by Envoy Gateway for a policy that leaves headers to the buffer filter: the filters are disabled in the
@@ -469,12 +463,8 @@ const DISABLED: &str = r#"
 /// Checks [`DISABLED`] with one piece of text replaced, without the warnings that it always has.
 fn disabled(from: &str, to: &str) -> Vec<String> {
     assert!(DISABLED.contains(from), "the chain has no: {from}");
-    let always = [
-        "only routes that enable callbound",
-        "not delivered by `config_discovery`",
-        "no `failure_policy`",
-        "routes are delivered by `rds`",
-    ];
+    let always =
+        ["only routes that enable", "not delivered by", "no `failure_policy`", "routes are delivered by"];
     let found = check(&DISABLED.replacen(from, to, 1));
     found.into_iter().filter(|problem| !always.iter().any(|known| problem.contains(known))).collect()
 }
@@ -484,31 +474,21 @@ fn filters_enabled_by_routes_pass_and_their_faults_are_reported() {
     assert_eq!(disabled("x", "x"), [""; 0]);
     let leaks = "headers of refused requests would reach the upstream";
     let buffer = r#"envoy.filters.http.buffer: {"@type": type.googleapis.com/envoy.extensions.filters.http.buffer.v3.BufferPerRoute, buffer: {max_request_bytes: 1048576}}"#;
+    let (upgrade, router) = ("{name: upgrade, string_match", "- {name: envoy.filters.http.router}");
+    let typed = "      typed_config: {";
     let table = [
         (buffer, "x: {}", "disabled, so no filter holds headers"),
-        ("{name: upgrade, string_match", "{name: x-y, string_match", leaks),
-        ("{name: upgrade, string_match", "{name: upgrade, invert_match: true, string_match", leaks),
-        (
-            "{name: upgrade, string_match",
-            "{name: upgrade, treat_missing_header_as_empty: true, string_match",
-            leaks,
-        ),
-        (
-            "{name: upgrade, string_match: {safe_regex: {regex: (?i)websocket}}}",
-            "{name: upgrade, present_match: false}",
-            leaks,
-        ),
+        (upgrade, "{name: x-y, string_match", leaks),
+        (upgrade, "{name: upgrade, invert_match: true, string_match", leaks),
+        (upgrade, "{name: upgrade, treat_missing_header_as_empty: true, string_match", leaks),
+        ("string_match: {safe_regex: {regex: (?i)websocket}}", "present_match: false", leaks),
         ("max_request_bytes: 1048576}\n", "max_request_bytes: 0}\n", "no `max_request_bytes`"),
-        (
-            "      disabled: true\n      typed_config: {",
-            "      disabled: true\n      is_optional: true\n      typed_config: {",
-            "without the filter no headers are held",
-        ),
+        (typed, &format!("      is_optional: true\n{typed}"), "without the filter no headers are held"),
         ("\"envoy\", \"held_by\"", "\"apisix\", \"held_by\"", "the policy is for `apisix`"),
         ("fail_open: false", "failure_policy: FAIL_OPEN", "`failure_policy` is not"),
         (
-            "- {name: envoy.filters.http.router}",
-            "- {name: envoy.filters.http.lua}\n    - {name: envoy.filters.http.router}",
+            router,
+            &format!("- {{name: envoy.filters.http.lua}}\n    {router}"),
             "can change a request after the decision",
         ),
     ];
@@ -538,10 +518,8 @@ fn most_specific_override_of_a_route_decides() {
     one(&disabled(&from, &to), "and it is not for upgrades only");
     // A route that does not enable callbound is a warning; one that disables it is a fault.
     some(disabled(&from, &from.replace(ours, "x: {}")), "are not judged");
-    some(
-        disabled(ours, &ours.replace("config: {}", "disabled: true")),
-        "this route passes without callbound",
-    );
+    let off = ours.replace("config: {}", "disabled: true");
+    some(disabled(ours, &off), "this route passes without callbound");
 }
 
 #[test]
@@ -554,10 +532,8 @@ fn chain_of_upgrades_needs_callbound_and_no_buffer() {
     };
     assert_eq!(upgrade("{name: callbound, config_discovery: {}}, "), [""; 0]);
     one(&upgrade(""), "upgrade_configs[0].filters: no callbound filter");
-    one(
-        &upgrade("{name: callbound, config_discovery: {}}, {name: envoy.filters.http.buffer}, "),
-        "waits for the end of a handshake",
-    );
+    let buffer = "{name: callbound, config_discovery: {}}, {name: envoy.filters.http.buffer}, ";
+    one(&upgrade(buffer), "waits for the end of a handshake");
 }
 
 #[test]
