@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Runs the gateway as containers and places calls through it: what is allowed arrives, what is refused does not.
-# Needs a Docker engine (scripts/setup.sh --docker). Always tears down; KEEP=1 leaves it up, to look around.
+# Runs the gateway as containers and places calls through it: allowed calls reach the upstream, refused calls do not.
+# Needs a Docker engine (scripts/setup.sh --docker). Removes the containers at the end; KEEP=1 leaves them running.
 # GATEWAY_PORT and UPSTREAM_PORT choose the ports on 127.0.0.1; ENVOY_IMAGE another Envoy.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib.sh
 . scripts/lib.sh
 
-compose=$(compose_command) || fail "no docker compose; scripts/setup.sh --docker"
-docker info >/dev/null 2>&1 || fail "no Docker engine answers; scripts/setup.sh --docker"
+compose=$(compose_command) || fail "docker compose is missing; run scripts/setup.sh --docker"
+docker info >/dev/null 2>&1 || fail "no Docker engine is running; run scripts/setup.sh --docker"
 tool=$(callbound_bin)
 [ -f dist/callbound.wasm ] || scripts/build-wasm.sh
 
@@ -32,12 +32,12 @@ finish() {
     compose logs --no-color 2>&1 | tail -n 60 || true
   fi
   if [ "${KEEP:-}" = 1 ]; then
-    say "left running: gateway $gateway, upstream $upstream; end it with: docker rm -f \$(docker ps -q --filter name=callbound-test)"
+    say "left running: gateway $gateway, upstream $upstream; remove it with: docker rm -f \$(docker ps -q --filter name=callbound-test)"
   else
     compose down --volumes --timeout 5 >/dev/null 2>&1 || true
     rm -rf "$work"
   fi
-  # The closing line, for whoever counts.
+  # The closing line, which other scripts read.
   echo "compose: $passed passed, $failed failed"
   [ "$status" = 0 ] && [ "$failed" = 0 ]
 }
@@ -54,7 +54,7 @@ expect() {
   fi
 }
 
-# The sample policy, and a deployment of it with one team, one number and one key, all made for this run.
+# Writes a deployment of the sample policy: one team, one number and one key, made for this run.
 make_policy() {
   key=$("$tool" gen-key revdesk_ 2>/dev/null)
   policy=(policies/revdesk.json "$work/deployment.json")
@@ -80,13 +80,13 @@ call() {
   reply=${reply%$'\n'*}
 }
 
-# arrived: how many requests the upstream has received, and the body of the last.
+# arrived: prints the number of requests that the upstream received, and the body of the last.
 arrived() {
   curl --silent --max-time 5 "$upstream/__records" \
     | python3 -c 'import json, sys; r = json.load(sys.stdin); print(len(r), r[-1]["body"] if r else "")'
 }
 
-# Envoy answers as soon as the policy is loaded; 500 means that it has none yet.
+# Envoy answers 500 until the policy is loaded.
 wait_ready() {
   local _ code
   for _ in $(seq 150); do
@@ -123,4 +123,4 @@ call POST /v1/calls/dial "$token" "$outside"
 expect "a call to another number is refused" 403 "$status"
 call POST /v1/calls/dial "" "$inside"
 expect "a call without a credential is refused" 401 "$status"
-expect "and the upstream has seen neither" "1 $inside" "$(arrived)"
+expect "and the upstream received neither" "1 $inside" "$(arrived)"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the two container images from what is on this machine, so that no image registry is needed:
-#   callbound-envoy:local      Envoy (.tools/envoy or ENVOY_BIN) and the libraries it names, nothing else
+# Builds the two container images from local binaries, so that no image registry is needed:
+#   callbound-envoy:local      only Envoy (.tools/envoy or ENVOY_BIN) and its libraries
 #   callbound-upstream:local   the sample upstream, likewise
 # ENVOY_IMAGE names an image to use instead of the first (for example envoyproxy/envoy:v1.36-latest).
 set -euo pipefail
@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib.sh
 . scripts/lib.sh
 
-# image NAME BINARY: an image FROM scratch with BINARY as its entry point, imported as one layer.
+# image NAME BINARY: builds an image FROM scratch with BINARY as its entry point, imported as one layer.
 image() {
   local name=$1 binary=$2 root entry library before
   entry=/usr/local/bin/$(basename "$binary")
@@ -27,12 +27,12 @@ image() {
   tar -C "$root" --owner=0 --group=0 --numeric-owner -c . \
     | docker import --change "ENTRYPOINT [\"$entry\"]" --change "USER 65534:65534" - "$name" >/dev/null
   rm -rf "$root"
-  # The image of that name before this one has none any more.
+  # The previous image of that name has no name now.
   [ -z "$before" ] || docker image rm "$before" >/dev/null 2>&1 || true
   say "image $name: $(($(docker image inspect --format '{{.Size}}' "$name") / 1048576)) MiB"
 }
 
-docker info >/dev/null 2>&1 || fail "no Docker engine answers; scripts/setup.sh --docker"
+docker info >/dev/null 2>&1 || fail "no Docker engine is running; run scripts/setup.sh --docker"
 if [ -z "${ENVOY_IMAGE:-}" ]; then
   envoy=$(envoy_bin)
   image callbound-envoy:local "$(realpath "$envoy")"

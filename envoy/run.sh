@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Runs Envoy with the module and a policy, in the foreground, until Ctrl-C. `make envoy` calls it.
 #   POLICY='policies/revdesk.json deployment.json' PORT=10000 UPSTREAM=127.0.0.1:18080 [CORS=https://app.example.com,...] envoy/run.sh
-#   POLICY=... PORT=10000 envoy/run.sh update      gives the Envoy that runs on PORT another policy (`make policy`)
+#   POLICY=... PORT=10000 envoy/run.sh update      replaces the policy of the Envoy that runs on PORT (`make policy`)
 # More settings: ADMIN_PORT (PORT + 1), CONCURRENCY (2), ENVOY_BIN, MODULE (dist/callbound.wasm).
-# POLICY is one file, or a platform's and a deployment's that are merged (`callbound merge`). Its secrets are read from
-# the environment by the names that `callbound secrets POLICY` lists.
+# POLICY is one file, or a platform's and a deployment's, which are merged (`callbound merge`). Its secrets are the
+# environment variables that `callbound secrets POLICY` lists.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib.sh
@@ -17,25 +17,25 @@ read -ra policy <<<"${POLICY:-policies/revdesk.json}"
 # Checks the policy and writes bootstrap and filter below .run/PORT; the filter file is renamed into place.
 render() {
   local cors="" origin file
-  for file in "${policy[@]}"; do [ -f "$file" ] || fail "no policy at $file; set POLICY"; done
+  for file in "${policy[@]}"; do [ -f "$file" ] || fail "$file: no such policy; set POLICY to the path of one"; done
   for origin in ${settings[CORS]//,/ }; do cors="$cors --cors $origin"; done
   # shellcheck disable=SC2086 # a list of flags
   "$(callbound_bin)" envoy "${policy[@]}" --listen "127.0.0.1:$port" --admin "127.0.0.1:${settings[ADMIN_PORT]}" \
     --upstream "${settings[UPSTREAM]}" --module "${settings[MODULE]}" --out "$run" $cors
 }
 
-# Every secret the policy names must be set, or the module would refuse the policy.
+# Checks that every secret of the policy is set: the module refuses a policy without them.
 require_secrets() {
   local name missing=""
   for name in $("$(callbound_bin)" secrets "${policy[@]}"); do
     [ -n "${!name:-}" ] || missing="$missing $name"
   done
-  [ -z "$missing" ] || fail "${policy[*]}: secrets are not set:$missing. For a try: export NAME=\$($(callbound_bin) gen-secret)"
+  [ -z "$missing" ] || fail "${policy[*]}: secrets are not set:$missing; to try it: export NAME=\$($(callbound_bin) gen-secret)"
 }
 
-# The Envoy that runs keeps listener and upstream as it was started; only the policy changes.
+# Replaces only the policy: the running Envoy keeps its listener and upstream.
 update() {
-  [ -f "$run/settings" ] || fail "no Envoy was started here on port $port; make envoy PORT=$port"
+  [ -f "$run/settings" ] || fail "no Envoy was started here on port $port; run make envoy PORT=$port"
   local line
   while IFS= read -r line; do settings[${line%%=*}]=${line#*=}; done <"$run/settings"
   local before wanted _
@@ -44,16 +44,16 @@ update() {
   wanted=$(sed -n 's/^version_info: "\(.*\)".*/\1/p' "$run/ecds/filter.yaml")
   for _ in $(seq 50); do
     if [ "$(stat_of version_text)" = "\"$wanted\"" ]; then
-      say "policy $wanted is live: the next request on every connection is judged by it"
+      say "policy $wanted is in effect for the next request on every connection"
       return
     fi
-    [ "$(stat_of update_rejected)" = "$before" ] || fail "Envoy refused the policy (its log says why); the one before it stays"
+    [ "$(stat_of update_rejected)" = "$before" ] || fail "Envoy refused the policy and keeps the previous one; see its log for the reason"
     sleep 0.1
   done
-  fail "Envoy has not taken the policy up within 5 seconds; see its log"
+  fail "Envoy did not load the policy within 5 seconds; see its log"
 }
 
-# One of Envoy's numbers about the delivery of our filter.
+# Prints one of Envoy's statistics about the delivery of our filter.
 stat_of() {
   curl --silent --fail --max-time 2 "127.0.0.1:${settings[ADMIN_PORT]}/stats?filter=http_filter.callbound.$1" | sed 's/^[^ ]* //'
 }
@@ -66,7 +66,7 @@ foreground() {
   require_secrets
   for name in "${!settings[@]}"; do echo "$name=${settings[$name]}"; done >"$run/settings"
   say "Envoy on http://127.0.0.1:$port -> ${settings[UPSTREAM]}, policy ${policy[*]}, admin 127.0.0.1:${settings[ADMIN_PORT]}"
-  say "another policy, on connections that are open as well: make policy POLICY='${policy[*]}' PORT=$port"
+  say "to replace the policy, also for open connections: make policy POLICY='${policy[*]}' PORT=$port"
   exec "$envoy" --config-path "$run/bootstrap.yaml" --disable-hot-restart --file-flush-interval-msec 1000 --concurrency "${CONCURRENCY:-2}" \
     --log-level warning --component-log-level wasm:info
 }

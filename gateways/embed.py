@@ -1,68 +1,84 @@
 #!/usr/bin/env python3
-"""Puts a policy into the file that a gateway reads it from, character for character.
+"""Embeds a policy in the file that a gateway reads it from, character for character.
 
-  gateways/embed.py POLICY FILE            writes FILE anew, the policy in its place
-  gateways/embed.py --check POLICY FILE    says whether it stands there already
+  gateways/embed.py POLICY FILE            replaces the policy in FILE
+  gateways/embed.py --check POLICY FILE    fails if FILE has another policy
 
-FILE is YAML with `config: |` (Kong) or `conf: |` (APISIX), or an nginx.conf with `proxy_wasm callbound '...'`. The policy is
-text in all of them: what a gateway reads as an object it writes anew before the module gets it, and loses something then.
+FILE is an nginx.conf with `proxy_wasm callbound '...'`, or YAML with the policy below one of these members:
+
+  config: |  conf: |  value: |     text (Kong, APISIX, an EnvoyFilter of Istio), which reaches the module unchanged
+  pluginConfig:  config:           an object (a WasmPlugin of Istio, an EnvoyExtensionPolicy): JSON is YAML
 """
 
 import re
 import sys
 
-# nginx reads its configuration in pieces of this size, and a parameter must fit into one.
+# nginx reads its configuration in blocks of this size, and a parameter must fit into one.
 NGINX_PARAMETER = 4096
 
-# What YAML takes for the end of a line, or for nothing at all.
+# Characters that YAML reads as the end of a line, or not at all.
 UNSAFE = set("\t\r\x85\u2028\u2029\ufeff")
+# Escapes that only JSON combines into one character.
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
-BLOCK = re.compile(r"^( *)(?:- )?(?:config|conf): \|\n((?:\1 +.*\n|\n)*)", re.MULTILINE)
+MEMBER = re.compile(r"^( *)((?:config|conf|value): \||(?:pluginConfig|config):)\n(\1 +\{.*\n(?:\1 +.*\n|\n)*)", re.MULTILINE)
 DIRECTIVE = re.compile(r"(proxy_wasm callbound )'((?:[^'\\]|\\.)*)';", re.DOTALL)
 
 
 def in_yaml(text, policy):
-    """A block scalar: no character of it means anything to YAML. It ends with one line feed, as the policy does."""
-    def block(match):
-        indent = " " * (len(match[1]) + 2)
-        lines = [indent + line if line else "" for line in policy.rstrip("\n").split("\n")]
-        after = match[2][len(match[2].rstrip("\n")) + 1 :]
-        return match[0][: match.start(2) - match.start()] + "\n".join(lines) + "\n" + after
+    """Indents the lines of the policy below the member, where no character of them has a meaning to YAML."""
+    def replaced(match):
+        if not match[2].endswith("|") and SURROGATE.search(policy):
+            raise ValueError("the policy may have no \\uD800 to \\uDFFF where YAML reads it as an object")
+        lines = [match[1] + "  " + line if line else "" for line in policy.rstrip("\n").split("\n")]
+        blank = match[3][len(match[3].rstrip("\n")) + 1:]
+        return f"{match[1]}{match[2]}\n" + "\n".join(lines) + "\n" + blank
 
-    return BLOCK.subn(block, text)
+    return MEMBER.subn(replaced, text)
 
 
 def in_nginx(text, policy):
-    """A parameter in single quotes: a backslash stands before a quote and before itself, `$` means nothing."""
+    """Quotes the policy: a backslash before each single quote and each backslash; `$` has no meaning there."""
     quoted = policy.strip().replace("\\", "\\\\").replace("'", "\\'")
     if len(quoted.encode()) + 2 > NGINX_PARAMETER:
-        sys.exit(f"the policy has {len(quoted.encode())} bytes; nginx takes parameters of {NGINX_PARAMETER} only")
+        raise ValueError(f"the policy has {len(quoted.encode())} bytes; nginx accepts {NGINX_PARAMETER - 2} at most")
     return DIRECTIVE.subn(lambda match: f"{match[1]}'{quoted}';", text)
 
 
-def main():
-    arguments = sys.argv[1:]
-    is_check = arguments[:1] == ["--check"]
-    if is_check:
-        arguments.pop(0)
-    if len(arguments) != 2:
-        sys.exit(__doc__)
-    policy_path, path = arguments
+def embedded(policy_path, path):
+    """Returns the text of a file now, and with the policy in it. Raises ValueError where that cannot be done."""
     with open(policy_path, encoding="utf-8") as file:
         policy = file.read()
     if policy[:1] != "{" or set(policy) & UNSAFE:
-        sys.exit(f"{policy_path}: must begin with its brace and have no tabs and no line ends but line feeds")
+        raise ValueError(f"{policy_path}: expected text that begins with `{{`, without tabs, and with line feeds as line ends")
     with open(path, encoding="utf-8") as file:
         text = file.read()
-    embed = in_nginx if path.endswith("nginx.conf") else in_yaml
-    wanted, places = embed(text, policy)
+    wanted, places = (in_nginx if path.endswith("nginx.conf") else in_yaml)(text, policy)
     if places != 1:
-        sys.exit(f"{path}: {places} places for a policy; there must be one")
-    if is_check:
-        if wanted != text:
-            sys.exit(f"{path}: does not hold {policy_path}; run gateways/embed.py {policy_path} {path}")
-        return
-    with open(path, "w", encoding="utf-8") as file:
+        raise ValueError(f"{path}: has {places} places with a policy; expected one")
+    return text, wanted
+
+
+def problem(policy_path, path):
+    """Describes why a file does not have the policy; None if it does."""
+    try:
+        text, wanted = embedded(policy_path, path)
+    except ValueError as error:
+        return str(error)
+    return None if text == wanted else f"{path}: differs from {policy_path}; run gateways/embed.py {policy_path} {path}"
+
+
+def main():
+    arguments = [argument for argument in sys.argv[1:] if argument != "--check"]
+    if len(arguments) != 2:
+        sys.exit(__doc__)
+    if "--check" in sys.argv:
+        sys.exit(problem(*arguments))
+    try:
+        _, wanted = embedded(*arguments)
+    except ValueError as error:
+        sys.exit(str(error))
+    with open(arguments[1], "w", encoding="utf-8") as file:
         file.write(wanted)
 
 

@@ -8,17 +8,17 @@ cd "$(dirname "$0")/.."
 # shellcheck disable=SC1091 # written by setup
 . .tools/wasm.env
 
-# Panic messages name files: the same bytes wherever it is built, and nothing of the builder's folders in them.
+# Panic messages contain file names. Remapped, the bytes are the same on every machine and show no folder of the builder.
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
 export RUSTFLAGS="${RUSTFLAGS:-} --remap-path-prefix=$cargo_home/registry/src=deps --remap-path-prefix=$PWD=callbound"
 
 target=${CARGO_TARGET_DIR:-target}
-# A toolchain that builds the standard library too keeps its own folder: its artefacts fit no other.
+# A toolchain that also builds the standard library needs its own folder: no other one can use its artefacts.
 [ -z "${CALLBOUND_BUILD_STD:-}" ] || target=$target/build-std
 "${CARGO:-cargo}" build --release --locked --lib --no-default-features --target wasm32-wasip1 \
   --target-dir "$target" ${CALLBOUND_BUILD_STD:+"$CALLBOUND_BUILD_STD"}
 
-# Renamed into place: an Envoy that reads it meanwhile sees the old one or the new one, whole.
+# Renamed into place, so that Envoy never reads half a module.
 mkdir -p dist
 cp "$target/wasm32-wasip1/release/callbound.wasm" dist/.callbound.wasm
 mv dist/.callbound.wasm dist/callbound.wasm

@@ -1,4 +1,4 @@
-"""Reads an image of scripts/image.sh as those do who pull it: check-image.py MODULE IMAGE"""
+"""Reads an image of scripts/image.sh as a registry client does: check-image.py MODULE IMAGE"""
 
 import gzip
 import hashlib
@@ -9,7 +9,7 @@ import tarfile
 
 
 def blobs(archive):
-    """Every blob by its digest; each must be what its name says."""
+    """Returns each blob by its digest, which must match its name."""
     found = {}
     for entry in archive.getmembers():
         data = archive.extractfile(entry).read()
@@ -21,7 +21,7 @@ def blobs(archive):
 
 
 def follow(found, descriptor, media_type):
-    """What a descriptor points at."""
+    """Returns the blob of a descriptor."""
     assert descriptor["mediaType"] == media_type, descriptor
     data = found[descriptor["digest"]]
     assert len(data) == descriptor["size"], descriptor
@@ -36,7 +36,7 @@ def main():
     index = json.load(archive.extractfile("index.json"))
     [pointer] = index["manifests"]
     manifest = json.loads(follow(found, pointer, "application/vnd.oci.image.manifest.v1+json"))
-    # Istio and Envoy Gateway take one layer of this type, and /plugin.wasm in it.
+    # Istio and Envoy Gateway expect one layer of this type, with /plugin.wasm in it.
     [layer] = manifest["layers"]
     contents = gzip.decompress(follow(found, layer, "application/vnd.oci.image.layer.v1.tar+gzip"))
     config = json.loads(follow(found, manifest["config"], "application/vnd.oci.image.config.v1+json"))

@@ -1,17 +1,19 @@
 #!/usr/bin/env bash
-# Holds the module to its budget: its size, exactly the imports that every gateway provides (scripts/imports.txt), and the
-# stamp that says which version it is. And its image to being the same twice, and readable.
+# Checks the module: its size (scripts/budgets.sh), its imports, which every gateway must provide (scripts/imports.txt),
+# and its version stamp. Checks that its image is reproducible and readable.
 #   scripts/check-wasm.sh [MODULE]
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# shellcheck source=scripts/budgets.sh
+. scripts/budgets.sh
 module=${1:-dist/callbound.wasm}
-python3 -B - "$module" <<'PY'
+python3 -B - "$module" "$MODULE_BUDGET" <<'PY'
 import sys
 
 sys.path.insert(0, "scripts")
 from wasm_module import exports, imports, stamp
 
-MAX_BYTES = 1440 * 1024
+path, max_bytes = sys.argv[1], int(sys.argv[2]) * 1024
 
 
 def pinned():
@@ -27,25 +29,24 @@ def crate_version():
 
 
 def problems(data):
-    if len(data) > MAX_BYTES:
-        yield f"{len(data)} bytes; at most {MAX_BYTES} are allowed"
+    if len(data) > max_bytes:
+        yield f"has {len(data)} bytes, more than its budget of {max_bytes} (scripts/budgets.sh)"
     found, wanted = list(imports(data)), pinned()
     for line in sorted(set(found) - set(wanted)):
-        yield f"imports {line}: not in scripts/imports.txt; is it in the tables of Kong and of APISIX?"
+        yield f"imports {line}: not in scripts/imports.txt; check that Kong and APISIX provide it, then add it"
     for line in sorted(set(wanted) - set(found)):
-        yield f"does not import {line} any more: take it out of scripts/imports.txt"
-    said = stamp(data)
-    if said.get("version") != crate_version():
-        yield f"says that it is version {said.get('version')}; Cargo.toml says {crate_version()}"
-    if not isinstance(said.get("policy_language"), int):
-        yield "does not say which policy language it understands"
-    # Envoy and others look for this name to learn how to call the module.
-    marker = "proxy_abi_version_" + str(said.get("abi")).replace(".", "_")
+        yield f"no longer imports {line}; remove it from scripts/imports.txt"
+    found_stamp = stamp(data)
+    if found_stamp.get("version") != crate_version():
+        yield f"has version {found_stamp.get('version')}; expected {crate_version()} as in Cargo.toml"
+    if not isinstance(found_stamp.get("policy_language"), int):
+        yield "has no policy language in its stamp"
+    # Hosts look for this name to choose the ABI.
+    marker = "proxy_abi_version_" + str(found_stamp.get("abi")).replace(".", "_")
     if [name for name in exports(data) if name.startswith("proxy_abi_version_")] != [marker]:
-        yield f"does not export {marker}, or another beside it"
+        yield f"exports another ABI marker than {marker}"
 
 
-path = sys.argv[1]
 with open(path, "rb") as file:
     data = file.read()
 try:
@@ -54,7 +55,7 @@ except (ValueError, IndexError) as error:
     sys.exit(f"{path}: {error}")
 for problem in found:
     print(f"{path}: {problem}", file=sys.stderr)
-print(f"{path}: {len(data)} of at most {MAX_BYTES} bytes, {len(pinned())} imports, {stamp(data)}")
+print(f"{path}: {len(data)} of at most {max_bytes} bytes, {len(pinned())} imports, {stamp(data)}")
 sys.exit(bool(found))
 PY
 
@@ -64,4 +65,4 @@ scripts/image.sh "$module" "$images/first.tar"
 scripts/image.sh "$module" "$images/second.tar" >/dev/null
 cmp "$images/first.tar" "$images/second.tar"
 python3 -B scripts/check-image.py "$module" "$images/first.tar"
-echo "the image: the same twice, and the module in it"
+echo "the image: reproducible, and the module is in it"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The gateway at work: a real Envoy with the module in front of a sample upstream; a token is minted, calls are placed,
-# and what steps outside its bounds is refused before the upstream sees anything. Then it stays up until Ctrl-C.
-#   scripts/demo.sh [--once] [--no-build]     --once ends by itself, --no-build takes what is built already
-# Needs no root and no Docker. Every scene has an expected outcome; if one is off the demo says so and exits with 1.
+# Demonstrates the gateway: a real Envoy with the module before a sample upstream. A token is minted, calls are placed,
+# and calls outside the token's bounds are refused before the upstream receives anything. Then it runs until Ctrl-C.
+#   scripts/demo.sh [--once] [--no-build]     --once ends by itself, --no-build uses the existing build
+# Needs no root and no Docker. Each scene has an expected outcome; with any other the demo exits with 1.
 # Settings: PORT, ADMIN_PORT and UPSTREAM_PORT on 127.0.0.1 (free ones from 10000 and 18080 on), ENVOY_BIN, NO_COLOR.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -30,7 +30,7 @@ scene=0 wrong=0
 
 # --- Beginning and end ---
 
-# Ends what was started, by its id. Logs are shown and kept when something went wrong; keys are never kept.
+# Ends the processes it started, by their ids. After a failure logs are shown and kept; keys are never kept.
 finish() {
   local status=$?
   trap - EXIT INT TERM
@@ -57,7 +57,7 @@ show_logs() {
   local log
   for log in "$run/upstream.log" "$run/envoy.log"; do
     [ -s "$log" ] || continue
-    printf '\n--- the end of %s\n' "$log"
+    printf '\n--- last lines of %s\n' "$log"
     tail -n 30 "$log"
   done
 }
@@ -66,7 +66,7 @@ trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# --- Setting the stage ---
+# --- Preparation ---
 
 prepare() {
   local name
@@ -86,11 +86,11 @@ prepare() {
   envoy=$(envoy_bin)
   tool=${CARGO_TARGET_DIR:-target}/debug/callbound
   for name in "$tool" "$tool-upstream" dist/callbound.wasm; do
-    [ -f "$name" ] || fail "$name: not built; leave out --no-build"
+    [ -f "$name" ] || fail "$name: not built; run without --no-build"
   done
 }
 
-# free_port FIRST: the first port from FIRST on that nobody listens on.
+# free_port FIRST: prints the first free port from FIRST on.
 free_port() {
   local port
   for port in $(seq "$1" $(($1 + 200))); do
@@ -99,10 +99,10 @@ free_port() {
   fail "no free port between $1 and $(($1 + 200))"
 }
 
-# wanted_port NAME PORT FIRST: PORT if somebody set it and it is free, else a free one.
+# wanted_port NAME PORT FIRST: prints PORT, which must be free, or a free port if PORT is empty.
 wanted_port() {
   [ -n "$2" ] || { free_port "$3"; return; }
-  (exec 3<>"/dev/tcp/127.0.0.1/$2") 2>/dev/null && fail "$1=$2: somebody listens there already"
+  (exec 3<>"/dev/tcp/127.0.0.1/$2") 2>/dev/null && fail "$1=$2: the port is in use"
   echo "$2"
 }
 
@@ -115,7 +115,7 @@ choose_ports() {
   run=.run/demo-$port
 }
 
-# Fresh keys and a fresh master secret; the policy gets the keys' digests, the secret goes to Envoy's environment only.
+# Makes keys and a master secret. The policy has only the keys' digests, and only Envoy's environment has the secret.
 make_policy() {
   rm -rf "$run"
   (umask 077 && mkdir -p "$run")
@@ -129,11 +129,11 @@ make_policy() {
   agency_key=$("$tool" gen-key dct_ 2>/dev/null)
   write_keys
   write_other_teams
-  be_platform policies/revdesk.json policies/examples/revdesk-tenants.json "$run/keys.json"
+  set_policy policies/revdesk.json policies/examples/revdesk-tenants.json "$run/keys.json"
   (umask 077 && printf '%s\n' "KEY=$key" "CUSTOMER_KEY=$customer_key" "WEST_KEY=$west_key" >"$run/credentials")
 }
 
-# The deployment's keys.
+# Writes the keys of the deployment.
 write_keys() {
   cat >"$run/keys.json" <<JSON
 {"api_keys": [
@@ -146,7 +146,7 @@ write_keys() {
 JSON
 }
 
-# A team each for the two other platforms.
+# Writes a team for each of the two other platforms.
 write_other_teams() {
   cat >"$run/studio.json" <<JSON
 {"teams": [{"id": "studio", "kind": "organization"}],
@@ -162,10 +162,10 @@ JSON
 JSON
 }
 
-# be_platform POLICY...: the files that are rendered from now on.
-be_platform() { policy=("$@"); }
+# set_policy POLICY...: sets the files that are rendered from now on.
+set_policy() { policy=("$@"); }
 
-# Envoy's two files. Written again while Envoy runs, the second one is a new policy at once.
+# Writes Envoy's two files. A running Envoy loads the second one, the policy, when it is replaced.
 render() {
   "$tool" envoy "${policy[@]}" "${where[@]}"
 }
@@ -180,30 +180,30 @@ start() {
   wait_for "the gateway" gateway_judges
 }
 
-# wait_for WHAT CHECK: asks until CHECK holds; gives up when a process has ended, the policy was refused, or after 30
+# wait_for WHAT CHECK: waits until CHECK succeeds; fails if a process has ended, the policy was refused, or after 30
 # seconds.
 wait_for() {
   local _
   for _ in $(seq 300); do
     ! "$2" || return 0
-    kill -0 "$upstream_pid" 2>/dev/null || fail "the upstream has ended; its log follows"
-    kill -0 "$envoy_pid" 2>/dev/null || fail "Envoy has ended; its log follows"
-    ! grep -q 'policy refused' "$run/envoy.log" || fail "the module refused the policy; the log follows"
+    kill -0 "$upstream_pid" 2>/dev/null || fail "the upstream has ended; see its log below"
+    kill -0 "$envoy_pid" 2>/dev/null || fail "Envoy has ended; see its log below"
+    ! grep -q 'policy refused' "$run/envoy.log" || fail "the module refused the policy; see the log below"
     sleep 0.1
   done
-  fail "$1 is not there after 30 seconds; the logs follow"
+  fail "$1 is not ready after 30 seconds; see the logs below"
 }
 
 upstream_answers() { curl --silent --fail --max-time 2 --output /dev/null "$upstream/__stats"; }
 
-# Before its first policy Envoy answers 500; `/ready` says LIVE all the same.
+# Before its first policy Envoy answers 500, although `/ready` already returns LIVE.
 gateway_judges() {
   local code
   code=$(curl --silent --max-time 2 --output /dev/null --write-out '%{http_code}' "$gateway/") || true
   [ "$code" = 404 ]
 }
 
-# The version that is live is the one in the file.
+# True once Envoy has loaded the version in the file.
 policy_is_live() {
   local wanted
   wanted=$(sed -n 's/^version_info: \("[^"]*"\).*/\1/p' "$run/ecds/filter.yaml")
@@ -211,32 +211,32 @@ policy_is_live() {
     | grep -qF "$wanted"
 }
 
-# --- Telling the story ---
+# --- Output ---
 
 title() {
   scene=$((scene + 1))
   printf '\n%s%d. %s%s\n' "$bold" "$scene" "$1" "$plain"
 }
 
-# Credentials are shown by their first characters.
+# Shortens credentials to their first characters.
 shorten() {
   sed -E 's/((rdc|ek|call)_[A-Za-z0-9_-]{10}|eyJ[A-Za-z0-9_-]{10})[A-Za-z0-9_.-]+/\1.../g
           s/((revdesk|dct)_[0-9a-f]{4})[0-9a-f]{28}/\1.../g'
 }
 
-off() {
+unexpected() {
   wrong=$((wrong + 1))
-  printf '%sOFF: %s%s\n' "$red" "$1" "$plain"
+  printf '%sUNEXPECTED: %s%s\n' "$red" "$1" "$plain"
 }
 
 # expect WHAT WANTED GOT
-expect() { [ "$2" = "$3" ] || off "$1: expected '$2', got '$3'"; }
+expect() { [ "$2" = "$3" ] || unexpected "$1: expected '$2', got '$3'"; }
 
-# What a platform's clients write before their credential.
+# Text before a credential in a request, by platform.
 carrier="authorization: Bearer "
 
-# post PATH CREDENTIAL BODY STATUS DECISION: plays a request, shows it from all sides, and checks the outcome: the
-# status, the beginning of our log line (`allow` has none), and that the upstream saw what it should.
+# post PATH CREDENTIAL BODY STATUS DECISION: sends a request and shows it, its answer, the upstream's view and our log line
+# (`allow` has none). Checks the status, the beginning of the log line, and that the upstream received the request or not.
 post() {
   local path=$1 credential=$2 body=$3 wanted=$4 decision=$5
   show_command "$path" "$credential" "$body"
@@ -250,15 +250,15 @@ post() {
   [ "$decision" = allow ] || show_log "$decision"
 }
 
-# socket PATH CREDENTIAL-PARAMETER STATUS DECISION: a WebSocket handshake as a browser makes it, with the credential in the
-# query; what the upstream sees is the path without it.
+# socket PATH CREDENTIAL-PARAMETER STATUS DECISION: sends a WebSocket handshake as a browser does, with the credential in
+# the query. The upstream receives the path without it.
 socket() {
   local path=$1 credential=$2 wanted=$3 decision=$4
   printf "%s\$ wscat --connect 'ws://%s%s&%s'%s\n" "$dim" "${gateway#http://}" "$path" "$credential" "$plain" | shorten
   curl --silent --request DELETE --output /dev/null "$upstream/__records"
   printf 'url = "%s%s&%s"\n' "$gateway" "$path" "$credential" >"$run/header"
   : >"$run/answer"
-  # An accepted socket stays open until curl is tired of it.
+  # An accepted socket stays open until curl times out.
   status=$(curl --silent --http1.1 --max-time 1 --output "$run/answer" --dump-header "$run/head" --write-out '%{http_code}' \
     --header 'connection: Upgrade' --header 'upgrade: websocket' --header 'sec-websocket-version: 13' \
     --header 'sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==' --config "$run/header") || true
@@ -283,7 +283,7 @@ show_answer() {
   expect "the status" "$1" "$status"
 }
 
-# What the upstream recorded: nothing, or the request line with the headers that only the gateway can set.
+# Shows the record of the upstream: nothing, or the request line with the headers that only the gateway can set.
 show_upstream() {
   local line=$1 decision=$2 seen
   seen=$(curl --silent --max-time 5 "$upstream/__records" | python3 -c '
@@ -299,15 +299,15 @@ for request in json.load(sys.stdin):
 ') || true
   printf '  upstream saw   %s\n' "${seen:-nothing}"
   if [ "$decision" = allow ]; then
-    expect "what the upstream saw" "$line" "${seen%%$'\n'*}"
-    grep -q 'x-callbound-key: ' <<<"$seen" || off "the upstream was not told who calls"
-    ! grep -q 'authorization: ' <<<"$seen" || off "the upstream was handed the credential"
+    expect "the request at the upstream" "$line" "${seen%%$'\n'*}"
+    grep -q 'x-callbound-key: ' <<<"$seen" || unexpected "the upstream got no header with the caller"
+    ! grep -q 'authorization: ' <<<"$seen" || unexpected "the upstream got the credential"
   else
-    expect "what the upstream saw" "" "$seen"
+    expect "the request at the upstream" "" "$seen"
   fi
 }
 
-# Our line in Envoy's log, found by the request id that the answer carries.
+# Shows our line in Envoy's log, found by the request id in the answer.
 show_log() {
   local id line="" _
   id=$(tr -d '\r' <"$run/head" | sed -n 's/^x-request-id: //Ip')
@@ -317,10 +317,10 @@ show_log() {
     sleep 0.1
   done
   printf '  gateway logged %s\n' "${line:-nothing}"
-  [[ $line == "decision=$1 "* ]] || off "the log line: expected it to begin with 'decision=$1'"
+  [[ $line == "decision=$1 "* ]] || unexpected "the log line: expected it to begin with 'decision=$1'"
 }
 
-# member_of_reply NAME: a string of the last answer.
+# member_of_reply NAME: prints a text member of the last answer.
 member_of_reply() { sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p" <<<"$reply"; }
 
 # --- The scenes ---
@@ -337,7 +337,7 @@ scene_mint() {
 }
 
 scene_inside() {
-  title "A call inside these bounds goes through, and the upstream is told who calls"
+  title "A call inside these bounds is allowed, and the upstream gets the caller in headers"
   post /v1/calls/dial "$token" "{\"from_number\":\"$owned\",\"to_number\":\"$allowed\"}" 200 allow
 }
 
@@ -376,7 +376,7 @@ scene_premium() {
   title "A token without a destination list may call anyone ..."
   post /v1/client-tokens "$key" "{\"from_numbers\":[\"$owned\"],\"scopes\":[\"calls:write\"]}" 200 mint
   open_token=$(member_of_reply token)
-  title "... but no premium-rate number that nobody named"
+  title "... but no premium-rate number that is not listed"
   post /v1/calls/dial "$open_token" "{\"from_number\":\"$owned\",\"to_number\":\"+19002345678\"}" \
     403 "deny reason=to_premium"
 }
@@ -402,7 +402,7 @@ print(header, base64.urlsafe_b64encode(claims).rstrip(b"=").decode(), signature,
 ' "$1" "$allowed" "$other"
 }
 
-# set_revoked FROM TO: edits the deployment's file, renders again, and waits until Envoy has taken it up.
+# set_revoked FROM TO: edits the deployment's file, renders again, and waits until Envoy has loaded it.
 set_revoked() {
   sed -i "s/\"revoked\": $1/\"revoked\": $2/" "$run/keys.json"
   render
@@ -414,17 +414,17 @@ scene_revoked() {
   printf "%s\$ sed -i 's/\"revoked\": false/\"revoked\": true/' %s\n" "$dim" "$run/keys.json"
   printf "\$ callbound envoy %s \\\\\n    %s%s\n" "${policy[*]}" "${where[*]}" "$plain"
   set_revoked false true
-  printf '  Envoy took up  policy %s\n' "$(sed -n 's/^version_info: "\([^"]*\)".*/\1/p' "$run/ecds/filter.yaml")"
-  title "... and the very same token, good a moment ago, is refused at once"
+  printf '  Envoy loaded   policy %s\n' "$(sed -n 's/^version_info: "\([^"]*\)".*/\1/p' "$run/ecds/filter.yaml")"
+  title "... and the same token is refused at once"
   post /v1/calls/dial "$token" "{\"from_number\":\"$owned\",\"to_number\":\"$allowed\"}" 401 "deny reason=key_revoked"
 }
 
-# Another platform is another policy file; Envoy, the module and the upstream stay as they are.
+# Changes to another platform by its policy file; Envoy, the module and the upstream keep running.
 become() {
   local name=$1
   shift
   title "The running gateway becomes another platform: $name, by its policy file alone"
-  be_platform "$@"
+  set_policy "$@"
   printf "%s\$ callbound envoy %s \\\\\n    %s%s\n" "$dim" "${policy[*]}" "${where[*]}" "$plain"
   render
   wait_for "the new policy" policy_is_live
@@ -453,24 +453,24 @@ scene_call_tokens() {
   minted=$(member_of_reply wsToken)
   local session
   session=$(member_of_reply sessionId)
-  title "The client opens its session; the upstream is told the endpoint"
+  title "The client opens its session; the upstream gets the endpoint in a header"
   socket "/ws/session?sessionId=$session" "token=$minted" 101 allow
-  title "The same token once more: it was good for one call, and the gateway remembers"
+  title "The same token again: it was valid for one call"
   socket "/ws/session?sessionId=$session" "token=$minted" 401 "deny reason=token_spent"
-  title "The same token, somebody else's session"
+  title "The same token, the session of another client"
   socket "/ws/session?sessionId=0b0f6a52-6a0b-4f1e-9d3c-0f6d1a2b3c4d" "token=$minted" 403 "deny reason=bound_denied"
   title "Another team's endpoint does not exist"
   post /v1/call-tokens "$agency_key" '{"endpointId":"back-office"}' 400 "deny reason=endpoint_unknown"
 }
 
-# --- After the story ---
+# --- After the scenes ---
 
 stay() {
-  be_platform policies/revdesk.json policies/examples/revdesk-tenants.json "$run/keys.json"
+  set_policy policies/revdesk.json policies/examples/revdesk-tenants.json "$run/keys.json"
   set_revoked true false
   cat <<TEXT
 
-${bold}It stays up until Ctrl-C (the key is good again). In another terminal, in this folder:$plain
+${bold}It runs until Ctrl-C (the key is valid again). In another terminal, in this folder:$plain
 
   . $run/credentials    # KEY, CUSTOMER_KEY, WEST_KEY, and TOKEN (for five minutes)
   curl $gateway/v1/calls/dial -H "authorization: Bearer \$TOKEN" -H 'content-type: application/json' \\
@@ -479,7 +479,7 @@ ${bold}It stays up until Ctrl-C (the key is good again). In another terminal, in
     -d '{"from_numbers":["$owned"]}'
   $tool inspect "\$TOKEN"
 
-What the upstream received, one counter per route and outcome, and the two logs:
+The requests at the upstream, one counter per route and outcome, and the two logs:
 
   curl $upstream/__records
   curl '127.0.0.1:$admin_port/stats?filter=wasmcustom.callbound'
@@ -488,7 +488,7 @@ What the upstream received, one counter per route and outcome, and the two logs:
 TEXT
   trap 'echo; exit 0' INT TERM
   wait -n "$upstream_pid" "$envoy_pid" || true
-  fail "a process ended by itself; its log follows"
+  fail "a process has ended; see its log below"
 }
 
 prepare
@@ -511,6 +511,6 @@ scene_revoked
 scene_realtime_video
 scene_call_tokens
 echo
-[ "$wrong" = 0 ] || fail "$wrong things were not as expected; the logs follow"
+[ "$wrong" = 0 ] || fail "$wrong outcomes were not as expected; see the logs below"
 say "$scene scenes, all as expected"
 [ -n "$once" ] || stay

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Starts a Docker engine by hand where none runs as a service (CI containers), and stops it again.
-#   scripts/dockerd.sh start|stop       stop ends only an engine that start began; root is needed
+# Starts and stops a Docker engine where none runs as a service (CI containers).
+#   scripts/dockerd.sh start|stop       stop ends only an engine that start has started; needs root
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib.sh
@@ -9,17 +9,17 @@ mkdir -p .tools
 pid_file=$PWD/.tools/dockerd.pid
 log=$PWD/.tools/dockerd.log
 
-# Is the process in the pid file still the engine that we began?
+# True while the process in the pid file is the engine that `start` has started.
 running() {
   [ -f "$pid_file" ] && [ "$(cat "/proc/$(cat "$pid_file")/comm" 2>/dev/null)" = dockerd ]
 }
 
 start() {
-  docker info >/dev/null 2>&1 && { say "docker: an engine answers already"; return; }
-  [ "$(id -u)" = 0 ] || fail "docker: no engine answers; start it with: sudo systemctl start docker"
+  docker info >/dev/null 2>&1 && { say "docker: an engine is already running"; return; }
+  [ "$(id -u)" = 0 ] || fail "docker: no engine is running; start it with: sudo systemctl start docker"
   command -v dockerd >/dev/null || fail "docker: no dockerd; run scripts/setup.sh --docker"
   local flags
-  # A storage driver that works everywhere first; without iptables there is no port publishing, so no way round that.
+  # The default storage driver first, then one that works everywhere. Publishing ports needs iptables, so it stays on.
   for flags in "" "--storage-driver=vfs"; do
     # shellcheck disable=SC2086 # flags
     setsid dockerd --host unix:///var/run/docker.sock --pidfile /var/run/callbound-dockerd.pid $flags >"$log" 2>&1 </dev/null &

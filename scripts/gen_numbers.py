@@ -1,13 +1,12 @@
 #!/usr/bin/env python3
-"""Write src/number/tables.rs: which numbers are emergency, which cost extra.
+"""Writes src/number/tables.rs, the tables of emergency and premium-rate numbers.
 
     scripts/gen_numbers.py            regenerate the table
-    scripts/gen_numbers.py --check    fail if the committed table is not what this script writes
+    scripts/gen_numbers.py --check    fail if the committed table differs
 
-The facts come from libphonenumber's metadata (Apache-2.0) as packaged in the PyPI package
-`phonenumbers`, at exactly the version pinned below: the same script and the same pin always write the
-same bytes. The package is taken from a folder under .tools/ (put there with pip on first use), so nothing is
-installed into the system's Python.
+The source is libphonenumber's metadata (Apache-2.0) in the PyPI package `phonenumbers`, at exactly the
+version pinned below: the same script and version always write the same bytes. The package is installed with pip into a folder
+under .tools/, not into the system's Python.
 
 To follow a new metadata release: change PACKAGE_VERSION, run the script, read the diff.
 """
@@ -34,13 +33,13 @@ OUTPUT = ROOT / "src/number/tables.rs"
 # Ignored by git, and kept by `cargo clean`.
 TOOLS = ROOT / ".tools" / f"phonenumbers-{PACKAGE_VERSION}"
 
-# libphonenumber files these under `expandedEmergency` (crisis lines, test calls), a class that its
-# compiled metadata and every port built from it leave out. They reach people in an emergency all the
-# same: 933 reads back the address the emergency centre would see, 988 is the suicide and crisis line.
+# libphonenumber has these under `expandedEmergency` (crisis lines, test calls), a class that its compiled
+# metadata and every port of it leave out. They are emergency calls as well: 933 reads back the caller's
+# address, 988 is the suicide and crisis line.
 EXPANDED_EMERGENCY = {"US": ["933", "988"], "CA": ["988"]}
 
-# Networks without a country, refused whole and not only where metadata knows a subscriber range: nobody
-# there is a local call away and the unlisted rest is what toll fraud rents.
+# Networks without a country, refused whole and not only in the ranges of the metadata: no call to them is
+# local, and toll fraud uses their unlisted ranges.
 WHOLE_NETWORKS = {
     "808": "international shared cost",
     "870": "Inmarsat satellites",
@@ -54,7 +53,7 @@ WHOLE_NETWORKS = {
 # ITU-T E.164: at most 15 digits, country code included. Metadata patterns for Germany allow 16, which
 # can never be a canonical number here.
 MAX_DIGITS = 15
-# A dialled short code longer than this would no longer be a short code; also bounds the self-check.
+# Longest short code; also limits the self-check.
 MAX_CODE = 6
 
 
@@ -79,7 +78,7 @@ def main():
 
     if options.check:
         if not OUTPUT.exists() or OUTPUT.read_text(encoding="utf-8") != text:
-            sys.exit(f"{shown} is not what scripts/gen_numbers.py writes: run it and commit the result")
+            sys.exit(f"{shown} is out of date; run scripts/gen_numbers.py and commit the result")
         print(f"{shown} is up to date (phonenumbers {PACKAGE_VERSION})")
         return
     OUTPUT.parent.mkdir(parents=True, exist_ok=True)
@@ -94,23 +93,23 @@ def main():
 
 
 def load_package():
-    """Make exactly the pinned package importable as the global `phonenumbers`."""
+    """Imports exactly the pinned package as the global `phonenumbers`."""
     if not (TOOLS / "phonenumbers").is_dir():
         print(f"installing phonenumbers {PACKAGE_VERSION} into {TOOLS.relative_to(ROOT)}", file=sys.stderr)
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check"]
         command += ["--root-user-action=ignore", "--target", str(TOOLS), f"phonenumbers=={PACKAGE_VERSION}"]
         if subprocess.run(command).returncode != 0:
             sys.exit("pip could not install the pinned package; see its message above")
-    # First on the path: a copy of another version in the system's Python must not win.
+    # First on the path, before a copy of another version in the system's Python.
     sys.path.insert(0, str(TOOLS))
     global phonenumbers
     phonenumbers = importlib.import_module("phonenumbers")
     if phonenumbers.__version__ != PACKAGE_VERSION:
-        sys.exit(f"{TOOLS} holds phonenumbers {phonenumbers.__version__}, not {PACKAGE_VERSION}: remove it")
+        sys.exit(f"{TOOLS} has phonenumbers {phonenumbers.__version__}, expected {PACKAGE_VERSION}; remove it")
 
 
 def numbering_plans():
-    """Metadata of every region and of every calling code without one."""
+    """Yields the metadata of every region and of every calling code without one."""
     load = phonenumbers.PhoneMetadata
     for region in sorted(phonenumbers.SUPPORTED_REGIONS):
         yield load.metadata_for_region(region)
@@ -119,30 +118,30 @@ def numbering_plans():
 
 
 def emergency_patterns():
-    """(region, calling code, pattern) of every region that has emergency codes."""
+    """Yields (region, calling code, pattern) of every region that has emergency codes."""
     for region in sorted(phonenumbers.SUPPORTED_SHORT_REGIONS):
         short = phonenumbers.PhoneMetadata.short_metadata_for_region(region)
         calling_code = phonenumbers.country_code_for_region(region)
         if not calling_code:
-            sys.exit(f"{region} has short numbers but no calling code: decide what to do with it")
+            sys.exit(f"{region} has short numbers but no calling code; add a rule for it to gen_numbers.py")
         if short.emergency is not None and short.emergency.national_number_pattern:
             yield region, str(calling_code), short.emergency.national_number_pattern
 
 
 def emergency():
-    """The bare codes, and as integers every `+` form: `+` code, `+` calling code code."""
+    """Returns the short codes, and as integers their `+` forms: `+CODE` and `+CALLINGCODE CODE`."""
     codes, numbers = set(), set()
     for region, calling_code, pattern in emergency_patterns():
         own = set(words(regex_parser.parse(pattern))) | set(EXPANDED_EMERGENCY.get(region, []))
         codes |= own
         numbers |= {int(calling_code + code) for code in own}
-    # "+000" is no E.164 number at all; the reader knows it as a bare code behind a plus.
+    # "+000" is not an E.164 number; the reader treats it as a short code after a plus.
     numbers |= {int(code) for code in codes if not code.startswith("0")}
     return sorted(codes), sorted(numbers)
 
 
-def dear_kinds():
-    """(calling code, trunk prefix or None, national pattern) of premium rate and shared cost everywhere."""
+def premium_kinds():
+    """Yields (calling code, trunk prefix or None, national pattern) of all premium-rate and shared-cost numbers."""
     for plan in numbering_plans():
         for kind in (plan.premium_rate, plan.shared_cost):
             if kind is not None and kind.national_number_pattern:
@@ -150,17 +149,17 @@ def dear_kinds():
 
 
 def premium_patterns():
-    """(calling code, national pattern) of everything that costs the caller extra.
+    """Returns (calling code, national pattern) of all numbers that cost the caller extra.
 
     Regions that share a calling code (+1, +7, +39, +44 ...) are joined: what one of them bills as premium is
     premium, so an area code that metadata files under a neighbour cannot open a gap. National patterns
-    include significant leading zeros (Italy), so calling code and national number simply stand side by side.
+    include significant leading zeros (Italy), so a number is its calling code followed by its national number.
 
-    Each also with the trunk prefix left in (+44 0 906...): not a number anybody has (check_trunk), but a
-    platform that normalises with libphonenumber would quietly drop the prefix and place the call.
+    Each is also listed with its trunk prefix (+44 0 906...). No subscriber has such a number (check_trunk),
+    but a platform that normalises with libphonenumber would drop the prefix and place the call.
     """
     found = set()
-    for calling_code, trunk, pattern in dear_kinds():
+    for calling_code, trunk, pattern in premium_kinds():
         found.add((calling_code, pattern))
         if trunk:
             found.add((calling_code, f"{trunk}(?:{pattern})"))
@@ -173,7 +172,7 @@ def premium_patterns():
 
 
 def digits(op, argument):
-    """The digits one regex element stands for, or None if it is not a single character."""
+    """Returns the digits that one regex element matches; None unless it matches a single character."""
     if op == "LITERAL":
         return {int(chr(argument))}
     if op != "IN":
@@ -187,12 +186,12 @@ def digits(op, argument):
         elif str(kind) == "CATEGORY" and str(value) == "CATEGORY_DIGIT":
             result |= set(range(10))
         else:
-            sys.exit(f"unexpected {kind} {value} in a pattern: teach gen_numbers.py about it")
+            sys.exit(f"unexpected {kind} {value} in a pattern; add it to gen_numbers.py")
     return result
 
 
 def words(parsed):
-    """Every word of a finite pattern."""
+    """Returns every word of a finite pattern."""
     result = [""]
     for op, argument in parsed:
         op = str(op)
@@ -208,16 +207,16 @@ def words(parsed):
             repeats = (itertools.product(words(inner), repeat=n) for n in range(low, high + 1))
             choices = ["".join(parts) for parts in itertools.chain.from_iterable(repeats)]
         else:
-            sys.exit(f"unexpected {op} in a pattern: teach gen_numbers.py about it")
+            sys.exit(f"unexpected {op} in a pattern; add it to gen_numbers.py")
         result = [start + end for start in result for end in choices]
     return result
 
 
 class Automaton:
-    """All patterns as one automaton, read out as ranges.
+    """Automaton of all patterns, from which their ranges are read.
 
-    A canonical number never starts with 0, so its integer value fixes its length: a set of numbers is a set
-    of integers, and what a numbering plan calls "900 and seven more digits" is one range of them.
+    A canonical number never starts with 0, so its integer value determines its length. A set of numbers
+    is a set of integers, and "900 and seven more digits" in a numbering plan is one range of them.
     """
 
     def __init__(self, patterns):
@@ -236,7 +235,7 @@ class Automaton:
         return len(self.moves) - 1
 
     def add(self, parsed, at):
-        """Append a parsed pattern behind state `at`; answers the state where it ends."""
+        """Appends a parsed pattern after state `at` and returns the state where it ends."""
         for op, argument in parsed:
             op = str(op)
             chosen = digits(op, argument)
@@ -254,12 +253,12 @@ class Automaton:
             elif op == "MAX_REPEAT":
                 at = self.add_repeat(*argument, at)
             else:
-                sys.exit(f"unexpected {op} in a pattern: teach gen_numbers.py about it")
+                sys.exit(f"unexpected {op} in a pattern; add it to gen_numbers.py")
         return at
 
     def add_repeat(self, low, high, inner, at):
         if high > MAX_DIGITS:
-            sys.exit("an unbounded repeat in a pattern: teach gen_numbers.py about it")
+            sys.exit("an unbounded repeat in a pattern; add it to gen_numbers.py")
         for _ in range(low):
             at = self.add(inner, at)
         after = self.state()
@@ -284,7 +283,7 @@ class Automaton:
 
     @functools.lru_cache(maxsize=None)
     def tails(self, states, length):
-        """Ranges of the integers that the `length` remaining digits may form."""
+        """Returns the ranges of integers that the `length` remaining digits may form."""
         if not states:
             return ()
         if length == 0:
@@ -296,7 +295,7 @@ class Automaton:
         return tuple(result)
 
     def ranges(self):
-        """Sorted, disjoint, inclusive ranges of whole numbers with 2 to 15 digits."""
+        """Returns sorted, disjoint, inclusive ranges of whole numbers with 2 to 15 digits."""
         result = []
         for length in range(2, MAX_DIGITS + 1):
             for low, high in self.tails(self.closure([self.start]), length):
@@ -305,18 +304,18 @@ class Automaton:
 
 
 def join(ranges, low, high):
-    """Append a range, melting it into the one before where they touch."""
+    """Appends a range, joined with the previous one if they are adjacent."""
     if ranges and ranges[-1][1] + 1 == low:
         ranges[-1] = (ranges[-1][0], high)
     else:
         ranges.append((low, high))
 
 
-# --- self-checks: the tables against the original patterns, by another road ------------------------------
+# --- self-checks: the tables against the original patterns, computed in another way ----------------------
 
 
 def check_emergency(codes, numbers):
-    """Try every digit string of up to six digits against the patterns themselves."""
+    """Compares the codes with the patterns for every string of up to six digits."""
     patterns = sorted({pattern for _, _, pattern in emergency_patterns()})
     known = re.compile("|".join(f"(?:{pattern})" for pattern in patterns))
     extra = set(itertools.chain.from_iterable(EXPANDED_EMERGENCY.values()))
@@ -325,16 +324,16 @@ def check_emergency(codes, numbers):
     expect(set(codes) == expected, f"emergency codes differ: {sorted(set(codes) ^ expected)[:5]}")
     for number in numbers:
         expect(number < 2**32, f"+{number} does not fit the table's u32")
-        # The exact match refuses nobody's telephone, or the rule would need a second look.
+        # The rule refuses exact matches, so none of them may be a subscriber's number.
         try:
             valid = phonenumbers.is_valid_number(phonenumbers.parse(f"+{number}"))
         except phonenumbers.NumberParseException:
             valid = False
-        expect(not valid, f"+{number} is an emergency number and a subscriber's number")
+        expect(not valid, f"+{number} is both an emergency number and a subscriber's number")
 
 
 def check_premium(patterns, ranges):
-    """Compare ranges and patterns at every edge, on words of every pattern, near them and at random."""
+    """Compares ranges and patterns at every edge, on words of every pattern, near them and at random."""
     compiled = {}
     for calling_code, pattern in patterns:
         compiled.setdefault(calling_code, []).append(re.compile(f"{calling_code}(?:{pattern})"))
@@ -368,31 +367,31 @@ def compare(number, compiled, ranges):
     )
     expect(matched == covers(ranges, number), f"+{number}: table and patterns disagree")
     if not matched:
-        # The library's own verdict, with everything it knows about shared calling codes; where it reads
-        # another number than the one written (carrier codes), it has no verdict on this one.
+        # The library's own classification, with its rules for shared calling codes. It does not apply where
+        # the library reads another number than the one written (carrier codes).
         try:
             read = phonenumbers.parse(f"+{number}")
         except phonenumbers.NumberParseException:
             return
         kind = phonenumbers.number_type(read)
         as_written = phonenumbers.format_number(read, phonenumbers.PhoneNumberFormat.E164) == f"+{number}"
-        dear = kind in (phonenumbers.PhoneNumberType.PREMIUM_RATE, phonenumbers.PhoneNumberType.SHARED_COST)
-        expect(not (dear and as_written), f"+{number}: libphonenumber calls it premium, the table does not")
+        is_premium = kind in (phonenumbers.PhoneNumberType.PREMIUM_RATE, phonenumbers.PhoneNumberType.SHARED_COST)
+        expect(not (is_premium and as_written), f"+{number}: libphonenumber calls it premium, the table does not")
 
 
 def check_trunk():
-    """No premium number with its trunk prefix left in is somebody's number: compare whole languages."""
+    """Checks that no premium number with its trunk prefix is a subscriber's number, by comparing all ranges."""
     kinds = "fixed_line mobile toll_free premium_rate shared_cost voip personal_number pager uan voicemail"
-    lived_in = set()
+    assigned = set()
     for plan in numbering_plans():
         descriptions = (getattr(plan, kind) for kind in kinds.split())
         patterns = (each.national_number_pattern for each in descriptions if each is not None)
-        lived_in |= {(str(plan.country_code), pattern) for pattern in patterns if pattern}
-    trunk = {(code, f"{prefix}(?:{pattern})") for code, prefix, pattern in dear_kinds() if prefix}
-    lived_in = Automaton(sorted(lived_in)).ranges()
+        assigned |= {(str(plan.country_code), pattern) for pattern in patterns if pattern}
+    trunk = {(code, f"{prefix}(?:{pattern})") for code, prefix, pattern in premium_kinds() if prefix}
+    assigned = Automaton(sorted(assigned)).ranges()
     for low, high in Automaton(sorted(trunk)).ranges():
-        clear = not any(start <= high and low <= end for start, end in lived_in)
-        expect(clear, f"+{low} to +{high}: a trunk prefix that is part of real numbers")
+        clear = not any(start <= high and low <= end for start, end in assigned)
+        expect(clear, f"+{low} to +{high}: the trunk prefix is part of assigned numbers")
 
 
 def check_examples(ranges):
@@ -404,7 +403,7 @@ def check_examples(ranges):
 
 
 def draw(parsed, dice):
-    """A random word of a pattern."""
+    """Returns a random word of a pattern."""
     result = ""
     for op, argument in parsed:
         op = str(op)
@@ -450,23 +449,23 @@ def render(codes, numbers, ranges):
         "/// Version of the libphonenumber metadata the tables were written from.",
         f'pub(super) const METADATA_VERSION: &str = "{PACKAGE_VERSION}";',
         "",
-        "/// Every emergency short code of any region, as dialled; sorted as text.",
+        "/// Emergency short codes of all regions, as dialled; sorted as text.",
         "#[rustfmt::skip]",
         f"pub(super) static EMERGENCY_CODES: [&str; {len(codes)}] = [",
         *wrapped(f'"{code}"' for code in codes),
         "];",
         "",
-        "/// The same codes behind a `+`: alone where E.164 can write them, and behind the calling code of each",
-        "/// region that has the code. Sorted.",
+        "/// Emergency codes after a `+`: alone where E.164 allows it, and after the calling code of each region",
+        "/// that has the code. Sorted.",
         "#[rustfmt::skip]",
         f"pub(super) static EMERGENCY_NUMBERS: [u32; {len(numbers)}] = [",
         *wrapped(str(number) for number in numbers),
         "];",
         "",
         "/// Numbers that cost extra: premium rate and shared cost of every region (also with the trunk prefix",
-        "/// left in, which some platforms would drop before dialling), and the networks",
-        f"/// {networks} whole.",
-        "/// Ranges of the number read as an integer, each packed into one word: see `super::unpack`. Sorted and",
+        "/// left in, which some platforms would drop before dialling), and the whole networks",
+        f"/// {networks}.",
+        "/// Ranges of numbers read as integers, each packed into one word: see `super::unpack`. Sorted and",
         "/// disjoint.",
         "#[rustfmt::skip]",
         f"pub(super) static PREMIUM_RANGES: [u64; {len(ranges)}] = [",
@@ -477,7 +476,7 @@ def render(codes, numbers, ranges):
 
 
 def pack(low, high):
-    """A range in one word. Nearly all are whole blocks (`+1900xxxxxxx`), so the zeros need not be stored."""
+    """Packs a range into one word. Nearly all are whole blocks (`+1900xxxxxxx`), so the zeros are not stored."""
     first, after, zeros = low, high + 1, 0
     while first % 10 == 0 and after % 10 == 0:
         first, after, zeros = first // 10, after // 10, zeros + 1
@@ -487,7 +486,7 @@ def pack(low, high):
 
 
 def wrapped(items, width=100):
-    """Items with commas, as many to a line as fit."""
+    """Yields lines of items with commas, filled to `width`."""
     line = "   "
     for item in items:
         if len(line) + len(item) + 2 > width:

@@ -1,10 +1,9 @@
 #!/usr/bin/env bash
-# Packs the module into an OCI image: FROM scratch, one layer, /plugin.wasm. That is the "compat" variant of the Wasm
-# image specification, which Istio and Envoy Gateway pull. Needs no container engine and no network.
+# Packs the module into an OCI image: FROM scratch, one layer, /plugin.wasm. Istio and Envoy Gateway pull this "compat"
+# variant of the Wasm image specification. Needs no container engine and no network.
 #   scripts/image.sh [MODULE [OUT]]      dist/callbound.wasm, dist/callbound-image.tar
-# The archive is an OCI layout (skopeo, crane, podman, docker 25 and later) that older docker can load, too. The same
-# module gives the same digest on every machine: no times, no names of the builder, and no compressor with a mind of its
-# own.
+# The archive is an OCI layout (skopeo, crane, podman, docker 25 and later) that older docker can load as well. A module
+# has the same digest on every machine: the image has no times, no names of the builder, and is not compressed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib.sh
@@ -27,7 +26,7 @@ INDEX = "application/vnd.oci.image.index.v1+json"
 
 
 def tar(files):
-    """A tar of (name, bytes) that says nothing but that."""
+    """Returns a tar of (name, bytes) without times or owners."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for name, data in files:
@@ -38,7 +37,7 @@ def tar(files):
 
 
 def gzip(data):
-    """gzip (RFC 1952) of stored blocks: what a compressor writes depends on its version, and so would the digest."""
+    """Returns gzip (RFC 1952) of stored blocks: the output of a compressor, and so the digest, depends on its version."""
     blocks = []
     for at in range(0, len(data), 0xFFFF):
         block = data[at : at + 0xFFFF]
@@ -71,7 +70,7 @@ def labels(built):
 
 
 def image(module):
-    """(name in the archive, bytes) of everything, and the manifest's digest."""
+    """Returns (name, bytes) of each file in the archive, and the manifest's digest."""
     built = stamp(module)
     contents = tar([("plugin.wasm", module)])
     layer = gzip(contents)
@@ -97,7 +96,7 @@ def image(module):
     def blob(data):
         return "blobs/sha256/" + hashlib.sha256(data).hexdigest()
 
-    # For docker before 25, which knows no OCI layout.
+    # For docker before 25, which cannot read an OCI layout.
     saved = [{"Config": blob(config), "RepoTags": [f"callbound:{built['version']}"], "Layers": [blob(layer)]}]
     files = [("oci-layout", canonical({"imageLayoutVersion": "1.0.0"})), ("index.json", canonical(index))]
     files += [("manifest.json", canonical(saved))] + [(blob(data), data) for data in (config, manifest, layer)]

@@ -1,21 +1,21 @@
 # shellcheck shell=bash
-# What the scripts share; sourced, never run.
+# Functions that the scripts share; sourced, never run.
 
 say() { printf 'callbound: %s\n' "$*"; }
 fail() { printf 'callbound: %s\n' "$*" >&2; exit 1; }
 
-# The toolchain that setup chose, where it is not the pinned one by name.
+# The toolchain that setup chose, if not the pinned one.
 # shellcheck disable=SC1091
 [ ! -f .tools/toolchain.env ] || . .tools/toolchain.env
 
-# The Envoy to run: ENVOY_BIN, else the one that setup unpacked.
+# Prints the Envoy to run: ENVOY_BIN, else the one that setup installed.
 envoy_bin() {
   local envoy=${ENVOY_BIN:-$PWD/.tools/envoy}
   [ -x "$envoy" ] || fail "no Envoy at $envoy; run scripts/setup.sh --envoy, or set ENVOY_BIN"
   echo "$envoy"
 }
 
-# `docker compose` (v2) or `docker-compose` (v1), whichever is there.
+# Prints `docker compose` (v2) or `docker-compose` (v1), if one is installed.
 compose_command() {
   if docker compose version >/dev/null 2>&1; then
     echo "docker compose"
@@ -34,7 +34,7 @@ chromium_command() {
   return 1
 }
 
-# The command-line tool, built when it is not there. CALLBOUND_BIN overrides.
+# Prints the command-line tool: CALLBOUND_BIN, else the debug build, which is built if missing.
 callbound_bin() {
   local tool=${CALLBOUND_BIN:-${CARGO_TARGET_DIR:-target}/debug/callbound}
   [ -x "$tool" ] || cargo build --locked --quiet --bin callbound >&2 || fail "the callbound tool does not build"

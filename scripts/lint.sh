@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that reads the sources without running them.
+# Checks the sources without running them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib.sh
@@ -7,16 +7,18 @@ cd "$(dirname "$0")/.."
 
 cargo fmt --check
 cargo clippy --locked --quiet --all-targets --all-features -- -D warnings
-# Where the wasm target came from Debian's packages there is no clippy for it; the build itself then has to do.
+# Debian's packages have no clippy for the wasm target; the build has to do there.
 if grep -q BUILD_STD .tools/wasm.env 2>/dev/null; then
-  say "clippy for wasm32-wasip1: skipped, this machine's target is Debian's"
+  say "clippy for wasm32-wasip1: skipped, Debian's packages do not have it"
 else
   cargo clippy --locked --quiet --target wasm32-wasip1 --lib --no-default-features -- -D warnings
 fi
 RUSTDOCFLAGS=-Dwarnings cargo doc --locked --quiet --no-deps
-for script in scripts/*.sh scripts/check-gateways/*.sh envoy/*.sh .ci/run; do bash -n "$script"; done
+for script in scripts/*.sh envoy/*.sh .ci/run; do bash -n "$script"; done
+python3 -c 'import ast, sys; [ast.parse(open(path).read(), path) for path in sys.argv[1:]]' \
+  scripts/*.py scripts/*/*.py gateways/*.py gateways/*/*.py
 if command -v shellcheck >/dev/null; then
-  shellcheck -x scripts/*.sh scripts/check-gateways/*.sh envoy/*.sh .ci/run
+  shellcheck -x scripts/*.sh envoy/*.sh .ci/run
 else
   say "shellcheck: skipped, not installed (scripts/setup.sh --shellcheck)"
 fi

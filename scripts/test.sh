@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Every test there is: the module built, the units, the corpus at all its levels, the stories on a real Envoy.
+# Builds the module and runs all tests: units, the corpus at all levels, the stories on a real Envoy.
 #   scripts/test.sh [ARGUMENTS FOR cargo test]      e.g. --test corpus, or the name of a test
-# What is missing on this machine is named with its install line and counted as skipped; with CALLBOUND_REQUIRE=all a
-# skip is a failure. Ends with one line: `N passed, N failed, N skipped`.
+# A test that needs a missing program is skipped, and the program is named with its install line; with
+# CALLBOUND_REQUIRE=all a skip is a failure. The last line is `N passed, N failed, N skipped`.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 # shellcheck source=scripts/lib.sh
@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.." || exit
 log=$(mktemp -t callbound-test.XXXXXX)
 running=""
 
-# Ends what was started, by the id of its process group: cargo, the test binaries and their Envoys.
+# Ends the processes it started (cargo, the test binaries and their Envoys), by process group.
 finish() {
   trap - EXIT INT TERM
   [ -z "$running" ] || kill -- "-$running" 2>/dev/null
@@ -20,7 +20,7 @@ finish() {
 trap finish EXIT
 trap 'exit 130' INT TERM
 
-# own_group COMMAND...: runs it in a process group of its own and waits for it.
+# own_group COMMAND...: runs a command in its own process group and waits for it.
 own_group() {
   local status=0
   set -m
@@ -35,7 +35,7 @@ own_group() {
 
 cargo_test() { cargo test --locked --no-fail-fast "$@" > >(tee "$log") 2>&1; }
 
-# One line per test binary, from cargo's own words: seconds, passed, failed, skipped, name.
+# Prints one line per test binary from cargo's output: seconds, passed, failed, skipped, name.
 suites() {
   awk '
     /^ +Running / { name = $2 == "unittests" ? $3 : $2 }
@@ -44,7 +44,7 @@ suites() {
   ' "$log"
 }
 
-# The tests that were skipped for want of something, by what they want.
+# Prints the number of skipped tests for each missing program.
 skips() {
   sed -nE 's/^test .* \.\.\. ignored(, | \()(.*[^)])\)?$/\2/p' "$log" | sort | uniq -c | sed 's/^ *\([0-9]*\) /  \1 skipped: /'
 }
@@ -53,16 +53,16 @@ total() { awk -v word="$1" '/^test result: / { for (i = 1; i < NF; i++) if ($(i 
 
 begin=$SECONDS
 status=0
-# A fresh machine needs nothing more than this; what cannot be had is named, and skipped below.
-scripts/setup.sh --wasm --envoy || say "set-up is not complete" >&2
+# All that a fresh machine needs. Programs that cannot be installed are named here, and their tests are skipped below.
+scripts/setup.sh --wasm --envoy || say "setup is incomplete" >&2
 scripts/build-wasm.sh || say "the module did not build: the tests that need it are skipped" >&2
 own_group cargo_test "$@" || status=$?
 
 passed=$(total passed) failed=$(total failed) skipped=$(total ignored)
-# A suite that did not build, or died, has no result line to count.
+# A suite that did not build, or crashed, has no result line.
 [ "$status" = 0 ] || [ "$failed" -gt 0 ] || failed=1
 if [ "$skipped" -gt 0 ]; then
-  printf '\n%s\n' "SKIPPED, because something is missing here:"
+  printf '\n%s\n' "SKIPPED, because a program is missing:"
   skips
   [ "${CALLBOUND_REQUIRE:-}" != all ] || status=1
 fi

@@ -1,4 +1,4 @@
-"""Reads a WebAssembly module as far as the scripts need it: its imports, and the stamp of src/version.rs."""
+"""Reads imports, exports and the stamp of src/version.rs from a WebAssembly module."""
 
 import json
 
@@ -7,7 +7,7 @@ STAMP = "callbound"
 
 
 def number(data, at):
-    """An unsigned LEB128 number, and where it ends."""
+    """Returns an unsigned LEB128 number and the offset after it."""
     value = shift = 0
     while True:
         byte = data[at]
@@ -24,7 +24,7 @@ def name(data, at):
 
 
 def sections(data):
-    """(id, content) of every section."""
+    """Yields (id, content) of every section."""
     if data[:8] != HEADER:
         raise ValueError("not a WebAssembly module")
     at = 8
@@ -36,7 +36,7 @@ def sections(data):
 
 
 def stamp(data):
-    """What the module says of itself, as an object."""
+    """Returns the version stamp of the module."""
     found = []
     for kind, content in sections(data):
         if kind == 0:
@@ -44,7 +44,7 @@ def stamp(data):
             if title == STAMP:
                 found.append(json.loads(content[at:]))
     if len(found) != 1:
-        raise ValueError(f"{len(found)} sections `{STAMP}`; a module of ours has one")
+        raise ValueError(f"has {len(found)} sections `{STAMP}`, expected one: not a callbound module")
     return found[0]
 
 
@@ -57,7 +57,7 @@ def values(content, at):
 
 
 def function_types(data):
-    """Every function type as text: `(i32 i64) -> i32`."""
+    """Returns every function type as text, such as `(i32 i64) -> i32`."""
     types = []
     for section, content in sections(data):
         if section == 1:
@@ -70,7 +70,7 @@ def function_types(data):
 
 
 def imports(data):
-    """`module.field type` of every import. All must be functions: nobody provides us with memory or tables."""
+    """Yields `module.field type` of every import. All must be functions: gateways provide no memory or tables."""
     types = function_types(data)
     for section, content in sections(data):
         if section == 2:
@@ -79,13 +79,13 @@ def imports(data):
                 module, at = name(content, at)
                 field, at = name(content, at)
                 if content[at] != 0:
-                    raise ValueError(f"imports {module}.{field}, which is no function")
+                    raise ValueError(f"imports {module}.{field}, which is not a function")
                 kind, at = number(content, at + 1)
                 yield f"{module}.{field} {types[kind]}"
 
 
 def exports(data):
-    """The name of every export."""
+    """Yields the name of every export."""
     for section, content in sections(data):
         if section == 7:
             count, at = number(content, 0)

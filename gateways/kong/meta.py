@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""Writes callbound.meta.json, what Kong knows of the filter, from the policy's schema:
+"""Writes callbound.meta.json, Kong's metadata of the filter, from the policy's schema:
 
   callbound schema | gateways/kong/meta.py > gateways/kong/callbound.meta.json
 
-Kong (3.5 and later) judges a filter's `config` by `config_schema`, in draft-4 of JSON Schema, before the module sees it.
-It takes the policy as text, whatever it says: that is the module's to judge. And it takes the policy as an object, by
-our own schema, translated; and by two rules more, for what Lua and cjson do to an object on its way to the module:
+Kong (3.5 and later) validates a filter's `config` by `config_schema`, in draft-4 of JSON Schema, before the module sees
+it. A policy given as text is accepted unread, because the module validates it. A policy given as an object must match our
+own schema, translated, with two more rules for the changes that Lua and cjson make to an object on its way to the module:
 
-  an empty list may become an empty object, so lists have an entry;
-  a whole number of more than 14 digits becomes another one, so numbers have no more.
+  a list needs an entry, because an empty list may become an empty object;
+  a whole number has at most 14 digits, because a longer one is rounded.
 
-`metrics` (3.9 and later) tells Kong's Prometheus plugin which parts of a counter's name are labels.
+`metrics` (3.9 and later) defines for Kong's Prometheus plugin which parts of a counter's name are labels.
 """
 
 import json
@@ -19,19 +19,19 @@ import sys
 DRAFT_4 = "http://json-schema.org/draft-04/schema#"
 # cjson writes numbers with 14 digits.
 MAX_INTEGER = 99_999_999_999_999
-# What says nothing about what is allowed. `default` above all: some validators would fill it in.
+# Keywords that allow or refuse nothing. Some validators would fill in a `default`.
 ANNOTATIONS = {"$schema", "$id", "title", "description", "default", "examples", "format"}
-# What is the same in both drafts and holds no schemas.
+# Keywords without a schema inside, the same in both drafts.
 SAME = {"type", "enum", "required", "pattern", "minimum", "maximum", "minItems", "maxItems", "uniqueItems", "minLength"}
 SAME |= {"maxLength", "minProperties", "maxProperties"}
-# What holds schemas in both.
+# Keywords with schemas inside, the same in both drafts.
 LISTS = {"anyOf", "oneOf", "allOf"}
 OBJECTS = {"properties", "patternProperties"}
 SINGLE = {"items", "additionalProperties", "not"}
 
 
 def translated(schema):
-    """The same rules in draft-4. A keyword that is not known here ends it: leaving it out would allow more."""
+    """Translates a schema to draft-4. An unknown keyword is an error: leaving it out would allow more."""
     if schema is True:
         return {}
     if schema is False:
@@ -40,7 +40,7 @@ def translated(schema):
     result, more = {}, []
     for name, value in schema.items():
         if name in SAME:
-            # Draft-4 knows no list of nothing.
+            # Draft-4 has no empty lists.
             if value != []:
                 result[name] = value
         elif name in LISTS:
@@ -60,23 +60,23 @@ def translated(schema):
         elif name == "if":
             more.append({"anyOf": [{"not": translated(value)}, translated(schema["then"])]})
         elif name not in ("then", "$defs"):
-            sys.exit(f"meta.py does not know `{name}`: say here what draft-4 has for it")
+            raise ValueError(f"meta.py cannot translate `{name}`; add its draft-4 form there")
     if "then" in schema and ("if" not in schema or "else" in schema):
-        sys.exit("meta.py knows `if` with `then` only")
+        raise ValueError("meta.py can translate `if` only with `then` and without `else`")
     return combined(survives(result), more)
 
 
 def names_as_properties(names):
-    """`propertyNames` is of a later draft: every other name is refused instead."""
+    """Translates `propertyNames`, which draft-4 lacks, by refusing every other name."""
     if set(names) == {"pattern"}:
         return {"patternProperties": {names["pattern"]: {}}, "additionalProperties": False}
     if set(names) == {"enum"}:
         return {"properties": {name: {} for name in names["enum"]}, "additionalProperties": False}
-    return sys.exit(f"meta.py does not know `propertyNames` with {sorted(names)}")
+    raise ValueError(f"meta.py cannot translate `propertyNames` with {sorted(names)}")
 
 
 def survives(schema):
-    """Only what reaches the module as it was written, where it came as an object."""
+    """Refuses values that Lua and cjson would change on their way to the module."""
     if schema.get("type") == "array":
         schema["minItems"] = max(1, schema.get("minItems", 1))
     if schema.get("type") == "integer":
@@ -85,7 +85,7 @@ def survives(schema):
 
 
 def combined(schema, more):
-    """What stands beside a `$ref` would not count: each becomes one of `allOf`."""
+    """Combines schemas by `allOf`, because draft-4 ignores the members next to a `$ref`."""
     if not more:
         return schema
     if not schema and len(more) == 1:
@@ -96,8 +96,8 @@ def combined(schema, more):
 def config_schema(policy):
     definitions = {f"policy-{name}": translated(schema) for name, schema in policy["$defs"].items()}
     definitions["policy"] = translated(policy)
-    text = {"type": "string", "minLength": 2, "pattern": r"^\s*\{"}
-    return {"$schema": DRAFT_4, "anyOf": [text, {"$ref": "#/definitions/policy"}], "definitions": definitions}
+    as_text = {"type": "string", "minLength": 2, "pattern": r"^\s*\{"}
+    return {"$schema": DRAFT_4, "anyOf": [as_text, {"$ref": "#/definitions/policy"}], "definitions": definitions}
 
 
 def label_patterns():
@@ -112,12 +112,12 @@ def label_patterns():
     yield "reason", f"(%.route%..+%.deny%.)({reason})$"
 
 
-def main():
+def text(schema):
+    """Returns callbound.meta.json for the text of a policy's schema."""
     metrics = {"label_patterns": [{"label": label, "pattern": pattern} for label, pattern in label_patterns()]}
-    meta = {"config_schema": config_schema(json.load(sys.stdin)), "metrics": metrics}
-    json.dump(meta, sys.stdout, indent=1, ensure_ascii=True)
-    print()
+    meta = {"config_schema": config_schema(json.loads(schema)), "metrics": metrics}
+    return json.dumps(meta, indent=1, ensure_ascii=True) + "\n"
 
 
 if __name__ == "__main__":
-    main()
+    sys.stdout.write(text(sys.stdin.read()))

@@ -5,7 +5,7 @@
 /// Version of the libphonenumber metadata the tables were written from.
 pub(super) const METADATA_VERSION: &str = "9.0.43";
 
-/// Every emergency short code of any region, as dialled; sorted as text.
+/// Emergency short codes of all regions, as dialled; sorted as text.
 #[rustfmt::skip]
 pub(super) static EMERGENCY_CODES: [&str; 244] = [
     "000", "001", "002", "003", "01", "011", "019", "02", "022", "03", "033", "050", "060", "065",
@@ -30,8 +30,8 @@ pub(super) static EMERGENCY_CODES: [&str; 244] = [
     "997", "998", "999", "9999",
 ];
 
-/// The same codes behind a `+`: alone where E.164 can write them, and behind the calling code of each
-/// region that has the code. Sorted.
+/// Emergency codes after a `+`: alone where E.164 allows it, and after the calling code of each region
+/// that has the code. Sorted.
 #[rustfmt::skip]
 pub(super) static EMERGENCY_NUMBERS: [u32; 985] = [
     13, 14, 15, 16, 17, 18, 19, 90, 91, 92, 93, 94, 100, 101, 102, 103, 104, 105, 106, 107, 108,
@@ -114,9 +114,9 @@ pub(super) static EMERGENCY_NUMBERS: [u32; 985] = [
 ];
 
 /// Numbers that cost extra: premium rate and shared cost of every region (also with the trunk prefix
-/// left in, which some platforms would drop before dialling), and the networks
-/// +808, +870, +878, +881, +882, +883, +979 whole.
-/// Ranges of the number read as an integer, each packed into one word: see `super::unpack`. Sorted and
+/// left in, which some platforms would drop before dialling), and the whole networks
+/// +808, +870, +878, +881, +882, +883, +979.
+/// Ranges of numbers read as integers, each packed into one word: see `super::unpack`. Sorted and
 /// disjoint.
 #[rustfmt::skip]
 pub(super) static PREMIUM_RANGES: [u64; 2221] = [

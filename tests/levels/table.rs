@@ -25,11 +25,11 @@ file's cases played under the same policy without its `limits`. This page is wri
 |---|---|
 | core | the decision core alone, natively |
 | wasm | the compiled module in the tests' own host on wasmtime, imitating Envoy with `allow_on_headers_stop_iteration` |
-| buffer | the same, imitating Envoy without that flag and with its buffer filter behind (`held_by: buffer_filter`) |
+| buffer | the same, imitating Envoy without that flag and with its buffer filter behind (`hold_headers: buffer_filter`) |
 | kong | the same, imitating Kong 3.9 and its ngx_wasm_module |
 | apisix | the same, imitating APISIX and its wasm-nginx-module |
 | envoy | a real Envoy, real sockets |
-| mesh | a real Envoy with the buffer filter behind (`held_by: buffer_filter`), as a mesh that cannot set the flag |
+| mesh | a real Envoy with the buffer filter behind (`hold_headers: buffer_filter`), as a mesh that cannot set the flag |
 
 **Kong and APISIX are imitated, never run here.** What is imitated, switch by switch and with the place in the host's
 source where it was read, is `tests/support/wasm_host/switches.rs`. Cases about sockets are for the two real columns only,

@@ -1,11 +1,11 @@
 //! `callbound`: the module's core as a native tool.
 //!
-//! Writes and checks policies, makes keys and secrets, mints and inspects tokens, renders Envoy's files. It decides
-//! with the same code as the module.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool prints")]
+//! Writes and checks policies, makes keys and secrets, mints and inspects tokens, renders Envoy's files. Its decisions
+//! come from the same code as the module's.
 
 mod envoy;
 mod keys;
+mod output;
 mod policies;
 mod store;
 mod tokens;
@@ -26,14 +26,14 @@ struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   callbound init > policy.json                     a small policy that runs, with a key to try it
-  callbound check policy.json                      everything that is wrong with it, at once
-  callbound check --secrets policy.json            and whether this environment has its secrets
-  callbound check --envoy envoy.yaml               whether an Envoy lets our filter do its work
-  callbound guarantees policy.json                 what it enforces on its gateway, and how strongly
-  callbound gen-key acme_                          a new API key and what to put into the policy
+  callbound check policy.json                      all problems of a policy; - reads standard input
+  callbound check --secrets policy.json            the same, and whether this environment has its secrets
+  callbound check --envoy envoy.yaml               problems of an Envoy configuration with our filter
+  callbound guarantees policy.json                 rules that its gateway enforces, and how strongly
+  callbound gen-key acme_                          a new API key and its entry for the policy
   callbound mint policy.json --key backend --set 'from_numbers=[\"+15551234567\"]'
   callbound revoke policy.json --token 3f2a...     through the store that gateways share
-  callbound inspect rdc_eyJ...                     what a token says (verified with --policy)";
+  callbound inspect rdc_eyJ...                     header and claims of a token (verified with --policy)";
 
 #[derive(Subcommand)]
 enum Command {
@@ -41,7 +41,7 @@ enum Command {
     Init,
     /// Check policies, or with --envoy an Envoy configuration; print every problem, exit 1 if there is any
     Check(policies::Check),
-    /// Print what a policy enforces on its host, and how strongly; --host says how it would be elsewhere
+    /// Print the rules that a policy enforces on its host, and how strongly; --host shows another host's
     Guarantees(policies::Guarantees),
     /// Print policies merged into one: a platform's file, then a deployment's (JSON merge patch, RFC 7396)
     Merge(policies::Files),
@@ -50,7 +50,7 @@ enum Command {
     Schema,
     /// Print the environment variables a policy takes secrets from, one per line
     Secrets(policies::Files),
-    /// Print the reasons a request can be refused for, with their statuses
+    /// Print the reasons for refusing a request, with their statuses
     Reasons,
     /// Print the SHA-256 of an API key read from standard input, as a policy's `sha256`
     HashKey,
@@ -60,18 +60,18 @@ enum Command {
     GenSecret,
     /// Mint a client token as the gateway would
     Mint(tokens::Mint),
-    /// Show what a token says; with --policy also whether the gateway would believe it
+    /// Show the header and claims of a token; with --policy also whether the gateway would accept it
     Inspect(tokens::Inspect),
     /// Print how often each API key was used, from the store that gateways share
-    Usage(store::Usage),
+    Usage(policies::Files),
     /// Revoke a key or tokens at every gateway, through the store they share
     Revoke(store::Revoke),
-    /// API keys that stand in the store that gateways share instead of in the policy
+    /// Manage API keys in the store that gateways share, instead of in the policy
     #[command(subcommand)]
     Directory(store::Directory),
     /// Write Envoy's bootstrap and the filter's ECDS file for a policy
     Envoy(policies::Envoy),
-    /// Print the version of this tool and of the policy language; of a module file, too
+    /// Print the versions of this tool and of the policy language, and those of a module file
     Version(version::Version),
 }
 
@@ -83,16 +83,13 @@ fn main() -> ExitCode {
         Command::Merge(files) => policies::print_merged(&files),
         Command::Schema => policies::print_schema(),
         Command::Secrets(files) => policies::print_secrets(&files),
-        Command::Reasons => {
-            policies::print_reasons();
-            Ok(())
-        }
+        Command::Reasons => policies::print_reasons(),
         Command::HashKey => keys::hash_key(),
         Command::GenKey(arguments) => keys::gen_key(&arguments),
         Command::GenSecret => keys::gen_secret(),
         Command::Mint(arguments) => tokens::mint(&arguments),
         Command::Inspect(arguments) => tokens::inspect(&arguments),
-        Command::Usage(arguments) => store::usage(&arguments),
+        Command::Usage(files) => store::usage(&files),
         Command::Revoke(arguments) => store::revoke(&arguments),
         Command::Directory(command) => store::directory(&command),
         Command::Envoy(arguments) => policies::envoy(&arguments),
@@ -101,7 +98,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
-            eprintln!("callbound: {message}");
+            output::note(format_args!("callbound: {message}"));
             ExitCode::FAILURE
         }
     }

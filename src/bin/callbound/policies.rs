@@ -1,4 +1,4 @@
-//! Reading, checking, merging and rendering policies.
+//! Policies: reads, checks, merges and renders them.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -13,17 +13,18 @@ use serde_json::Value;
 
 use crate::envoy as gateway;
 use crate::keys;
+use crate::output::{note, print};
 
 /// One policy file, or several merged from left to right.
 #[derive(Args)]
 pub struct Files {
-    /// The policy; further files are merged over it (JSON merge patch, RFC 7396)
+    /// The policy, `-` for standard input; further files are merged over it (JSON merge patch, RFC 7396)
     #[arg(required = true, value_name = "POLICY")]
     pub policies: Vec<PathBuf>,
 }
 
 impl Files {
-    /// The text the module would get: a single file byte for byte, several merged.
+    /// Returns the text that the module would get: a single file byte for byte, several merged.
     pub fn text(&self) -> Result<String, String> {
         if let [only] = self.policies.as_slice() {
             return read(only);
@@ -31,7 +32,7 @@ impl Files {
         let mut merged = Value::Null;
         for path in &self.policies {
             let text = read(path)?;
-            // Merging would keep the last of two members; the module refuses both.
+            // Merging would keep the last of two members with one name; the module refuses both.
             callbound::json::Json::parse(text.as_bytes())
                 .map_err(|error| format!("{}: {error}", path.display()))?;
             let patch =
@@ -41,19 +42,23 @@ impl Files {
         serde_json::to_string_pretty(&merged).map_err(|error| error.to_string())
     }
 
-    /// The compiled policy with this environment's secrets.
+    /// Compiles the policy with this environment's secrets.
     pub fn compile(&self) -> Result<Policy, String> {
         let lookup = environment;
         compile(self.text()?.as_bytes(), &Secrets::Lookup(&lookup)).map_err(|error| list(&error))
     }
 
-    /// The compiled policy without its secrets: it neither mints nor verifies.
+    /// Compiles the policy without its secrets: it can neither mint nor verify.
     pub fn compile_unchecked(&self) -> Result<Policy, String> {
         compile(self.text()?.as_bytes(), &Secrets::Unchecked).map_err(|error| list(&error))
     }
 }
 
+/// Reads a file, or standard input for `-`.
 fn read(path: &Path) -> Result<String, String> {
+    if path == Path::new("-") {
+        return std::io::read_to_string(std::io::stdin()).map_err(|error| format!("standard input: {error}"));
+    }
     fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
 }
 
@@ -67,21 +72,21 @@ fn list(error: &ConfigError) -> String {
     format!("the policy is refused:\n{}", lines.join("\n"))
 }
 
-/// Arguments of `check`.
+/// Arguments of `callbound check`.
 #[derive(Args)]
 pub struct Check {
-    /// Check an Envoy bootstrap, filter file or config dump instead: whether our filter stands where it can do its work
+    /// Check an Envoy bootstrap, filter file or config dump instead: our filter's place in it, and its settings
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "policies")]
     envoy: Vec<PathBuf>,
-    /// Also load the secrets from this environment
+    /// Load the secrets from this environment as well
     #[arg(long)]
     secrets: bool,
-    /// The policy; further files are merged over it
+    /// The policy, `-` for standard input; further files are merged over it
     #[arg(required_unless_present = "envoy", value_name = "POLICY")]
     policies: Vec<PathBuf>,
 }
 
-/// `check`.
+/// Runs `callbound check`: exit status 0 without problems, 1 with problems, 2 where a file could not be read.
 pub fn check(arguments: &Check) -> ExitCode {
     let problems = match arguments.envoy.as_slice() {
         [] => check_policy(&Files { policies: arguments.policies.clone() }, arguments.secrets),
@@ -89,17 +94,17 @@ pub fn check(arguments: &Check) -> ExitCode {
     };
     match problems {
         Err(message) => {
-            eprintln!("callbound: {message}");
+            note(format_args!("callbound: {message}"));
             ExitCode::from(2)
         }
         Ok(problems) => {
-            problems.iter().for_each(|problem| println!("{problem}"));
+            problems.iter().for_each(|problem| _ = print(problem));
             let errors = problems.iter().filter(|problem| !problem.starts_with("warning: ")).count();
             if errors == 0 {
-                println!("ok");
+                _ = print("ok");
                 return ExitCode::SUCCESS;
             }
-            println!("{errors} {}", if errors == 1 { "problem" } else { "problems" });
+            _ = print(format_args!("{errors} {}", if errors == 1 { "problem" } else { "problems" }));
             ExitCode::FAILURE
         }
     }
@@ -126,17 +131,17 @@ fn check_policy(files: &Files, with_secrets: bool) -> Result<Vec<String>, String
     })
 }
 
-/// Arguments of `guarantees`.
+/// Arguments of `callbound guarantees`.
 #[derive(Args)]
 pub struct Guarantees {
     #[command(flatten)]
     files: Files,
-    /// As if the policy named this host: envoy, kong or apisix
+    /// Use this host instead of the policy's: envoy, kong or apisix
     #[arg(long)]
     host: Option<String>,
 }
 
-/// `guarantees`: the sheet, or why the host cannot do what the policy asks for.
+/// Runs `callbound guarantees`: prints the sheet, or the problems of a policy that its host cannot enforce.
 pub fn print_guarantees(arguments: &Guarantees) -> Result<(), String> {
     let text = arguments.files.text()?;
     let text = match &arguments.host {
@@ -148,22 +153,20 @@ pub fn print_guarantees(arguments: &Guarantees) -> Result<(), String> {
         }
     };
     let policy = compile(text.as_bytes(), &Secrets::Unchecked).map_err(|error| list(&error))?;
-    guarantees(&policy).iter().for_each(|guarantee| println!("{guarantee}"));
-    Ok(())
+    guarantees(&policy).iter().try_for_each(print)
 }
 
-/// `merge`.
+/// Runs `callbound merge`.
 pub fn print_merged(files: &Files) -> Result<(), String> {
-    println!("{}", files.text()?);
-    Ok(())
+    print(files.text()?)
 }
 
-/// What `schema --help` adds.
+/// Text after the options of `schema --help`.
 pub const SCHEMA_HELP: &str = "\
-The schema (draft 2020-12) knows every member with its type, words and meaning. An editor that has it completes and
-explains them, and marks what is misspelt. Whether names are defined and limits kept is for `callbound check`.
+The schema (draft 2020-12) has every member with its type, allowed words and meaning. An editor uses it to complete
+and explain members, and marks misspelt ones. `callbound check` also checks that names are defined and limits are kept.
 
-Map it to your files in the editor's settings. A `$schema` member in the policy would be refused: it is no section.
+Map it to your files in the editor's settings. The policy itself may not have a `$schema` member.
 
   callbound schema > policy.schema.json
 
@@ -172,20 +175,18 @@ VS Code, .vscode/settings.json:
 JetBrains: Settings, Languages & Frameworks, Schemas and DTDs, JSON Schema Mappings: the file, and the pattern
 policy*.json.
 
-A file that is only to be merged over another lacks sections of its own, and may hold `null` where it removes a
-member; check those merged: `callbound merge A.json B.json`.";
+A file that is merged over another may lack sections, and has `null` where it removes a member; check the result of
+`callbound merge A.json B.json` instead.";
 
-/// `schema`.
+/// Runs `callbound schema`.
 pub fn print_schema() -> Result<(), String> {
     let schema = callbound::policy::schema();
-    println!("{}", serde_json::to_string_pretty(&schema).map_err(|error| error.to_string())?);
-    Ok(())
+    print(serde_json::to_string_pretty(&schema).map_err(|error| error.to_string())?)
 }
 
-/// `secrets`.
+/// Runs `callbound secrets`.
 pub fn print_secrets(files: &Files) -> Result<(), String> {
-    secret_names(&files.text()?)?.iter().for_each(|name| println!("{name}"));
-    Ok(())
+    secret_names(&files.text()?)?.iter().try_for_each(print)
 }
 
 fn secret_names(text: &str) -> Result<Vec<String>, String> {
@@ -203,51 +204,50 @@ fn secret_names(text: &str) -> Result<Vec<String>, String> {
     Ok(names)
 }
 
-/// `reasons`.
-pub fn print_reasons() {
-    for reason in Reason::ALL {
-        println!("{:<26} {}  {}", reason.as_str(), reason.status(), reason.message());
-    }
+/// Runs `callbound reasons`.
+pub fn print_reasons() -> Result<(), String> {
+    let line = |reason: &Reason| format!("{:<26} {}  {}", reason.as_str(), reason.status(), reason.message());
+    Reason::ALL.iter().map(line).try_for_each(print)
 }
 
-/// `init`: the policy on standard output, the key that opens it on standard error.
+/// Runs `callbound init`: the policy on standard output, its key and secret on standard error.
 pub fn init() -> Result<(), String> {
     let key = keys::new_key("demo_", 32)?;
-    print!("{}", include_str!("init.json").replace("{{SHA256}}", &key.sha256));
-    eprintln!("The API key of this policy, shown this once: {}", key.text);
-    eprintln!("The secret it signs with: export CALLBOUND_MASTER={}", keys::new_secret()?);
+    print(include_str!("init.json").trim_end().replace("{{SHA256}}", &key.sha256))?;
+    note(format_args!("The API key of this policy, shown only once: {}", key.text));
+    note(format_args!("The secret it signs with: export CALLBOUND_MASTER={}", keys::new_secret()?));
     Ok(())
 }
 
-/// Arguments of `envoy`.
+/// Arguments of `callbound envoy`.
 #[derive(Args)]
 pub struct Envoy {
     #[command(flatten)]
     files: Files,
-    /// Where clients connect
+    /// Address that clients connect to
     #[arg(long, default_value = "127.0.0.1:10000")]
     listen: SocketAddr,
-    /// Envoy's admin page: loopback only
+    /// Address of Envoy's admin page: loopback only
     #[arg(long, default_value = "127.0.0.1:9901")]
     admin: SocketAddr,
-    /// Where judged requests go; `https://HOST[:PORT]` is asked over TLS, by its own name
+    /// Server that allowed requests are sent to; https://HOST[:PORT] uses TLS and the server's own name
     #[arg(long, value_name = "HOST:PORT")]
     upstream: String,
-    /// The compiled module, where Envoy finds it
+    /// Path of the compiled module as Envoy sees it
     #[arg(long, default_value = "dist/callbound.wasm")]
     module: PathBuf,
-    /// The folder to write `bootstrap.yaml` and `ecds/filter.yaml` into
+    /// Folder that `bootstrap.yaml` and `ecds/filter.yaml` are written to
     #[arg(long)]
     out: PathBuf,
-    /// The same folder as Envoy sees it, when that is another path (in a container)
+    /// Path of that folder as Envoy sees it, where it differs (in a container)
     #[arg(long)]
     seen_as: Option<PathBuf>,
-    /// An origin whose pages may call with a client token; repeatable
+    /// Origin whose pages may call with a client token; repeatable
     #[arg(long, value_name = "ORIGIN")]
     cors: Vec<String>,
 }
 
-/// `envoy`: refuses a policy the module would refuse, so that a running gateway is never handed one.
+/// Runs `callbound envoy`. Refuses a policy that the module would refuse, so that a running gateway never gets one.
 pub fn envoy(arguments: &Envoy) -> Result<(), String> {
     let upstream = gateway::Upstream::parse(&arguments.upstream).ok_or_else(|| {
         format!("--upstream {}: expected HOST:PORT or https://HOST[:PORT]", arguments.upstream)
@@ -255,7 +255,10 @@ pub fn envoy(arguments: &Envoy) -> Result<(), String> {
     let policy = arguments.files.text()?;
     let compiled = compile(policy.as_bytes(), &Secrets::Unchecked).map_err(|error| list(&error))?;
     if compiled.host.name != "envoy" {
-        return Err(format!("the policy is for `{}`; see gateways/{0}", compiled.host.name));
+        return Err(format!(
+            "the policy is for `{}`, expected `\"host\": \"envoy\"`; see gateways/{0}",
+            compiled.host.name
+        ));
     }
     let mint_paths: Vec<String> = compiled.routes.mint_templates().map(str::to_owned).collect();
     let folder = arguments.out.join("ecds");
@@ -285,7 +288,7 @@ pub fn envoy(arguments: &Envoy) -> Result<(), String> {
     replace(&folder.join("filter.yaml"), &gateway::filter(&files))
 }
 
-/// Writes beside and renames: Envoy must never read half a policy.
+/// Replaces a file by renaming a new one, so that Envoy never reads half a policy.
 fn replace(path: &Path, text: &str) -> Result<(), String> {
     let fail = |error: std::io::Error| format!("{}: {error}", path.display());
     let new = path.with_extension("new");

@@ -1,6 +1,6 @@
-//! The store that gateways share, from outside a gateway: who used what, what is revoked, and the keys that stand there.
+//! Store that gateways share: `usage`, `revoke` and `directory`.
 //!
-//! Speaks to the same bridge with the same batches as the module.
+//! Sends the same batches to the same bridge as the module.
 
 use std::time::Duration;
 
@@ -12,32 +12,26 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use crate::keys;
+use crate::output::{note, print};
 use crate::policies::Files;
 use crate::tokens::now;
 
-/// Bytes of keys in one batch: a bridge takes no more than its configuration says.
+/// Most bytes of keys in one batch: a bridge limits the size of its requests.
 const BATCH_BYTES: usize = 16 << 10;
 
-/// Arguments of `usage`.
-#[derive(Args)]
-pub struct Usage {
-    #[command(flatten)]
-    files: Files,
-}
-
-/// `usage`: a line for each key.
-pub fn usage(arguments: &Usage) -> Result<(), String> {
-    let store = Store::of(&arguments.files)?;
+/// Runs `callbound usage`: prints a line for each key.
+pub fn usage(files: &Files) -> Result<(), String> {
+    let store = Store::of(files)?;
     let mut usage = store.send(&[Operation::ReadUsage])?.usage;
     usage.sort_by(|one, other| one.key.cmp(&other.key));
-    println!("{:<40} {:>12}  last (Unix seconds)", "key", "uses");
+    print(format_args!("{:<40} {:>12}  last (Unix seconds)", "key", "uses"))?;
     for key in usage {
-        println!("{:<40} {:>12}  {}", key.key, key.uses, key.last);
+        print(format_args!("{:<40} {:>12}  {}", key.key, key.uses, key.last))?;
     }
     Ok(())
 }
 
-/// Arguments of `revoke`.
+/// Arguments of `callbound revoke`.
 #[derive(Args)]
 #[group(id = "subject", required = true, multiple = false, args = ["key", "token", "tokens_of_key", "tokens_of_team"])]
 pub struct Revoke {
@@ -49,15 +43,15 @@ pub struct Revoke {
     /// One token, by its `jti`
     #[arg(long)]
     token: Option<String>,
-    /// Every token of a key that was issued until now, by the key's id
+    /// Every token of a key, issued until now, by the key's id
     #[arg(long)]
     tokens_of_key: Option<String>,
-    /// Every token of a team's keys that was issued until now
+    /// Every token of a team's keys, issued until now
     #[arg(long)]
     tokens_of_team: Option<String>,
 }
 
-/// `revoke`.
+/// Runs `callbound revoke`.
 pub fn revoke(arguments: &Revoke) -> Result<(), String> {
     let store = Store::of(&arguments.files)?;
     let subject = [
@@ -66,54 +60,45 @@ pub fn revoke(arguments: &Revoke) -> Result<(), String> {
         arguments.tokens_of_key.clone().map(Subject::TokensOfKey),
         arguments.tokens_of_team.clone().map(Subject::TokensOfTeam),
     ];
-    let subject = subject.into_iter().flatten().next().ok_or("name what is to be revoked")?;
+    let subject = subject.into_iter().flatten().next().ok_or("no key, token or team given")?;
     let (_, id) = subject.parts();
     if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err("an id is visible characters without blanks".into());
+        return Err(format!("id `{id}`: expected visible ASCII characters without spaces"));
     }
     let reply = store.send(&[Operation::Revoke(Revocation { subject, by: None, before: now()? })])?;
     if reply.is_full {
-        return Err("the store holds as many revocations as it may; this one is NOT in force".into());
+        return Err("the store is full of revocations: this one is NOT in force; try again when older ones have expired".into());
     }
-    println!("revoked: at every gateway within {} seconds", store.policy.store.refresh + 1);
-    Ok(())
+    print(format_args!("revoked: at every gateway within {} seconds", store.policy.store.refresh + 1))
 }
 
-/// What is done with the keys in the store.
+/// Commands on the API keys in the store.
 #[derive(Subcommand)]
 pub enum Directory {
-    /// Put the `api_keys` of a policy into the store, where gateways with `store.directory` find them
-    Push(Push),
-    /// Take an API key out of the store
+    /// Put the `api_keys` of a policy into the store, for gateways with `store.directory`
+    Push(Files),
+    /// Remove an API key from the store
     Remove(Remove),
 }
 
-/// Arguments of `directory push`.
-#[derive(Args)]
-pub struct Push {
-    #[command(flatten)]
-    files: Files,
-}
-
-/// Arguments of `directory remove`.
+/// Arguments of `callbound directory remove`.
 #[derive(Args)]
 pub struct Remove {
     #[command(flatten)]
     files: Files,
-    /// The key's id
+    /// Id of the key
     #[arg(long)]
     key: String,
 }
 
-/// `directory`.
+/// Runs `callbound directory`.
 pub fn directory(command: &Directory) -> Result<(), String> {
     match command {
-        Directory::Push(arguments) => push(&arguments.files),
+        Directory::Push(files) => push(files),
         Directory::Remove(arguments) => {
             let store = Store::of(&arguments.files)?;
             store.send(&[Operation::Remove(arguments.key.clone())])?;
-            println!("removed: refused by every gateway within {} seconds", store.fresh());
-            Ok(())
+            print(format_args!("removed: refused by every gateway within {} seconds", store.fresh()))
         }
     }
 }
@@ -131,18 +116,15 @@ fn push(files: &Files) -> Result<(), String> {
         if bytes > BATCH_BYTES {
             pushed += store.put(&mut batch)?;
             bytes = 0;
-            eprintln!("{pushed} of {}", keys.len());
+            note(format_args!("{pushed} of {}", keys.len()));
         }
     }
     pushed += store.put(&mut batch)?;
-    println!(
-        "{pushed} keys are in the store; what changed counts at every gateway within {} seconds",
-        store.fresh()
-    );
-    Ok(())
+    let seconds = store.fresh();
+    print(format_args!("{pushed} keys are in the store; every gateway uses them within {seconds} seconds"))
 }
 
-/// The store of a policy.
+/// Store of a policy, reached through its bridge.
 struct Store {
     policy: Policy,
     remote: RedisStore,
@@ -153,16 +135,18 @@ impl Store {
         let policy = files.compile_unchecked()?;
         match &policy.store.home {
             StoreBackend::Redis(remote) => Ok(Self { remote: remote.clone(), policy }),
-            StoreBackend::Memory => Err("this policy's store is each gateway's own memory (`store.home: local`), which only the \
-                                gateway can read: its counters are at Envoy's /stats, its decisions in the access log"
+            StoreBackend::Memory => Err("the policy has `store.home: local`, each gateway's own memory, which only the gateway \
+                                can read; see its counters at Envoy's /stats and its decisions in the access log"
                 .into()),
         }
     }
 
+    /// Returns the seconds after which every gateway reads a key from the store again.
     fn fresh(&self) -> u64 {
         self.policy.store.directory.map_or(0, |rule| rule.fresh)
     }
 
+    /// Sends a batch and returns the number of its keys.
     fn put(&self, batch: &mut Vec<Operation>) -> Result<usize, String> {
         let operations = std::mem::take(batch);
         if !operations.is_empty() {
@@ -183,11 +167,11 @@ impl Store {
             .new_agent();
         let body = request(&self.remote, &nonce, operations);
         let mut response =
-            agent.post(&url).send(&body).map_err(|error| format!("{url}: {error}; is Webdis up?"))?;
+            agent.post(&url).send(&body).map_err(|error| format!("{url}: {error}; is Webdis running?"))?;
         let text = response.body_mut().read_to_vec().map_err(|error| format!("{url}: {error}"))?;
         answer(response.status().as_u16(), &text, &nonce, operations).map_err(|_| {
             format!(
-                "{url}: no usable answer (status {}); is Redis up, and may Webdis run EVAL?",
+                "{url}: no usable answer (status {}); is Redis running, and is Webdis allowed to run EVAL?",
                 response.status()
             )
         })

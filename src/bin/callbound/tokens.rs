@@ -1,4 +1,4 @@
-//! Minting and inspecting client tokens.
+//! Client tokens: `mint` and `inspect`.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,17 +11,18 @@ use callbound::policy::{MintRule, Policy, Route};
 use clap::Args;
 
 use crate::keys;
+use crate::output::print;
 use crate::policies::Files;
 
-/// Arguments of `mint`.
+/// Arguments of `callbound mint`.
 #[derive(Args)]
 pub struct Mint {
     #[command(flatten)]
     files: Files,
-    /// The id of the API key to mint from
+    /// Id of the API key to mint from
     #[arg(long)]
     key: String,
-    /// The mint route's id, when the policy has more than one
+    /// Id of the mint route, where the policy has several
     #[arg(long)]
     route: Option<String>,
     /// A member of the mint request and its JSON value; repeatable
@@ -29,12 +30,14 @@ pub struct Mint {
     members: Vec<String>,
 }
 
-/// `mint`: the token alone on standard output.
+/// Runs `callbound mint`: prints only the token.
 pub fn mint(arguments: &Mint) -> Result<(), String> {
     let policy = arguments.files.compile()?;
     let (route, rule) = mint_route(&policy, arguments.route.as_deref())?;
-    let key =
-        policy.keys.with_id(&arguments.key).ok_or_else(|| format!("there is no key `{}`", arguments.key))?;
+    let key = policy
+        .keys
+        .with_id(&arguments.key)
+        .ok_or_else(|| format!("--key {}: the policy has no API key with this id", arguments.key))?;
     let body = request_body(&arguments.members)?;
     let body = Json::parse(body.as_bytes()).map_err(|error| format!("--set: {error}"))?;
     let random = |bytes: &mut [u8]| keys::fill(bytes).is_ok();
@@ -53,8 +56,7 @@ pub fn mint(arguments: &Mint) -> Result<(), String> {
             Some(field) => format!("{field}: {} ({})", denial.reason.message(), denial.reason),
             None => format!("{} ({})", denial.reason.message(), denial.reason),
         })?;
-    println!("{}", minted.token);
-    Ok(())
+    print(minted.token)
 }
 
 fn mint_route<'p>(policy: &'p Policy, id: Option<&str>) -> Result<(&'p Route, &'p MintRule), String> {
@@ -62,7 +64,7 @@ fn mint_route<'p>(policy: &'p Policy, id: Option<&str>) -> Result<(&'p Route, &'
     let mut routes = named.filter_map(|route| Some((route, route.mint()?)));
     match (routes.next(), routes.next()) {
         (Some(found), None) => Ok(found),
-        (None, _) => Err("the policy has no such mint route".into()),
+        (None, _) => Err("the policy has no mint route, or none with this id".into()),
         (Some(_), Some(_)) => Err("the policy has several mint routes; name one with --route".into()),
     }
 }
@@ -77,7 +79,7 @@ fn request_body(members: &[String]) -> Result<String, String> {
     Ok(format!("{{{}}}", pairs.collect::<Result<Vec<_>, String>>()?.join(",")))
 }
 
-/// Arguments of `inspect`.
+/// Arguments of `callbound inspect`.
 #[derive(Args)]
 pub struct Inspect {
     /// The token, with its prefix; `-` reads it from standard input
@@ -87,7 +89,7 @@ pub struct Inspect {
     policy: Vec<std::path::PathBuf>,
 }
 
-/// `inspect`.
+/// Runs `callbound inspect`.
 pub fn inspect(arguments: &Inspect) -> Result<(), String> {
     let mut token = arguments.token.clone();
     if token == "-" {
@@ -95,32 +97,34 @@ pub fn inspect(arguments: &Inspect) -> Result<(), String> {
         std::io::stdin().read_line(&mut token).map_err(|error| format!("standard input: {error}"))?;
     }
     let token = token.trim();
-    let start = token.find("eyJ").ok_or("not a token: no JOSE header follows a prefix")?;
+    let start = token.find("eyJ").ok_or("not a token: expected `eyJ…`, with or without a prefix")?;
     let (prefix, compact) = token.split_at_checked(start).ok_or("not a token")?;
     let content = peek(compact).map_err(|error| error.to_string())?;
-    println!("prefix  {prefix}\nheader  {}\nclaims  {}", content.header, content.claims);
-    if arguments.policy.is_empty() {
-        println!("nothing was verified; give --policy");
-        return Ok(());
+    print(format_args!("prefix  {prefix}\nheader  {}\nclaims  {}", content.header, content.claims))?;
+    match arguments.policy.as_slice() {
+        [] => print("not verified; give --policy to verify it"),
+        files => verify(token, Files { policies: files.to_vec() }.compile()?),
     }
-    let policy = Files { policies: arguments.policy.clone() }.compile()?;
-    let (_, family) = policy.family_of(token).ok_or("no token family of this policy has that prefix")?;
-    let verified = family.verify(token, now()?, &no_host).map_err(|error| error.to_string())?;
-    let key = policy.keys.with_id(&verified.key_id).ok_or("the key it was minted from is gone")?;
-    if key.revoked {
-        return Err(format!("the key it was minted from, `{}`, is revoked", key.id));
-    }
-    println!(
-        "verified: family `{}`, key `{}`, {} s left",
-        family.name,
-        key.id,
-        verified.exp.saturating_sub(now()?)
-    );
-    Ok(())
 }
 
-#[expect(clippy::disallowed_methods, reason = "the tool may look at the clock; the core may not")]
+/// Verifies a token as a gateway with this policy would, except for revocations in a store.
+fn verify(token: &str, policy: Policy) -> Result<(), String> {
+    let (_, family) = policy.family_of(token).ok_or("no token family of this policy has that prefix")?;
+    let verified = family.verify(token, now()?, &no_host).map_err(|error| error.to_string())?;
+    let key = policy.keys.with_id(&verified.key_id);
+    let key = key.ok_or("the API key it was minted from is no longer in the policy")?;
+    if key.revoked {
+        return Err(format!("the API key it was minted from, `{}`, is revoked", key.id));
+    }
+    let left = verified.exp.saturating_sub(now()?);
+    print(format_args!("verified: family `{}`, key `{}`, {left} s left", family.name, key.id))
+}
+
+/// Returns the Unix time in seconds.
+#[expect(clippy::disallowed_methods, reason = "the tool may read the clock; the core may not")]
 pub fn now() -> Result<u64, String> {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|_| "the system's clock is not set")?;
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_err(|_| "the system's clock is before 1970; set it")?;
     Ok(since.as_secs())
 }

@@ -1,4 +1,4 @@
-//! What is rendered reads back as given and passes our own check; every fault the check knows is found.
+//! Tests that rendered files read back unchanged and pass our own check, and that the check finds every fault it knows.
 
 use serde_yaml_ng::Value;
 
@@ -24,7 +24,7 @@ fn gateway() -> Gateway<'static> {
     }
 }
 
-/// The problems of one document.
+/// Returns the problems of one document.
 fn check(text: &str) -> Vec<String> {
     check_all(&[text.to_owned()]).concat()
 }
@@ -33,7 +33,7 @@ fn parsed(yaml: &str) -> Value {
     serde_yaml_ng::from_str(yaml).unwrap()
 }
 
-/// The value at a path of member names and list indices.
+/// Returns the value at a path of member names and list indices.
 fn at<'a>(root: &'a Value, path: &str) -> &'a Value {
     path.split('/').fold(root, |value, step| match step.parse::<usize>() {
         Ok(index) => &value[index],
@@ -44,7 +44,7 @@ fn at<'a>(root: &'a Value, path: &str) -> &'a Value {
 const MANAGER: &str = "static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
 
 #[test]
-fn the_policy_is_embedded_exactly() {
+fn policy_is_embedded_unchanged() {
     let file = parsed(&filter(&gateway()));
     let config = at(&file, "resources/0/typed_config/config");
     assert_eq!(at(config, "configuration/value").as_str(), Some(POLICY));
@@ -53,14 +53,14 @@ fn the_policy_is_embedded_exactly() {
 }
 
 #[test]
-fn a_changed_policy_changes_the_version() {
+fn changed_policy_changes_the_version() {
     let before = filter(&gateway());
     let after = filter(&Gateway { policy: "{}", ..gateway() });
     assert_ne!(parsed(&before)["version_info"], parsed(&after)["version_info"]);
 }
 
 #[test]
-fn secrets_go_by_name_and_once() {
+fn secret_named_twice_is_listed_once() {
     let env = ["B".to_owned(), "A".to_owned(), "B".to_owned()];
     let file = parsed(&filter(&Gateway { env: &env, ..gateway() }));
     let keys = at(&file, "resources/0/typed_config/config/vm_config/environment_variables/host_env_keys");
@@ -68,7 +68,7 @@ fn secrets_go_by_name_and_once() {
 }
 
 #[test]
-fn addresses_land_where_they_belong() {
+fn addresses_are_rendered_in_their_members() {
     let file = parsed(&bootstrap(&gateway()));
     let listen = at(&file, "static_resources/listeners/0/address/socket_address");
     assert_eq!(listen, &parsed("{address: 127.0.0.1, port_value: 10000}"));
@@ -82,7 +82,7 @@ fn addresses_land_where_they_belong() {
 }
 
 #[test]
-fn mint_paths_come_first_and_have_no_cors() {
+fn mint_paths_come_first_without_cors() {
     let paths = ["/v1/client-tokens".to_owned(), "/v1/\"odd".to_owned()];
     let origins = ["https://app.example.com".to_owned()];
     let file = parsed(&bootstrap(&Gateway { no_cors_paths: &paths, cors_origins: &origins, ..gateway() }));
@@ -99,7 +99,7 @@ fn mint_paths_come_first_and_have_no_cors() {
 }
 
 #[test]
-fn a_mint_path_with_a_parameter_becomes_an_expression() {
+fn mint_path_with_parameter_becomes_a_regex() {
     let exact = |path| parsed(&path_match(path));
     assert_eq!(exact("/v1/client-tokens"), parsed("{path: /v1/client-tokens}"));
     assert_eq!(exact("/v1/a.b/{id}/tokens"), parsed(r"{safe_regex: {regex: '/v1/a\.b/[^/]+/tokens'}}"));
@@ -107,14 +107,14 @@ fn a_mint_path_with_a_parameter_becomes_an_expression() {
 }
 
 #[test]
-fn no_placeholder_is_left() {
+fn placeholders_are_all_filled() {
     for text in [bootstrap(&gateway()), filter(&Gateway { policy: "{}", ..gateway() })] {
         assert!(!text.contains("{{"), "{text}");
     }
 }
 
 #[test]
-fn a_platform_somewhere_else_is_asked_over_tls_by_its_own_name() {
+fn https_upstream_is_reached_over_tls_by_its_own_name() {
     let upstream = Upstream::parse("https://api.example.com").unwrap();
     let paths = ["/tokens".to_owned()];
     let file = parsed(&bootstrap(&Gateway { upstream, no_cors_paths: &paths, ..gateway() }));
@@ -131,7 +131,7 @@ fn a_platform_somewhere_else_is_asked_over_tls_by_its_own_name() {
 }
 
 #[test]
-fn upstreams_are_host_and_port() {
+fn upstream_without_host_or_port_is_refused() {
     assert_eq!(split_host("api:80"), Some(("api", 80)));
     assert_eq!(split_host("[::1]:80"), Some(("::1", 80)));
     for wrong in ["", "api", ":80", "api:", "api:0", "api:70000", "::1", "a:b:80", "[::1:80"] {
@@ -141,27 +141,31 @@ fn upstreams_are_host_and_port() {
 
 // --- check ---
 
-/// The rendered bootstrap with one piece of text exchanged.
-fn changed(from: &str, to: &str) -> Vec<String> {
-    let text = bootstrap(&gateway());
-    assert!(text.contains(from), "the template no longer has: {from}");
+/// Checks a text with one piece replaced.
+fn replaced(text: String, from: &str, to: &str) -> Vec<String> {
+    assert!(text.contains(from), "the text no longer has: {from}");
     check(&text.replacen(from, to, 1))
 }
 
-/// One problem, of which these words are part.
+/// Checks the rendered bootstrap with one piece of text replaced.
+fn changed(from: &str, to: &str) -> Vec<String> {
+    replaced(bootstrap(&gateway()), from, to)
+}
+
+/// Asserts that there is exactly one problem, and that it contains these words.
 #[track_caller]
 fn one(found: &[String], words: &str) {
     assert!(found.len() == 1 && found[0].contains(words), "wanted one with `{words}`, found {found:#?}");
 }
 
 #[test]
-fn what_is_rendered_passes() {
+fn rendered_files_pass() {
     assert_eq!(check(&bootstrap(&gateway())), [""; 0]);
     assert_eq!(check(&filter(&gateway())), [""; 0]);
 }
 
 #[test]
-fn json_and_camel_case_read_the_same() {
+fn json_in_camel_case_is_read() {
     let manager = r#"{"httpFilters": [{"name": "callbound", "configDiscovery": {}}, {"name": "envoy.filters.http.router"}],
         "normalizePath": true, "pathWithEscapedSlashesAction": 2, "requestTimeout": "15s"}"#;
     assert_eq!(check(manager), [""; 0]);
@@ -169,22 +173,22 @@ fn json_and_camel_case_read_the_same() {
 }
 
 #[test]
-fn a_chain_without_us_or_in_the_wrong_order() {
-    let ours = "          - name: callbound\n";
-    one(&changed(ours, "          - name: other\n"), "no callbound filter in this chain");
-    let lua = "          - name: envoy.filters.http.lua\n          - name: envoy.filters.http.router\n";
-    let found = changed("          - name: envoy.filters.http.router\n", lua);
-    one(
-        &found,
-        "http_filters[2]: `envoy.filters.http.lua` stands after callbound and can change what was judged",
-    );
-    let cors = "          - name: envoy.filters.http.cors\n          - name: envoy.filters.http.router\n";
-    one(&changed("          - name: envoy.filters.http.router\n", cors), "preflights and refusals");
-    let buffer = "          - name: envoy.filters.http.buffer\n          - name: envoy.filters.http.router\n";
-    one(
-        &changed("          - name: envoy.filters.http.router\n", buffer),
-        "between callbound and the router",
-    );
+fn chain_without_callbound_or_in_wrong_order_is_reported() {
+    let (ours, router) = ("          - name: callbound\n", "          - name: envoy.filters.http.router\n");
+    let follows = "http_filters[2]: `envoy.filters.http.lua` follows callbound and can change a request after the decision";
+    let table = [
+        (ours, "          - name: other\n", "no callbound filter in this chain"),
+        (router, &format!("          - name: envoy.filters.http.lua\n{router}"), follows),
+        (router, &format!("          - name: envoy.filters.http.cors\n{router}"), "preflights and refusals"),
+        (
+            router,
+            &format!("          - name: envoy.filters.http.buffer\n{router}"),
+            "between callbound and the router",
+        ),
+    ];
+    for (from, to, words) in table {
+        one(&changed(from, to), words);
+    }
     let manager =
         "normalize_path: true\npath_with_escaped_slashes_action: REJECT_REQUEST\nrequest_timeout: 1s\n";
     let swapped = format!(
@@ -194,7 +198,7 @@ fn a_chain_without_us_or_in_the_wrong_order() {
 }
 
 #[test]
-fn ways_round_us() {
+fn bypass_of_callbound_is_reported() {
     one(
         &changed("- name: callbound\n", "- name: callbound\n            disabled: true\n"),
         "requests pass without callbound",
@@ -210,48 +214,41 @@ fn ways_round_us() {
 }
 
 #[test]
-fn settings_of_the_manager() {
-    one(&changed("normalize_path: true", "normalize_path: false"), "normalize_path");
-    one(
-        &changed("path_with_escaped_slashes_action: REJECT_REQUEST", "x: y"),
-        "path_with_escaped_slashes_action",
-    );
-    one(
-        &changed(
-            "path_with_escaped_slashes_action: REJECT_REQUEST",
-            "path_with_escaped_slashes_action: KEEP_UNCHANGED",
-        ),
-        "escaped",
-    );
-    one(&changed("request_timeout: 20s", "request_timeout: 0s"), "request_timeout");
-    one(&changed("request_timeout: 20s", "x: y"), "request_timeout");
-    one(&changed("{num_retries: 0}", "{num_retries: 2, retry_on: 5xx}"), "retry_policy: a retry repeats");
-    one(&changed("{num_retries: 0}", "{retry_on: 5xx}"), "a retry repeats");
-    one(
-        &changed("apply_default_config_without_warming: false", "apply_default_config_without_warming: true"),
-        "before the policy",
-    );
+fn unsafe_setting_of_the_manager_is_reported() {
+    let (slashes, warming) = ("path_with_escaped_slashes_action", "apply_default_config_without_warming");
+    let table = [
+        ("normalize_path: true", "normalize_path: false", "normalize_path"),
+        (&format!("{slashes}: REJECT_REQUEST"), "x: y", slashes),
+        (&format!("{slashes}: REJECT_REQUEST"), &format!("{slashes}: KEEP_UNCHANGED"), "escaped"),
+        ("request_timeout: 20s", "request_timeout: 0s", "request_timeout"),
+        ("request_timeout: 20s", "x: y", "request_timeout"),
+        ("{num_retries: 0}", "{num_retries: 2, retry_on: 5xx}", "retry_policy: a retry repeats"),
+        ("{num_retries: 0}", "{retry_on: 5xx}", "a retry repeats"),
+        (&format!("{warming}: false"), &format!("{warming}: true"), "before the policy"),
+    ];
+    for (from, to, words) in table {
+        one(&changed(from, to), words);
+    }
 }
 
 #[test]
-fn settings_of_the_module() {
-    let broken = |from: &str, to: &str| {
-        let text = filter(&gateway());
-        assert!(text.contains(from), "the template no longer has: {from}");
-        check(&text.replacen(from, to, 1))
-    };
-    one(&broken("allow_on_headers_stop_iteration: true", "x: y"), "allow_on_headers_stop_iteration");
-    one(&broken("failure_policy: FAIL_RELOAD", "failure_policy: FAIL_OPEN"), "failure_policy");
-    one(
-        &broken("failure_policy: FAIL_RELOAD", "fail_open: true\n      failure_policy: FAIL_CLOSED"),
-        "fail_open",
-    );
-    one(&broken("google.protobuf.StringValue", "google.protobuf.Struct"), "StringValue");
-    one(&broken("configuration:", "x:"), "no `configuration`");
+fn unsafe_setting_of_the_module_is_reported() {
+    let reload = "failure_policy: FAIL_RELOAD";
+    let table = [
+        ("allow_on_headers_stop_iteration: true", "x: y", "allow_on_headers_stop_iteration"),
+        (reload, "failure_policy: FAIL_OPEN", "failure_policy"),
+        (reload, "fail_open: true\n      failure_policy: FAIL_CLOSED", "fail_open"),
+        (reload, "x: y", "warning: resources[0].typed_config.config: no `failure_policy`"),
+        ("google.protobuf.StringValue", "google.protobuf.Struct", "StringValue"),
+        ("configuration:", "x:", "no `configuration`"),
+    ];
+    for (from, to, words) in table {
+        one(&replaced(filter(&gateway()), from, to), words);
+    }
 }
 
 #[test]
-fn a_filter_in_the_listener_itself_is_advised_against() {
+fn filter_inside_the_listener_is_warned_about() {
     let file = parsed(&filter(&gateway()));
     let mut chain = parsed(
         "http_filters: [{name: callbound}, {name: envoy.filters.http.router}]\nnormalize_path: true\nrequest_timeout: 1s\npath_with_escaped_slashes_action: REJECT_REQUEST",
@@ -262,14 +259,12 @@ fn a_filter_in_the_listener_itself_is_advised_against() {
 }
 
 #[test]
-fn what_is_no_envoy_configuration() {
-    one(&check("{"), "not readable");
-    one(&check("a: 1\na: 2"), "not readable");
-    one(&check("just: this"), "no HTTP connection manager");
-    one(&check(""), "no HTTP connection manager");
+fn text_that_is_no_envoy_configuration_is_reported() {
+    ["{", "a: 1\na: 2"].iter().for_each(|text| one(&check(text), "not readable"));
+    ["just: this", ""].iter().for_each(|text| one(&check(text), "no HTTP connection manager"));
 }
 
-/// A gateway whose policy leaves headers to the buffer filter.
+/// Policy that leaves holding headers to the buffer filter.
 const BUFFERED: &str =
     "{\"version\": 1, \"host\": \"envoy\", \"hold_headers\": \"buffer_filter\", \"routes\": []}";
 
@@ -277,7 +272,7 @@ fn buffered() -> Gateway<'static> {
     Gateway { policy: BUFFERED, is_buffered: true, ..gateway() }
 }
 
-/// The problems of the bootstrap of one gateway, changed, beside the filter of another.
+/// Checks the bootstrap of one gateway, with a piece of text replaced, together with the filter of another.
 fn together(chain: &Gateway, from: &str, to: &str, module: &Gateway) -> Vec<String> {
     let text = bootstrap(chain);
     assert!(from.is_empty() || text.contains(from), "the template no longer has: {from}");
@@ -285,7 +280,7 @@ fn together(chain: &Gateway, from: &str, to: &str, module: &Gateway) -> Vec<Stri
 }
 
 #[test]
-fn the_buffer_filter_is_rendered_where_the_policy_counts_on_it() {
+fn buffer_filter_is_rendered_where_the_policy_relies_on_it() {
     assert_eq!(together(&buffered(), "", "", &buffered()), [""; 0]);
     let chain = parsed(&bootstrap(&buffered()));
     let filters = at(&chain, MANAGER)["http_filters"].as_sequence().unwrap().clone();
@@ -296,36 +291,36 @@ fn the_buffer_filter_is_rendered_where_the_policy_counts_on_it() {
 }
 
 #[test]
-fn a_chain_that_does_not_hold_what_the_policy_counts_on() {
-    one(&together(&gateway(), "", "", &buffered()), "no `envoy.filters.http.buffer` stands behind callbound");
+fn chain_without_a_working_buffer_filter_is_reported() {
+    one(&together(&gateway(), "", "", &buffered()), "no `envoy.filters.http.buffer` follows callbound");
     let policy = "{\"version\": 1, \"host\": \"envoy\", \"routes\": []}";
     let unbuffered = Gateway { policy, ..gateway() };
-    one(&together(&buffered(), "", "", &unbuffered), "or say `hold_headers: buffer_filter` in the policy");
+    one(&together(&buffered(), "", "", &unbuffered), "or write `hold_headers: buffer_filter` in the policy");
     let mut chain = at(&parsed(&bootstrap(&buffered())), MANAGER).clone();
     chain["http_filters"].as_sequence_mut().unwrap().swap(1, 2);
     let found = check_all(&[serde_yaml_ng::to_string(&chain).unwrap(), filter(&buffered())]).concat();
-    one(&found, "the one before callbound only brings whole bodies");
-    let off = "          - name: envoy.filters.http.buffer\n            disabled: true\n";
-    one(
-        &together(&buffered(), "          - name: envoy.filters.http.buffer\n", off, &buffered()),
-        "it is disabled",
-    );
-    let everywhere = "- match: {prefix: /, headers: [{name: x, present_match: true}]}";
-    let only = "- match: {prefix: /, headers: [{name: upgrade, present_match: true}]}";
-    one(&together(&buffered(), only, everywhere, &buffered()), "and it is not for upgrades only");
-    let inverted =
-        "- match: {prefix: /, headers: [{name: upgrade, present_match: true, invert_match: true}]}";
-    one(&together(&buffered(), only, inverted, &buffered()), "and it is not for upgrades only");
+    one(&found, "the one before callbound holds nothing back");
+    let buffer = "          - name: envoy.filters.http.buffer\n";
+    let upgrade = "[{name: upgrade, present_match: true}]";
+    let inverted = "[{name: upgrade, present_match: true, invert_match: true}]";
+    let table = [
+        (buffer, &*format!("{buffer}            disabled: true\n"), "disabled, so no filter holds headers"),
+        (upgrade, "[{name: x, present_match: true}]", "and it is not for upgrades only"),
+        (upgrade, inverted, "and it is not for upgrades only"),
+    ];
+    for (from, to, words) in table {
+        one(&together(&buffered(), from, to, &buffered()), words);
+    }
 }
 
 #[test]
-fn a_policy_for_another_host_is_none_for_envoy() {
+fn policy_for_another_host_is_reported() {
     let policy = "{\"version\": 1, \"host\": \"kong\", \"routes\": []}";
     one(&check(&filter(&Gateway { policy, ..gateway() })), "the policy is for `kong`");
 }
 
 #[test]
-fn a_module_that_a_mesh_has_named_is_known_by_its_policy() {
+fn module_named_by_a_mesh_is_recognized_by_its_policy() {
     let policy = "{\"version\": 1, \"host\": \"envoy\", \"routes\": []}";
     let text = filter(&Gateway { policy, ..gateway() }).replace("callbound", "extension-7");
     assert_eq!(check(&text), [""; 0]);
@@ -335,65 +330,54 @@ fn a_module_that_a_mesh_has_named_is_known_by_its_policy() {
     );
 }
 
-// --- What an Envoy says of itself ---
+// --- config dumps ---
 
-/// What Envoy 1.40 answered to `/config_dump`, as rendered here in both ways; shortened, the policies too.
+/// Answers of Envoy 1.40 to `/config_dump`, for both ways to hold headers; shortened, the policies too.
 const DUMPS: [&str; 2] = [include_str!("dumps/flag.json"), include_str!("dumps/buffer.json")];
 
-/// The problems of a dump with the first of some pieces of text exchanged, wherever it stands.
+/// Checks a dump with every occurrence of a piece of text replaced.
 fn dumped(dump: &str, from: &str, to: &str) -> Vec<String> {
     assert!(dump.contains(from), "the dump has no: {from}");
     check(&dump.replace(from, to))
 }
 
 #[test]
-fn what_an_envoy_says_of_itself_is_read_section_by_section() {
+fn config_dump_is_read_section_by_section() {
     let [flag, buffer] = DUMPS;
     for dump in DUMPS {
         assert_eq!(check(dump), [""; 0]);
         let found = dumped(dump, "google.protobuf.StringValue", "google.protobuf.Struct");
         assert!(found.iter().any(|problem| problem.contains("StringValue")), "{found:#?}");
     }
-    one(
-        &dumped(flag, "\"allow_on_headers_stop_iteration\": true", "\"x\": true"),
-        "ecds_filter.typed_config.config: `allow_on_headers_stop_iteration` is not true",
-    );
-    one(
-        &dumped(buffer, "\"max_request_bytes\": 1048576", "\"max_request_bytes\": 0"),
-        "no `max_request_bytes`",
-    );
-    one(&dumped(buffer, "\"name\": \"upgrade\"", "\"name\": \"x-y\""), "and it is not for upgrades only");
     let held = dumped(buffer, "\\\"buffer_filter\\\"", "\\\"callbound\\\"");
     assert!(held.len() == 2 && held[0].contains("allow_on_headers"), "{held:#?}");
-    assert!(held[1].contains("move it before callbound, or say"), "{held:#?}");
-    one(
-        &dumped(flag, "\\\"host\\\": ", "\\\"hold_headers\\\": \\\"buffer_filter\\\", \\\"host\\\": "),
-        "no `envoy.filters.http.buffer`",
-    );
-    one(
-        &dumped(flag, "\\\"host\\\": \\\"envoy\\\"", "\\\"host\\\": \\\"kong\\\""),
-        "the policy is for `kong`",
-    );
-    one(
-        &dumped(flag, "filters.http.wasm.v3.Wasm", "filters.http.other.v3.X"),
-        "nothing of callbound has been delivered under this name",
-    );
-    one(
-        &dumped(flag, "filters.http.wasm.v3.Wasm", "filters.http.rbac.v3.RBAC"),
-        "the module could not be fetched",
-    );
-    let retries = dumped(flag, "\"num_retries\": 0", "\"num_retries\": 3");
-    one(&retries, "a retry repeats");
+    assert!(held[1].contains("move it before callbound, or write"), "{held:#?}");
+    let allow = "ecds_filter.typed_config.config: `allow_on_headers_stop_iteration` is not true";
+    let (host, wasm) = (r#"\"host\": \"envoy\""#, "filters.http.wasm.v3.Wasm");
+    let hold_headers = format!(r#"\"hold_headers\": \"buffer_filter\", {host}"#);
+    let table = [
+        (flag, r#""allow_on_headers_stop_iteration": true"#, r#""x": true"#, allow),
+        (buffer, r#""max_request_bytes": 1048576"#, r#""max_request_bytes": 0"#, "no `max_request_bytes`"),
+        (buffer, r#""name": "upgrade""#, r#""name": "x-y""#, "and it is not for upgrades only"),
+        (flag, host, &hold_headers, "no `envoy.filters.http.buffer`"),
+        (flag, host, r#"\"host\": \"kong\""#, "the policy is for `kong`"),
+        (flag, wasm, "filters.http.other.v3.X", "no callbound module was delivered under this name"),
+        (flag, wasm, "filters.http.rbac.v3.RBAC", "the module could not be fetched"),
+        (flag, "\"num_retries\": 0", "\"num_retries\": 3", "a retry repeats"),
+    ];
+    for (dump, from, to, words) in table {
+        one(&dumped(dump, from, to), words);
+    }
 }
 
 #[test]
-fn a_mesh_tool_says_the_same_in_camel_case() {
+fn config_dump_in_camel_case_is_read() {
     fn camel(value: Value) -> Value {
         match value {
             Value::Mapping(members) => {
                 let named = members.into_iter().map(|(name, inside)| {
                     let member = name.as_str().filter(|name| !name.contains(['.', '@']));
-                    let name = member.map(|name| Value::from(check::camel_case(name))).unwrap_or(name);
+                    let name = member.map(|name| Value::from(yaml::camel_case(name))).unwrap_or(name);
                     (name, camel(inside))
                 });
                 Value::Mapping(named.collect())
@@ -414,7 +398,7 @@ fn a_mesh_tool_says_the_same_in_camel_case() {
 }
 
 #[test]
-fn of_an_envoy_in_a_mesh_only_what_is_ours_is_judged() {
+fn listeners_of_other_services_in_a_config_dump_are_not_reported() {
     let [flag, _] = DUMPS;
     let mut dump = parsed(flag);
     let section = dump["configs"].as_sequence_mut().unwrap();
@@ -426,19 +410,16 @@ fn of_an_envoy_in_a_mesh_only_what_is_ours_is_judged() {
     ));
     let found = check(&serde_yaml_ng::to_string(&dump).unwrap());
     assert_eq!(found.len(), 2, "{found:#?}");
-    assert!(
-        found.iter().any(|problem| problem.contains("error_state: Envoy has refused something newer")),
-        "{found:#?}"
-    );
-    assert!(found.iter().any(|problem| problem.contains("not judged (of such chains: 1)")), "{found:#?}");
+    let has = |words: &str| found.iter().any(|problem| problem.contains(words));
+    assert!(has("error_state: Envoy rejected a newer configuration"), "{found:#?}");
+    assert!(has("not judged (number of such chains: 1)"), "{found:#?}");
     assert!(found.iter().all(|problem| problem.starts_with("warning: ")), "{found:#?}");
-    let none =
-        check("configs: [{dynamic_listeners: [{active_state: {listener: {http_filters: [{name: x}]}}}]}]");
-    one(&none, "no callbound filter in this chain; put it right before the router");
+    let none = "configs: [{dynamic_listeners: [{active_state: {listener: {http_filters: [{name: x}]}}}]}]";
+    one(&check(none), "no callbound filter in this chain; put it right before the router");
 }
 
-/// What Envoy Gateway makes of a policy that leaves headers to the buffer filter: the filters are disabled in the chain and
-/// enabled by routes, which come on their own.
+/// Configuration by Envoy Gateway for a policy that leaves headers to the buffer filter: the filters are disabled in the
+/// chain and enabled by routes, which are delivered on their own.
 const DISABLED: &str = r#"
 - name: envoy.filters.network.http_connection_manager
   typed_config:
@@ -479,50 +460,36 @@ const DISABLED: &str = r#"
   virtual_hosts: [{routes: [{match: {prefix: /}, route: {cluster: x, retry_policy: {num_retries: 2}}}]}]
 "#;
 
-/// The problems of [`DISABLED`] with one piece of text exchanged, without the warnings that it always has.
+/// Checks [`DISABLED`] with one piece of text replaced, without the warnings that it always has.
 fn disabled(from: &str, to: &str) -> Vec<String> {
     assert!(DISABLED.contains(from), "the chain has no: {from}");
-    let always = [
-        "only routes that enable callbound",
-        "not delivered by `config_discovery`",
-        "no `failure_policy`",
-        "routes come by `rds`",
-    ];
+    let always =
+        ["only routes that enable", "not delivered by", "no `failure_policy`", "routes are delivered by"];
     let found = check(&DISABLED.replacen(from, to, 1));
     found.into_iter().filter(|problem| !always.iter().any(|known| problem.contains(known))).collect()
 }
 
 #[test]
-fn filters_that_routes_enable() {
+fn filters_enabled_by_routes_pass_and_their_faults_are_reported() {
     assert_eq!(disabled("x", "x"), [""; 0]);
     let leaks = "headers of refused requests would reach the upstream";
     let buffer = r#"envoy.filters.http.buffer: {"@type": type.googleapis.com/envoy.extensions.filters.http.buffer.v3.BufferPerRoute, buffer: {max_request_bytes: 1048576}}"#;
+    let (upgrade, router) = ("{name: upgrade, string_match", "- {name: envoy.filters.http.router}");
+    let typed = "      typed_config: {";
     let table = [
-        (buffer, "x: {}", "it is disabled, so nobody holds headers"),
-        ("{name: upgrade, string_match", "{name: x-y, string_match", leaks),
-        ("{name: upgrade, string_match", "{name: upgrade, invert_match: true, string_match", leaks),
-        (
-            "{name: upgrade, string_match",
-            "{name: upgrade, treat_missing_header_as_empty: true, string_match",
-            leaks,
-        ),
-        (
-            "{name: upgrade, string_match: {safe_regex: {regex: (?i)websocket}}}",
-            "{name: upgrade, present_match: false}",
-            leaks,
-        ),
+        (buffer, "x: {}", "disabled, so no filter holds headers"),
+        (upgrade, "{name: x-y, string_match", leaks),
+        (upgrade, "{name: upgrade, invert_match: true, string_match", leaks),
+        (upgrade, "{name: upgrade, treat_missing_header_as_empty: true, string_match", leaks),
+        ("string_match: {safe_regex: {regex: (?i)websocket}}", "present_match: false", leaks),
         ("max_request_bytes: 1048576}\n", "max_request_bytes: 0}\n", "no `max_request_bytes`"),
-        (
-            "      disabled: true\n      typed_config: {",
-            "      disabled: true\n      is_optional: true\n      typed_config: {",
-            "without the filter nobody holds headers",
-        ),
+        (typed, &format!("      is_optional: true\n{typed}"), "without the filter no headers are held"),
         ("\"envoy\", \"hold_headers\"", "\"apisix\", \"hold_headers\"", "the policy is for `apisix`"),
         ("fail_open: false", "failure_policy: FAIL_OPEN", "`failure_policy` is not"),
         (
-            "- {name: envoy.filters.http.router}",
-            "- {name: envoy.filters.http.lua}\n    - {name: envoy.filters.http.router}",
-            "can change what was judged",
+            router,
+            &format!("- {{name: envoy.filters.http.lua}}\n    {router}"),
+            "can change a request after the decision",
         ),
     ];
     for (from, to, words) in table {
@@ -531,15 +498,15 @@ fn filters_that_routes_enable() {
 }
 
 #[test]
-fn the_most_specific_word_of_a_route_counts() {
+fn most_specific_override_of_a_route_decides() {
     let ours = "envoy.filters.http.wasm/policy/calls/wasm/0: {\"@type\": type.googleapis.com/envoy.config.route.v3.FilterConfig, config: {}}";
     let some = |found: Vec<String>, words: &str| {
         assert!(found.iter().any(|problem| problem.contains(words)), "{found:#?}");
     };
-    // The host's word is the route's, unless the route has one of its own.
+    // The override of a host applies to a route that has none.
     let on = "    typed_per_filter_config: {envoy.filters.http.buffer: {buffer: {max_request_bytes: 1}}}\n    routes:\n    - match: {prefix: /, headers: [{name: x-y";
     assert_eq!(disabled("    routes:\n    - match: {prefix: /, headers: [{name: upgrade", on), [""; 0]);
-    // A destination's is more than the route's.
+    // The override of a weighted cluster precedes the route's.
     let off = "typed_per_filter_config: {envoy.filters.http.buffer: {\"@type\": x, disabled: true}}";
     let from = format!(
         "route: {{cluster: calls}}\n      typed_per_filter_config:\n        {ours}\n        envoy.filters.http.buffer"
@@ -549,16 +516,14 @@ fn the_most_specific_word_of_a_route_counts() {
         &format!("weighted_clusters: {{clusters: [{{name: a}}, {{name: b, {off}}}]}}"),
     );
     one(&disabled(&from, &to), "and it is not for upgrades only");
-    // Who is not enabled judges nothing; who is taken out does not either, and that is a fault.
+    // A route that does not enable callbound is a warning; one that disables it is a fault.
     some(disabled(&from, &from.replace(ours, "x: {}")), "are not judged");
-    some(
-        disabled(ours, &ours.replace("config: {}", "disabled: true")),
-        "this route passes without callbound",
-    );
+    let off = ours.replace("config: {}", "disabled: true");
+    some(disabled(ours, &off), "this route passes without callbound");
 }
 
 #[test]
-fn a_chain_for_upgrades_has_callbound_and_no_buffer() {
+fn chain_of_upgrades_needs_callbound_and_no_buffer() {
     let upgrade = |filters: &str| {
         let to = format!(
             "- upgrade_type: websocket\n            filters: [{filters}{{name: envoy.filters.http.router}}]\n"
@@ -567,14 +532,12 @@ fn a_chain_for_upgrades_has_callbound_and_no_buffer() {
     };
     assert_eq!(upgrade("{name: callbound, config_discovery: {}}, "), [""; 0]);
     one(&upgrade(""), "upgrade_configs[0].filters: no callbound filter");
-    one(
-        &upgrade("{name: callbound, config_discovery: {}}, {name: envoy.filters.http.buffer}, "),
-        "waits for the end of a handshake",
-    );
+    let buffer = "{name: callbound, config_discovery: {}}, {name: envoy.filters.http.buffer}, ";
+    one(&upgrade(buffer), "waits for the end of a handshake");
 }
 
 #[test]
-fn a_buffer_filter_that_routes_switch_on_holds_theirs() {
+fn buffer_filter_enabled_by_routes_holds_their_headers() {
     let mut chain = at(&parsed(&bootstrap(&buffered())), MANAGER).clone();
     chain["http_filters"][1] = parsed("{name: callbound, disabled: true, config_discovery: {}}");
     chain["http_filters"][2]["disabled"] = Value::from(true);
@@ -589,11 +552,5 @@ fn a_buffer_filter_that_routes_switch_on_holds_theirs() {
         found.into_iter().filter(|problem| !problem.starts_with("warning: ")).collect::<Vec<_>>()
     };
     assert_eq!(problems(&format!("{on}, {held}")), [""; 0]);
-    one(&problems(on), "it is disabled, so nobody holds headers");
-}
-
-#[test]
-fn no_failure_policy_is_closed_and_worth_a_word() {
-    let text = filter(&gateway()).replacen("failure_policy: FAIL_RELOAD", "x: y", 1);
-    one(&check(&text), "warning: resources[0].typed_config.config: no `failure_policy`");
+    one(&problems(on), "disabled, so no filter holds headers");
 }

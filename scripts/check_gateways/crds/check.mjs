@@ -1,10 +1,10 @@
 // Checks Kubernetes resources against their published definitions.
 //   node check.mjs PACKAGES <DOCUMENTS >PROBLEMS
-// PACKAGES is a folder with node_modules (package.json beside this file), DOCUMENTS a JSON list of lists of resources;
+// PACKAGES is a folder with node_modules (package.json in this folder), DOCUMENTS a JSON list of lists of resources;
 // PROBLEMS is a JSON list with the list of problems of each.
 //
-// Two looks at each: by the validators of @kubernetes-models (types, enums, patterns, what is required), which pass over
-// members they do not know, and by the TypeScript types of the same definitions, which refuse such members in a literal.
+// Each is checked twice: by the validators of @kubernetes-models (types, enums, patterns, required members), which ignore
+// unknown members, and by the TypeScript types of the same definitions, which refuse unknown members in a literal.
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join, resolve } from "node:path";
@@ -21,7 +21,7 @@ const OWNERS = {
   "gateway.networking.k8s.io": "gateway-api",
 };
 
-/** The module that defines a resource. */
+/** Returns the module that defines a resource. */
 function moduleOf(resource) {
   const [group] = String(resource.apiVersion).split("/");
   const owner = OWNERS[group];
@@ -39,7 +39,7 @@ async function byValidator(resource) {
   }
 }
 
-/** A program with one literal for each resource, so that excess members are errors. */
+/** Returns a program with one literal for each resource, so that unknown members are errors. */
 function source(resources) {
   const lines = resources.map((resource, index) => [
     `import type { I${resource.kind} as T${index} } from "${moduleOf(resource)}";`,

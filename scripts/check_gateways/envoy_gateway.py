@@ -1,38 +1,37 @@
-"""Checks gateways/envoy-gateway, and runs on a real Envoy the chains that Envoy Gateway makes of it.
+"""Checks gateways/envoy-gateway, and runs the chains that Envoy Gateway builds from it on a real Envoy.
 
-What Envoy Gateway makes of its resources is written here after its sources (internal/xds/translator/wasm.go,
-request_buffer.go, httpfilters.go, listener.go, jsonpatch.go, and the expected results of their tests).
+The chains follow Envoy Gateway's sources (internal/xds/translator/wasm.go, request_buffer.go, httpfilters.go,
+listener.go, jsonpatch.go, and the expected results of their tests).
 """
 
 import copy
 import json
 import re
-import sys
 
-from common import expect, finish, read, read_json, run
-from mesh import (BUFFER, ROUTER, WASM_TYPE, Chain, check_definitions, check_embedded, check_kustomization, check_secrets, local,
-                  resources, router, with_key)
+from common import (check_definitions, check_embedded, check_kustomization, check_policy, check_secrets, expect, resources,
+                    unless_missing)
+from envoy import BUFFER, ROUTER, STRING_VALUE, WASM_TYPE, Chain, local, typed, with_key
 
 FOLDER = "gateways/envoy-gateway"
 POLICY, EXTENSION, PROXY = f"{FOLDER}/policy.json", f"{FOLDER}/extensionpolicy.yaml", f"{FOLDER}/envoyproxy.yaml"
 CLIENT, BACKEND = f"{FOLDER}/clienttrafficpolicy.yaml", f"{FOLDER}/backendtrafficpolicy.yaml"
 PATCH, ROUTES, WEBSOCKET = f"{FOLDER}/envoypatchpolicy.yaml", f"{FOLDER}/routes.yaml", f"{FOLDER}/websocket.yaml"
+CHECKED = ("resources match their definitions; Envoy Gateway's chains guard on a real Envoy, and its own order of filters"
+           " leaks (no Envoy Gateway was run)")
 FILES = [EXTENSION, PROXY, CLIENT, BACKEND, PATCH, ROUTES, WEBSOCKET]
 
-# Where the definitions must say no.
+# Changes that the definitions must refuse.
 MISTAKES = [
     (EXTENSION, "a misspelt member", lambda policy: policy["spec"]["wasm"][0].update(failopen=False)),
     (EXTENSION, "a misspelt source", lambda policy: policy["spec"]["wasm"][0]["code"].update(type="Oci")),
     (PROXY, "a filter that cannot be ordered",
      lambda proxy: proxy["spec"]["filterOrder"].append({"name": "envoy.filters.http.bufer", "after": "envoy.filters.http.wasm"})),
-    (CLIENT, "a path action that does not exist",
-     lambda policy: policy["spec"]["path"].update(escapedSlashesAction="REJECT_REQUEST")),
+    (CLIENT, "an unknown path action", lambda policy: policy["spec"]["path"].update(escapedSlashesAction="REJECT_REQUEST")),
     (BACKEND, "a misspelt buffer", lambda policy: policy["spec"].update(requestbuffer={"limit": "1Mi"})),
-    (PATCH, "an operation that does not exist",
-     lambda patch: patch["spec"]["jsonPatches"][0]["operation"].update(op="set")),
+    (PATCH, "an unknown operation", lambda patch: patch["spec"]["jsonPatches"][0]["operation"].update(op="set")),
 ]
 
-# newOrderedHTTPFilter, of the filters that we have or name.
+# newOrderedHTTPFilter, for the filters that are used here.
 ORDER = {"envoy.filters.http.cors": 3, BUFFER: 12, "envoy.filters.http.wasm": 200, "envoy.filters.http.local_ratelimit": 302,
          "envoy.filters.http.grpc_stats": 306, ROUTER: 310}
 
@@ -48,20 +47,14 @@ def wasm_name():
 
 
 def wasm_filter(policy):
-    """wasmConfig: disabled in the chain, enabled by each route; no failure policy is written, which closes."""
+    """wasmConfig: disabled in the chain, enabled by each route; no failure policy is set, which means closed."""
     wasm = resources(EXTENSION)[0]["spec"]["wasm"][0]
     config = {"name": wasm["name"], "root_id": wasm["rootID"], "fail_open": wasm["failOpen"],
               "vm_config": {"vm_id": wasm_name(), "runtime": "envoy.wasm.runtime.v8",
                             "environment_variables": {"host_env_keys": wasm["env"]["hostKeys"]}},
-              "configuration": {"@type": "type.googleapis.com/google.protobuf.StringValue",
-                                "value": json.dumps(policy, sort_keys=True)}}
+              "configuration": {"@type": STRING_VALUE, "value": json.dumps(policy, sort_keys=True)}}
     return {"name": f"envoy.filters.http.wasm/{wasm_name()}", "disabled": True,
             "typed_config": local({"@type": WASM_TYPE, "config": config})}
-
-
-def typed(name, kind, **members):
-    kind = f"type.googleapis.com/envoy.extensions.filters.http.{name.rsplit('.', 1)[-1]}.v3.{kind}"
-    return {"name": name, "typed_config": {"@type": kind, **members}}
 
 
 def buffer_filter():
@@ -72,21 +65,22 @@ def buffer_filter():
 
 def ordered(filters, positions):
     """sortHTTPFilters: the built-in order, then each line of `filterOrder`."""
-    is_a = lambda each, kind: each["name"].startswith(kind)
+    def is_a(each, kind):
+        return each["name"].startswith(kind)
+
     filters = sorted(filters, key=lambda each: next(place for kind, place in ORDER.items() if is_a(each, kind)))
     for position in positions:
         moved = [each for each in filters if is_a(each, position["name"])]
-        anchor = position.get("before") or position["after"]
         rest = [each for each in filters if each not in moved]
-        places = [index for index, each in enumerate(rest) if is_a(each, anchor)]
+        places = [index for index, each in enumerate(rest) if is_a(each, position.get("before") or position["after"])]
         if moved and places:
-            at = places[0] if "before" in position else places[-1] + 1
-            filters = rest[:at] + moved + rest[at:]
+            index = places[0] if "before" in position else places[-1] + 1
+            filters = rest[:index] + moved + rest[index:]
     return filters
 
 
 def route(names, is_upgrade):
-    """patchRoute of both: what a route of the Gateway gets; that of websocket.yaml has no buffer."""
+    """patchRoute of both: the overrides of a route; that of websocket.yaml has no buffer."""
     limit = quantity(resources(BACKEND)[0]["spec"]["requestBuffer"]["limit"])
     enabled = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "config": {}}
     overrides = {f"envoy.filters.http.wasm/{wasm_name()}": enabled}
@@ -121,65 +115,56 @@ def manager(filters):
 
 
 def patched(filters):
-    """processJSONPatches, for patches of one filter that is found by its name."""
+    """processJSONPatches, for patches of one filter by its name."""
     filters = copy.deepcopy(filters)
     gateway = next(each for each in resources(ROUTES) if each["kind"] == "Gateway")
     meta = gateway["metadata"]
     listener = f"{meta['namespace']}/{meta['name']}/{gateway['spec']['listeners'][0]['name']}"
     for patch in resources(PATCH)[0]["spec"]["jsonPatches"]:
         operation = patch["operation"]
-        expect(patch["name"] == listener, f"{PATCH}: {patch['name']} is not the listener {listener}")
+        expect(patch["name"] == listener, f"{PATCH}: patches {patch['name']}, expected {listener}")
         name = re.fullmatch(r"\.\.http_filters\[\?\(@\.name=='([^']*)'\)\]\.typed_config\.config", operation["jsonPath"])[1]
         found = [each for each in filters if each["name"] == name]
-        expect(len(found) == 1 and operation["op"] == "add", f"{PATCH}: no filter {name}")
+        expect(len(found) == 1 and operation["op"] == "add", f"{PATCH}: has no filter `{name}`")
         for each in found:
             each["typed_config"]["config"][operation["path"]] = operation["value"]
     return filters
 
 
-def check_chains(tools):
-    """The two ways to hold headers guard; Envoy Gateway's own order of filters leaks."""
+def check_chains():
+    """Both ways to hold headers guard; Envoy Gateway's own order of filters leaks."""
     limit = quantity(resources(CLIENT)[0]["spec"]["connection"]["bufferLimit"])
     positions = resources(PROXY)[0]["spec"]["filterOrder"]
     others = [typed("envoy.filters.http.cors", "Cors"), typed("envoy.filters.http.grpc_stats", "FilterConfig"),
-              router(suppress_envoy_headers=True)]
-    key, policy = with_key(tools["callbound"], POLICY)
+              typed(ROUTER, "Router", suppress_envoy_headers=True)]
+    key, policy = with_key(POLICY)
     filters = [*others, wasm_filter(policy), buffer_filter()]
-    Chain("Envoy Gateway, requestBuffer", tools, key).run(manager(ordered(filters, positions)), limit)
-    chain = Chain("Envoy Gateway without filterOrder", tools, key)
+    Chain("Envoy Gateway, requestBuffer", key).run(manager(ordered(filters, positions)), limit)
+    chain = Chain("Envoy Gateway without filterOrder", key)
     chain.run(manager(ordered(filters, [])), limit, chain.leaks)
     del policy["hold_headers"]
     policy["hold_seconds"] = 1
-    chain = Chain("Envoy Gateway without its patch", tools, key)
-    chain.run(manager(ordered([*others, wasm_filter(policy)], positions)), limit, chain.sticks)
-    filters = patched(ordered([*others, wasm_filter(policy)], positions))
-    Chain("Envoy Gateway, envoypatchpolicy.yaml", tools, key).run(manager(filters), limit)
+    filters = ordered([*others, wasm_filter(policy)], positions)
+    chain = Chain("Envoy Gateway without its patch", key)
+    chain.run(manager(filters), limit, chain.hangs)
+    Chain("Envoy Gateway, envoypatchpolicy.yaml", key).run(manager(patched(filters)), limit)
 
 
-def check_files(tool):
-    run(tool, "check", POLICY)
-    check_embedded(POLICY, EXTENSION)
-    merged = read_json(run(tool, "merge", POLICY, f"{FOLDER}/buffer.json") or "null")
-    expect(merged == read_json(read(POLICY)), f"{POLICY} is not as buffer.json has it")
+def check_files():
+    check_policy(POLICY, POLICY, f"{FOLDER}/buffer.json")
     wasm = resources(EXTENSION)[0]["spec"]["wasm"][0]
-    expect(wasm["config"] == read_json(read(POLICY)), f"{EXTENSION}: YAML reads another policy")
-    check_secrets(tool, POLICY, wasm["env"]["hostKeys"], EXTENSION)
+    check_embedded(POLICY, EXTENSION, wasm["config"])
+    check_secrets(POLICY, wasm["env"]["hostKeys"], EXTENSION)
     container = resources(PROXY)[0]["spec"]["provider"]["kubernetes"]["envoyDeployment"]["container"]
-    check_secrets(tool, POLICY, [each["name"] for each in container["env"]], PROXY)
-    expect("retry" not in resources(BACKEND)[0]["spec"], f"{BACKEND}: retries repeat calls")
+    check_secrets(POLICY, [each["name"] for each in container["env"]], PROXY)
+    expect("retry" not in resources(BACKEND)[0]["spec"], f"{BACKEND}: retries repeat calls; remove `retry`")
     websocket = resources(WEBSOCKET)[1]["spec"]
     expect("requestBuffer" not in websocket and "mergeType" not in websocket, f"{WEBSOCKET}: handshakes would be held")
 
 
-def main():
-    tool, packages, envoy = sys.argv[1:4]
-    check_definitions(packages, FILES, MISTAKES)
+def check():
+    if not unless_missing(check_definitions, FILES, MISTAKES):
+        return  # the checks below read members that the definitions require
     check_kustomization(FOLDER, ["websocket.yaml", "envoypatchpolicy.yaml"])
-    check_files(tool)
-    check_chains({"envoy": envoy, "callbound": tool})
-    finish(FOLDER, "resources are as their definitions demand; the chains that Envoy Gateway makes of them guard on a real Envoy,"
-                   " and its own order of filters is seen to leak (no Envoy Gateway was run: none is to be had here)")
-
-
-if __name__ == "__main__":
-    main()
+    check_files()
+    unless_missing(check_chains)

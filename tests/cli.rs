@@ -1,0 +1,45 @@
+//! The command-line tool: standard input and output, and refused arguments.
+
+#![allow(clippy::expect_used, reason = "a test may fail loudly")]
+
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
+
+/// Runs the tool with a text on standard input.
+fn callbound(arguments: &[&str], input: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_callbound"));
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the tool starts");
+    child.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("the tool reads its input");
+    child.wait_with_output().expect("the tool ends")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn closed_pipe_ends_a_command_without_an_error() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_callbound"));
+    command.arg("schema").stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the tool starts");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("the tool ends");
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
+}
+
+#[test]
+fn policy_on_standard_input_is_checked() {
+    let policy = text(&callbound(&["init"], "").stdout);
+    assert_eq!(callbound(&["check", "-"], &policy).status.code(), Some(0));
+    let output = callbound(&["check", "-"], &policy.replace("\"routes\"", "\"rutes\""));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stdout).contains("rutes"));
+}
+
+#[test]
+fn key_prefix_with_a_space_is_refused() {
+    let output = callbound(&["gen-key", "a b"], "");
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(1), String::new()));
+    assert!(text(&output.stderr).contains("prefix `a b`: expected 3 to 32 characters"));
+}
