@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use base64ct::{Base64UrlUnpadded, Encoding as _};
 use ed25519_dalek::Signer as _;
 use rsa::pkcs1::DecodeRsaPrivateKey as _;
-use rsa::signature::SignatureEncoding as _;
+use rsa::signature::{SignatureEncoding as _, Signer as _};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
@@ -230,8 +230,8 @@ fn sign(alg: &str, key: &[u8], message: &[u8]) -> Result<Vec<u8>, String> {
         }
         "RS256" => {
             // Forgeries that only name the algorithm bring no RSA key.
-            let Ok(key) = rsa::RsaPrivateKey::from_pkcs1_der(key) else { return Ok(hmac(key, &[message])) };
-            Ok(rsa::pkcs1v15::SigningKey::<Sha256>::new(key).sign(message).to_vec())
+            let Ok(key) = rsa::PrivateKey::from_pkcs1_der(key) else { return Ok(hmac(key, &[message])) };
+            Ok(rsa::pkcs1v15::SigningKey::<rsa::sha2::Sha256>::new(key).sign(message).to_vec())
         }
         "none" => Ok(Vec::new()),
         // An algorithm that is only named: the bytes under it do not matter.
