@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     arguments.test_threads = arguments.test_threads.or(Some(4));
     let trials = match load_all() {
         Ok(files) => trials(files),
-        Err(problem) => vec![Trial::test("the_corpus_can_be_read", move || Err(problem.into()))],
+        Err(problem) => vec![Trial::test("corpus_is_readable", move || Err(problem.into()))],
     };
     libtest_mimic::run(&arguments, trials).exit_code()
 }

@@ -44,7 +44,7 @@ const ENDS: &str = "this host cannot end a connection";
 const SHARES: &str = "this host has no memory that its workers share";
 
 #[test]
-fn the_three_platforms_load_where_their_host_can_do_it_and_say_why_where_not() {
+fn shipped_policies_load_only_where_the_host_suffices() {
     for name in ["revdesk.json", "telapi.json", "decart.json"] {
         assert_problems(name, json!({}), &[]);
         assert_problems(name, json!({"held_by": "buffer_filter"}), &[]);
@@ -65,7 +65,7 @@ fn the_three_platforms_load_where_their_host_can_do_it_and_say_why_where_not() {
 }
 
 #[test]
-fn tokens_are_not_minted_of_randomness_that_can_be_guessed() {
+fn policy_without_entropy_on_weak_host_is_refused() {
     assert_problems(
         "revdesk.json",
         json!({"host": "kong"}),
@@ -103,7 +103,7 @@ fn tokens_are_not_minted_of_randomness_that_can_be_guessed() {
 }
 
 #[test]
-fn each_thing_a_host_lacks_is_named_with_its_place() {
+fn missing_host_feature_is_named_with_its_path() {
     let revdesk = |over: Value| merged(platform("revdesk.json"), over);
     let bare = json!({"limits": null, "limit_headers": null});
     let cases = [
@@ -152,7 +152,7 @@ fn force(policy: &Value, subject: &str) -> Option<Enforcement> {
 }
 
 #[test]
-fn the_sheet_says_how_far_each_thing_reaches() {
+fn guarantee_sheet_states_each_enforcement() {
     let telapi = platform("telapi.json");
     assert_eq!(force(&telapi, "uses of tokens"), Some(Enforcement::Node));
     assert_eq!(force(&telapi, "sessions"), Some(Enforcement::Exact));
@@ -170,7 +170,7 @@ fn the_sheet_says_how_far_each_thing_reaches() {
 }
 
 #[test]
-fn a_sheet_holds_no_secret() {
+fn guarantee_sheet_holds_no_secret() {
     let secret = "bWFzdGVyIG9mIHRoZSBlbnRyb3B5LCAzMiBieXRlcyBvciBtb3Jl";
     let policy = merged(
         platform("revdesk.json"),
@@ -224,7 +224,7 @@ fn sheets() -> String {
 
 #[test]
 #[allow(clippy::disallowed_methods, reason = "whoever changes a sheet says so in the environment")]
-fn the_sheets_in_the_papers_are_these() {
+fn guarantee_sheets_in_docs_are_current() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/guarantees.md");
     if std::env::var_os("CALLBOUND_WRITE").is_some() {
         fs::write(&path, sheets()).expect("a file to write");

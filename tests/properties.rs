@@ -385,7 +385,7 @@ proptest! {
     #![proptest_config(config(250))]
 
     #[test]
-    fn narrowing_never_widens(scene in scene(), how in select(NARROWINGS), at in any::<Index>()) {
+    fn narrowed_credential_never_gains_rights(scene in scene(), how in select(NARROWINGS), at in any::<Index>()) {
         let narrowed = scene.narrowed(how, &at);
         if narrowed.is_released() {
             prop_assert!(scene.is_released(), "allowed only after {how:?}: {:?}", scene.verdict().record.denial);
@@ -393,7 +393,7 @@ proptest! {
     }
 
     #[test]
-    fn a_token_never_reaches_what_its_key_does_not(scene in scene()) {
+    fn token_never_exceeds_its_key(scene in scene()) {
         let by_token = Scene { with_token: true, ..scene.clone() };
         let by_key = Scene { with_token: false, ..scene };
         if by_token.is_released() {
@@ -408,7 +408,7 @@ proptest! {
     #![proptest_config(config(600))]
 
     #[test]
-    fn no_bytes_of_a_request_bring_the_engine_down(
+    fn engine_with_arbitrary_bytes_does_not_panic(
         strange in vec((header_name(), header_value()), 0..8),
         with_good_head in any::<bool>(),
         body in body(),
@@ -422,7 +422,7 @@ proptest! {
     }
 
     #[test]
-    fn the_order_of_headers_decides_nothing(
+    fn header_order_does_not_change_decision(
         strange in vec((header_name(), header_value()), 0..4),
         order in vec(any::<u32>(), 12),
         body in body(),
@@ -442,7 +442,7 @@ proptest! {
     }
 
     #[test]
-    fn nobody_is_refused(
+    fn empty_credential_is_refused(
         value in prop_oneof![
             "[ \t]{0,6}",
             "(?i)bearer[ \t]{0,6}",
@@ -464,7 +464,7 @@ proptest! {
 
 /// Properties of refusals say nothing if everything is refused.
 #[test]
-fn scenes_are_often_open() {
+fn generated_scenes_are_often_allowed() {
     let mut runner = TestRunner::deterministic();
     let scenes = (0..200).filter_map(|_| scene().new_tree(&mut runner).ok());
     let open = scenes.filter(|scene| scene.current().is_released()).count();
@@ -472,7 +472,7 @@ fn scenes_are_often_open() {
 }
 
 #[test]
-fn the_open_scene_is_open() {
+fn unrestricted_scene_is_allowed() {
     assert!(open_scene().is_released());
     assert!(Scene { with_token: true, ..open_scene() }.is_released());
     assert!(Scene { path: "/rooms/1", ..open_scene() }.is_released());
@@ -483,7 +483,7 @@ fn the_open_scene_is_open() {
 }
 
 #[test]
-fn a_token_for_nobody_is_refused() {
+fn token_without_valid_principal_is_refused() {
     let policy = open_scene().policy();
     let engine = open_scene().engine();
     let body = json!({"from": OWNED[0], "to": "+15550001111"}).to_string();

@@ -87,7 +87,7 @@ fn is_spent(taken: &ChargeResult, place: usize) -> bool {
 }
 
 #[test]
-fn of_many_uses_at_once_exactly_as_many_win_as_there_are() {
+fn concurrent_uses_are_allowed_exactly_as_often_as_limited() {
     for round in 0..50 {
         let memory = Shared::default();
         let max = 1 + round % 3;
@@ -104,7 +104,7 @@ fn of_many_uses_at_once_exactly_as_many_win_as_there_are() {
 }
 
 #[test]
-fn a_use_is_remembered_beyond_the_tokens_end_and_no_longer() {
+fn use_is_remembered_until_after_token_expiry() {
     let store = open(&Shared::default(), SIZE);
     let charge = uses(1, 1);
     assert!(takes(&store, &charge, NOW));
@@ -115,7 +115,7 @@ fn a_use_is_remembered_beyond_the_tokens_end_and_no_longer() {
 }
 
 #[test]
-fn a_clock_that_ran_ahead_forgets_nobodys_use() {
+fn use_after_clock_jump_is_refused_as_forgotten() {
     let store = open(&Shared::default(), SIZE);
     let charge = uses(1, 1);
     assert!(takes(&store, &charge, NOW));
@@ -126,7 +126,7 @@ fn a_clock_that_ran_ahead_forgets_nobodys_use() {
 }
 
 #[test]
-fn what_was_issued_before_the_store_began_is_refused() {
+fn token_issued_before_store_epoch_is_refused() {
     let store = open(&Shared::default(), SIZE);
     for (issued_at, is_taken) in [(BEGAN - 1, false), (BEGAN, false), (BEGAN + 1, true)] {
         let rule = Rule::Uses { max: 1, issued_at, until: NOW + 960, stream: None };
@@ -136,7 +136,7 @@ fn what_was_issued_before_the_store_began_is_refused() {
 }
 
 #[test]
-fn another_policy_finds_what_was_spent_under_the_first() {
+fn use_under_earlier_policy_stays_spent() {
     let memory = Shared::default();
     assert!(takes(&open(&memory, SIZE), &uses(1, 1), NOW));
     let larger = Size { entries: 1_048_576, is_shared: true };
@@ -146,7 +146,7 @@ fn another_policy_finds_what_was_spent_under_the_first() {
 }
 
 #[test]
-fn another_key_is_another_store_and_lets_nothing_old_through() {
+fn store_with_other_key_is_separate_and_refuses_older_tokens() {
     let memory = Shared::default();
     assert!(takes(&open(&memory, SIZE), &uses(1, 1), NOW));
     let other = SharedMemoryStore::open(memory.clone(), b"another key", SIZE, NOW).unwrap();
@@ -156,7 +156,7 @@ fn another_key_is_another_store_and_lets_nothing_old_through() {
 }
 
 #[test]
-fn of_several_charges_all_are_taken_or_none() {
+fn several_charges_are_taken_all_or_none() {
     let store = open(&Shared::default(), SIZE);
     let (wide, narrow, token) = (window(1, 10, 60), window(2, 2, 60), uses(3, 1));
     let all = [narrow.clone(), wide.clone(), token.clone()];
@@ -174,7 +174,7 @@ fn of_several_charges_all_are_taken_or_none() {
 }
 
 #[test]
-fn refused_by_one_limit_under_threads_no_other_is_charged_for_good() {
+fn concurrent_refusal_by_one_limit_refunds_the_others() {
     let memory = Shared::default();
     let (narrow, wide) = (window(1, 1_000, 3_600), window(2, 30, 3_600));
     let won: usize = std::thread::scope(|scope| {
@@ -195,7 +195,7 @@ fn refused_by_one_limit_under_threads_no_other_is_charged_for_good() {
 }
 
 #[test]
-fn windows_begin_at_multiples_of_their_length() {
+fn windows_start_at_multiples_of_their_length() {
     let store = open(&Shared::default(), SIZE);
     let charge = window(1, 2, 60);
     let start = NOW - NOW % 60;
@@ -211,7 +211,7 @@ fn windows_begin_at_multiples_of_their_length() {
 }
 
 #[test]
-fn a_rate_lets_its_burst_through_and_then_its_pace() {
+fn rate_allows_burst_and_then_its_pace() {
     let store = open(&Shared::default(), SIZE);
     let charge = Charge { cell: cell(1), share: 1, rule: Rule::Rate { max: 10, seconds: 1, burst: 5 } };
     let at =
@@ -228,7 +228,7 @@ fn a_rate_lets_its_burst_through_and_then_its_pace() {
 }
 
 #[test]
-fn sessions_come_back_when_they_end_and_when_nobody_renews_them() {
+fn sessions_are_freed_by_end_and_by_expired_lease() {
     let store = open(&Shared::default(), SIZE);
     let session = |holder| Charge { cell: cell(1), share: 1, rule: Rule::Sessions { max: 2, holder } };
     assert!(
@@ -244,7 +244,7 @@ fn sessions_come_back_when_they_end_and_when_nobody_renews_them() {
 }
 
 #[test]
-fn a_stream_comes_back_within_its_grace_and_costs_no_other_use() {
+fn stream_within_grace_is_resumed_without_another_use() {
     let store = open(&Shared::default(), SIZE);
     let stream = |session: &str, holder| {
         let stream = Stream { cell: cell(1).beside(session), holder, grace: 20 };
@@ -265,7 +265,7 @@ fn a_stream_comes_back_within_its_grace_and_costs_no_other_use() {
 }
 
 #[test]
-fn seconds_are_set_aside_and_the_rest_given_back() {
+fn seconds_are_reserved_and_unused_ones_returned() {
     let store = open(&Shared::default(), SIZE);
     let ask = |ask| Charge {
         cell: cell(1),
@@ -286,7 +286,7 @@ fn seconds_are_set_aside_and_the_rest_given_back() {
 }
 
 #[test]
-fn seconds_that_may_have_been_taken_before_the_store_began_are_refused() {
+fn seconds_of_token_older_than_store_are_refused() {
     let store = open(&Shared::default(), SIZE);
     let rule = Rule::Seconds { max: 100, ask: 10, issued_at: BEGAN, until: NOW + 960 };
     let taken = store.take(&[Charge { cell: cell(1), share: 1, rule }], micros(NOW)).unwrap();
@@ -294,7 +294,7 @@ fn seconds_that_may_have_been_taken_before_the_store_began_are_refused() {
 }
 
 #[test]
-fn a_full_store_refuses_and_forgets_nothing_that_counts() {
+fn full_store_refuses_and_keeps_live_entries() {
     let memory = Shared::default();
     let store = open(&memory, SIZE);
     let mut taken = Vec::new();
@@ -315,7 +315,7 @@ fn a_full_store_refuses_and_forgets_nothing_that_counts() {
 
 /// The promise of a fixed size, with a million tokens that come and go: each lives a minute, a thousand come a second.
 #[test]
-fn a_million_tokens_pass_through_memory_that_stays_flat() {
+fn million_tokens_leave_memory_flat() {
     let memory = Shared::default();
     let store = open(&memory, Size { entries: 262_144, is_shared: false });
     let mut most = 0;
@@ -336,7 +336,7 @@ fn a_million_tokens_pass_through_memory_that_stays_flat() {
 }
 
 #[test]
-fn one_team_that_floods_leaves_room_for_the_others() {
+fn flooding_team_leaves_room_for_others() {
     let store = open(&Shared::default(), Size { entries: 65_536, is_shared: true });
     let of_team = |team: u32, name: u64| Charge { share: team, ..uses(name, 1) };
     let fill = |team: u32| {
@@ -354,7 +354,7 @@ fn one_team_that_floods_leaves_room_for_the_others() {
 }
 
 #[test]
-fn a_failing_stranger_is_counted_apart_and_never_fills_the_store() {
+fn failures_are_counted_apart_and_never_fill_the_store() {
     let store = open(&Shared::default(), SIZE);
     let failure = |address: u64| window(address, 3, 3_600);
     for _ in 0..3 {
@@ -367,7 +367,7 @@ fn a_failing_stranger_is_counted_apart_and_never_fills_the_store() {
 }
 
 #[test]
-fn what_somebody_else_wrote_is_refused_and_said() {
+fn foreign_value_is_refused_as_corrupt() {
     for change in [0, 3, 20, 30] {
         let memory = Shared::default();
         let store = open(&memory, SIZE);
@@ -383,7 +383,7 @@ fn what_somebody_else_wrote_is_refused_and_said() {
 }
 
 #[test]
-fn a_value_of_one_bucket_is_none_of_another() {
+fn value_of_other_bucket_is_refused_as_corrupt() {
     let memory = Shared::default();
     let store = open(&memory, SIZE);
     let prefix = memory.prefix();
@@ -414,7 +414,7 @@ impl Memory for Failing {
 }
 
 #[test]
-fn memory_that_fails_or_is_always_overtaken_lets_nothing_through() {
+fn failing_or_contended_memory_allows_nothing() {
     for (is_overtaken, error) in [(true, StoreError::Contended), (false, StoreError::Unavailable)] {
         let store =
             SharedMemoryStore::open(Failing(Shared::default(), is_overtaken), b"key", SIZE, BEGAN).unwrap();
@@ -423,7 +423,7 @@ fn memory_that_fails_or_is_always_overtaken_lets_nothing_through() {
 }
 
 #[test]
-fn revocations_reach_every_worker_and_find_an_end() {
+fn revocations_reach_every_worker_and_expire() {
     let memory = Shared::default();
     let (one, other) = (open(&memory, SIZE), open(&memory, SIZE));
     assert_eq!(other.revocations(None), Ok(None), "nothing was ever revoked");
@@ -444,7 +444,7 @@ fn revocations_reach_every_worker_and_find_an_end() {
 }
 
 #[test]
-fn too_many_revocations_are_refused_not_dropped() {
+fn revocations_beyond_capacity_are_refused_not_dropped() {
     let store = open(&Shared::default(), SIZE);
     let revoke = |name: usize| {
         let subject = Subject::Token(format!("t{name}"));
@@ -466,7 +466,7 @@ enum Step {
 proptest! {
     /// Against the simplest model: a list of what was let through.
     #[test]
-    fn a_window_never_lets_more_through_than_its_maximum(
+    fn window_never_exceeds_its_maximum(
         steps in prop::collection::vec(prop_oneof![
             4 => (0_u64..3, 1_u64..4).prop_map(|(name, max)| Step::Take(name, max)),
             1 => (1_u64..40).prop_map(Step::Wait),
@@ -491,7 +491,7 @@ proptest! {
 
     /// In any stretch of time a rate lets through its burst and what its pace adds, and not one more.
     #[test]
-    fn a_rate_never_lets_more_through_than_burst_and_pace(
+    fn rate_never_exceeds_burst_and_pace(
         gaps in prop::collection::vec(0_u64..2_000_000, 1..150),
         (max, seconds, burst) in (1_u64..20, 1_u64..5, 1_u64..6),
     ) {
@@ -507,7 +507,7 @@ proptest! {
 
     /// Whatever stands in the memory, nothing panics and nothing unsealed is believed.
     #[test]
-    fn no_value_in_memory_is_believed_without_its_seal(value in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn value_without_valid_seal_is_refused(value in prop::collection::vec(any::<u8>(), 0..200)) {
         let memory = Shared::default();
         let store = open(&memory, SIZE);
         let prefix = memory.prefix();
@@ -519,7 +519,7 @@ proptest! {
 }
 
 #[test]
-fn standings_are_what_clients_are_told() {
+fn remaining_counts_match_limit_headers() {
     let store = open(&Shared::default(), SIZE);
     let start = NOW - NOW % 60;
     let taken = store.take(&[window(1, 3, 60)], micros(start + 20)).unwrap();

@@ -90,7 +90,7 @@ fn takes(store: &SharedMemoryStore<Zone>, charge: &Charge) -> bool {
 }
 
 #[test]
-fn a_use_is_spent_once_over_all_workers() {
+fn use_over_all_workers_is_spent_once() {
     let zone = Zone::default();
     let won: usize = std::thread::scope(|scope| {
         let worker = || {
@@ -104,7 +104,7 @@ fn a_use_is_spent_once_over_all_workers() {
 }
 
 #[test]
-fn what_was_dropped_is_no_empty_beginning() {
+fn dropped_values_are_an_error_not_an_empty_store() {
     let zone = Zone::default();
     let store = open(&zone);
     assert!(takes(&store, &uses(1)));
@@ -117,7 +117,7 @@ fn what_was_dropped_is_no_empty_beginning() {
 }
 
 #[test]
-fn a_beginning_that_is_dropped_alone_does_not_make_two_stores() {
+fn dropped_epoch_does_not_split_the_store() {
     let zone = Zone::default();
     let store = open(&zone);
     assert!(takes(&store, &uses(1)));
@@ -132,7 +132,7 @@ fn a_beginning_that_is_dropped_alone_does_not_make_two_stores() {
 }
 
 #[test]
-fn who_begins_anew_after_everything_was_dropped_lets_nothing_old_through() {
+fn store_after_full_eviction_refuses_older_tokens() {
     let zone = Zone::default();
     let store = open(&zone);
     assert!(takes(&store, &uses(1)));
@@ -144,7 +144,7 @@ fn who_begins_anew_after_everything_was_dropped_lets_nothing_old_through() {
 }
 
 #[test]
-fn a_zone_that_is_too_small_is_noticed_at_the_beginning() {
+fn too_small_zone_is_refused_at_open() {
     let zone = Zone::default();
     zone.0.lock().unwrap().room = 1 << 20;
     let opened = SharedMemoryStore::open(zone.clone(), b"key", SIZE, BEGAN);
@@ -154,7 +154,7 @@ fn a_zone_that_is_too_small_is_noticed_at_the_beginning() {
 }
 
 #[test]
-fn no_value_ever_changes_its_length() {
+fn values_never_change_their_length() {
     let zone = Zone::default();
     let store = open(&zone);
     for name in 0..2_000 {
@@ -177,7 +177,7 @@ fn no_value_ever_changes_its_length() {
 }
 
 #[test]
-fn sessions_are_counted_as_far_as_there_is_room_and_then_refused() {
+fn sessions_beyond_capacity_are_refused() {
     let store = open(&Zone::default());
     let mut open = 0;
     for holder in 1..=200 {
@@ -191,7 +191,7 @@ fn sessions_are_counted_as_far_as_there_is_room_and_then_refused() {
 }
 
 #[test]
-fn a_value_that_was_read_while_it_was_written_is_read_again() {
+fn torn_read_is_repeated() {
     let zone = Zone::default();
     let store = open(&zone);
     zone.0.lock().unwrap().torn = 2;

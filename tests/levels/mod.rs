@@ -32,7 +32,7 @@ pub trait Gate {
 }
 
 /// The name under which the closing check of a file is counted.
-pub const CLOSING: &str = "worker_alive_afterwards";
+pub const CLOSING: &str = "worker_stays_alive";
 
 /// The one test a file is at a level whose host cannot do what its policy needs.
 pub const REFUSED: &str = "refused_at_load";
