@@ -1,5 +1,5 @@
-//! The store in a gateway's own memory: exact under threads, flat under a flood, closed when it is full, changed or
-//! forgetful. Its other home is told in `tests/stories`, on a real Redis.
+//! The store in a gateway's own memory: exact under threads, flat under a flood, closed when it is full, corrupt or
+//! evicting. Its Redis backend is tested in `tests/stories`.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test may fail loudly")]
 
@@ -12,16 +12,16 @@ use callbound::store::{
 };
 use proptest::prelude::*;
 
-/// Unix seconds.
+/// Unix time at which the store was opened first.
 const BEGAN: u64 = 1_800_000_000;
 const NOW: u64 = BEGAN + 1_000;
 const SIZE: Size = Size { entries: 65_536, is_shared: false };
 
-/// Memory as a host gives it: versions, compare-and-swap, several threads.
+/// Memory with versions and compare-and-swap, shared by threads, as a host offers it.
 #[derive(Clone, Default)]
 struct Shared(Arc<Mutex<Values>>);
 
-/// By name, each with its version.
+/// Value and version by name.
 type Values = HashMap<String, (Vec<u8>, u32)>;
 
 impl Memory for Shared {
@@ -44,7 +44,7 @@ impl Shared {
         self.0.lock().unwrap().values().map(|(value, _)| value.len()).sum()
     }
 
-    /// What the store's names begin with here.
+    /// Returns the common prefix of the store's names.
     fn prefix(&self) -> String {
         let values = self.0.lock().unwrap();
         values.keys().find_map(|name| name.strip_suffix("epoch")).expect("a store").to_owned()
@@ -76,7 +76,7 @@ fn micros(seconds: u64) -> u64 {
     seconds * 1_000_000
 }
 
-/// Whether one charge is taken.
+/// Returns true if the charge is taken.
 fn takes(store: &SharedMemoryStore<Shared>, charge: &Charge, second: u64) -> bool {
     let taken = store.take(std::slice::from_ref(charge), micros(second)).expect("an answer");
     matches!(taken, ChargeResult::All(_))
@@ -109,7 +109,7 @@ fn use_is_remembered_until_after_token_expiry() {
     let charge = uses(1, 1);
     assert!(takes(&store, &charge, NOW));
     assert!(!takes(&store, &charge, NOW + 959), "still remembered");
-    // What the token's own end would refuse before.
+    // Later the token's own expiry would refuse it.
     let taken = store.take(&[charge], micros(NOW + 960)).unwrap();
     assert_eq!(taken, ChargeResult::None { charge: 0, refusal: ChargeDenied::Forgotten });
 }
@@ -119,7 +119,7 @@ fn use_after_clock_jump_is_refused_as_forgotten() {
     let store = open(&Shared::default(), SIZE);
     let charge = uses(1, 1);
     assert!(takes(&store, &charge, NOW));
-    // The clock runs ahead, the bucket is written, and its entry of the token is gone.
+    // The clock jumps ahead, the bucket is written, and the token's entry is dropped.
     assert!(takes(&store, &window(1, 5, 60), NOW + 100_000));
     let taken = store.take(&[charge], micros(NOW)).unwrap();
     assert_eq!(taken, ChargeResult::None { charge: 0, refusal: ChargeDenied::Forgotten });
@@ -206,7 +206,7 @@ fn windows_start_at_multiples_of_their_length() {
         ChargeResult::None { charge: 0, refusal: ChargeDenied::Spent { retry: 1_000, reset: 1_000 } }
     );
     assert!(takes(&store, &charge, start + 60), "a new window");
-    // A clock that steps back does not open the old window again.
+    // A clock that steps back does not reopen the old window.
     assert!(takes(&store, &charge, start + 30) && !takes(&store, &charge, start + 30));
 }
 
@@ -257,7 +257,7 @@ fn stream_within_grace_is_resumed_without_another_use() {
     store.change(&[end(1)], NOW + 5);
     assert!(!takes(&store, &stream("other", 3), NOW + 6), "another session is another use");
     assert!(takes(&store, &stream("s", 4), NOW + 24));
-    // The end of a stream that was replaced says nothing.
+    // The end of a replaced stream has no effect.
     store.change(&[end(1)], NOW + 25);
     assert!(!takes(&store, &stream("s", 5), NOW + 26));
     store.change(&[end(4)], NOW + 26);
@@ -313,7 +313,7 @@ fn full_store_refuses_and_keeps_live_entries() {
     }
 }
 
-/// The promise of a fixed size, with a million tokens that come and go: each lives a minute, a thousand come a second.
+/// Holds the store to its fixed size with a million tokens: each lives a minute, a thousand come per second.
 #[test]
 fn million_tokens_leave_memory_flat() {
     let memory = Shared::default();
@@ -348,9 +348,9 @@ fn flooding_team_leaves_room_for_others() {
             .count()
     };
     let (first, second) = (fill(1), fill(2));
-    assert!((30_000..=34_000).contains(&first), "half for whoever comes first: {first}");
+    assert!((30_000..=34_000).contains(&first), "half for the first team: {first}");
     assert!((15_000..=17_500).contains(&second), "half of the rest for the next: {second}");
-    assert!(takes(&store, &of_team(3, 5), NOW), "and some is left for everybody else");
+    assert!(takes(&store, &of_team(3, 5), NOW), "room for the others");
 }
 
 #[test]
@@ -363,7 +363,7 @@ fn failures_are_counted_apart_and_never_fill_the_store() {
     }
     assert!(store.has_failed(&failure(1), micros(NOW)).unwrap().is_some());
     (10..200_000).for_each(|address| store.fail(&failure(address), micros(NOW)));
-    assert!(takes(&store, &uses(7, 1), NOW), "what has a credential has its own room");
+    assert!(takes(&store, &uses(7, 1), NOW), "requests with a credential have their own room");
 }
 
 #[test]
@@ -396,7 +396,7 @@ fn value_of_other_bucket_is_refused_as_corrupt() {
     assert_eq!(store.take(&[uses(2, 1)], micros(NOW)), Err(StoreError::Corrupt));
 }
 
-/// Memory that can be told to fail.
+/// Memory that fails on demand.
 struct Failing(Shared, bool);
 
 impl Memory for Failing {
@@ -430,15 +430,18 @@ fn revocations_reach_every_worker_and_expire() {
     let revocation = |subject| Revocation { subject, by: Some("acme".to_owned()), before: NOW };
     one.revoke(&revocation(Subject::Token("t1".into())), NOW).unwrap();
     one.revoke(&revocation(Subject::Key("k1".into())), NOW).unwrap();
-    let (known, version) = other.revocations(None).unwrap().expect("news");
-    assert_eq!(other.revocations(Some(version)), Ok(None), "no news");
+    let (known, version) = other.revocations(None).unwrap().expect("revocations");
+    assert_eq!(other.revocations(Some(version)), Ok(None), "unchanged");
     let by_acme = |by: Option<&str>| by == Some("acme");
     assert!(known.covers(&Subject::Token("t1".into()), NOW + 50, by_acme));
-    assert!(!known.covers(&Subject::Token("t1".into()), NOW, |_| false), "whose word does not reach it");
+    assert!(
+        !known.covers(&Subject::Token("t1".into()), NOW, |_| false),
+        "outside the reach of the revoking team"
+    );
     assert!(!known.covers(&Subject::Token("t2".into()), NOW, by_acme));
-    // Two days later no token of then is left; a key is revoked for ever.
+    // Two days later every token of that time is expired; a key stays revoked.
     other.revoke(&revocation(Subject::TokensOfTeam("acme".into())), NOW + 2 * 86_400).unwrap();
-    let (known, _) = one.revocations(Some(version)).unwrap().expect("news");
+    let (known, _) = one.revocations(Some(version)).unwrap().expect("revocations");
     assert!(!known.covers(&Subject::Token("t1".into()), NOW, by_acme));
     assert!(known.covers(&Subject::Key("k1".into()), NOW, by_acme));
 }
@@ -453,7 +456,7 @@ fn revocations_beyond_capacity_are_refused_not_dropped() {
     let refused = (0..1_100).find(|name| revoke(*name).is_err());
     assert_eq!(refused, Some(1_024));
     assert_eq!(revoke(1_024), Err(StoreError::Full));
-    let (known, _) = store.revocations(None).unwrap().expect("news");
+    let (known, _) = store.revocations(None).unwrap().expect("revocations");
     assert!(known.covers(&Subject::Token("t0".into()), NOW, |_| true), "the first still counts");
 }
 
@@ -464,7 +467,7 @@ enum Step {
 }
 
 proptest! {
-    /// Against the simplest model: a list of what was let through.
+    /// Compares with the simplest model: a list of the allowed requests.
     #[test]
     fn window_never_exceeds_its_maximum(
         steps in prop::collection::vec(prop_oneof![
@@ -489,7 +492,7 @@ proptest! {
         }
     }
 
-    /// In any stretch of time a rate lets through its burst and what its pace adds, and not one more.
+    /// In any interval a rate allows its burst and the increase of its pace, and not one more.
     #[test]
     fn rate_never_exceeds_burst_and_pace(
         gaps in prop::collection::vec(0_u64..2_000_000, 1..150),
@@ -505,7 +508,7 @@ proptest! {
         }
     }
 
-    /// Whatever stands in the memory, nothing panics and nothing unsealed is believed.
+    /// Arbitrary bytes in the memory neither panic nor count as a value.
     #[test]
     fn value_without_valid_seal_is_refused(value in prop::collection::vec(any::<u8>(), 0..200)) {
         let memory = Shared::default();

@@ -1,4 +1,4 @@
-//! The stories, and the policy they are told with.
+//! Tests on a real Envoy, and the policy they share.
 
 mod browser;
 mod clients;
@@ -31,7 +31,7 @@ use crate::support::gateway::{Gateway, Pieces, Setup, unchanged};
 use crate::support::recorder::Recorder;
 use crate::{LongStory, Story};
 
-/// Every story that needs nothing but Envoy and the module.
+/// Tests that need only Envoy and the module.
 pub const ALL: &[(&str, Story)] = &[
     ("narrowed_ceiling_on_open_http1_connection_binds_older_tokens", reload::ceiling_on_http1),
     ("narrowed_ceiling_on_open_http2_connection_binds_older_tokens", reload::ceiling_on_http2),
@@ -42,8 +42,8 @@ pub const ALL: &[(&str, Story)] = &[
     ("policy_with_missing_secret_serves_nothing", reload::missing_secret_serves_nothing),
     ("upstream_answering_503_receives_one_request", failing::one_request_on_503),
     ("missing_flag_is_named_in_log_and_held_request_is_answered", watchdog::names_the_setting),
-    ("new_issuer_key_is_fetched_at_its_own_pace", issuers::new_key_counts_soon),
-    ("stale_issuer_keys_are_refused_until_fetched", issuers::old_keys_count_no_longer),
+    ("new_issuer_key_is_fetched_at_its_own_pace", issuers::new_key_is_fetched),
+    ("stale_issuer_keys_are_refused_until_fetched", issuers::stale_keys_are_refused),
     ("client_that_disconnects_mid_body_reaches_no_upstream", leaving::mid_body),
     ("access_log_holds_decision_and_no_secret", reading::access_log),
     ("log_holds_one_line_per_refusal_and_no_credential", reading::refusal_lines),
@@ -51,20 +51,20 @@ pub const ALL: &[(&str, Story)] = &[
     ("session_without_cap_outlives_its_token", sessions::uncapped_session_lasts),
     ("open_socket_survives_new_policy_that_binds_the_next", sessions::reload_binds_new_sockets),
     ("single_use_token_in_race_on_four_workers_is_allowed_once", store::one_of_many_on_four_workers),
-    ("spent_tokens_and_charges_survive_new_policy", store::reload_keeps_what_is_remembered),
+    ("spent_tokens_and_charges_survive_new_policy", store::reload_keeps_state),
     ("older_tokens_after_restart_are_refused", store::restart_refuses_older_tokens),
     ("limit_under_many_clients_is_exact_and_failed_requests_are_free", store_limits::exact_on_two_workers),
     ("burst_under_many_clients_is_exact", store_limits::burst_on_two_workers),
-    ("request_after_retry_after_is_allowed", store_limits::retry_after_is_true),
-    ("failed_auth_limit_is_checked_before_authentication", store_limits::guesses_are_limited),
+    ("request_after_retry_after_is_allowed", store_limits::retry_after_is_exact),
+    ("failed_auth_limit_is_checked_before_authentication", store_limits::failures_are_limited),
     ("revocation_stops_credential_at_once_on_every_worker", store_revoking::at_once_on_every_worker),
     ("revocation_in_policy_stops_credential_on_delivery", store_revoking::by_the_policy),
-    ("concurrent_sessions_beyond_limit_are_refused", store_sessions::as_many_as_it_may),
+    ("concurrent_sessions_beyond_limit_are_refused", store_sessions::concurrent_sessions),
     ("sessions_of_token_share_total_seconds", store_sessions::seconds_together),
-    ("lost_session_is_resumed_in_time_and_never_twice", store_sessions::lost_session_comes_back),
+    ("lost_session_is_resumed_in_time_and_never_twice", store_sessions::lost_session_is_resumed),
 ];
 
-/// Stories that need more than that, and find it themselves.
+/// Tests that need more, and look for it themselves.
 pub const WITH_MORE: &[(&str, LongStory)] = &[
     ("page_of_allowed_origin_calls_and_reads_refusal", browser::page_reads_a_refusal),
     ("page_session_ends_at_its_deadline", sessions::page_is_cut_at_deadline),
@@ -72,24 +72,24 @@ pub const WITH_MORE: &[(&str, LongStory)] = &[
     ("published_javascript_client_mints_connects_and_is_refused", clients::javascript),
     ("published_python_client_mints_connects_and_is_refused", clients::python),
     ("gateway_in_containers_passes_its_test", containers::gateway_in_containers),
-    ("bridge_user_is_limited_to_commands_of_script", store::bridge_may_what_the_script_does),
+    ("bridge_user_is_limited_to_commands_of_script", store::bridge_rights_match_script),
     ("single_use_token_in_race_on_two_gateways_is_allowed_once", store::one_of_many_on_two_gateways),
-    ("restarted_gateway_of_fleet_keeps_tokens_spent", store::restart_in_a_fleet_forgets_nothing),
+    ("restarted_gateway_of_fleet_keeps_tokens_spent", store::restart_in_fleet_keeps_uses),
     ("missing_store_allows_nothing_and_nothing_twice", store_failing::away),
-    ("malformed_store_answer_allows_nothing", store_failing::answering_in_other_words),
-    ("late_or_crossed_store_answer_allows_nothing", store_failing::answering_too_late_or_to_somebody_else),
-    ("store_answer_for_other_client_is_ignored", store_failing::late_answers_to_somebody_else),
+    ("malformed_store_answer_allows_nothing", store_failing::malformed_answers),
+    ("late_or_crossed_store_answer_allows_nothing", store_failing::late_answers),
+    ("store_answer_for_other_client_is_ignored", store_failing::crossed_answers),
     ("read_only_redis_allows_nothing", store_failing::redis_in_the_wrong_state),
-    ("redis_without_data_refuses_older_tokens", store_failing::redis_that_lost_its_data),
-    ("redis_with_eviction_is_refused_as_store", store_failing::redis_that_may_forget),
+    ("redis_without_data_refuses_older_tokens", store_failing::redis_without_data),
+    ("redis_with_eviction_is_refused_as_store", store_failing::evicting_redis),
     ("limit_over_two_gateways_is_exact", store_limits::exact_on_two_gateways),
     ("burst_over_two_gateways_is_exact", store_limits::burst_on_two_gateways),
     ("revocation_stops_credential_on_all_gateways_in_time", store_revoking::in_time_on_all_gateways),
     ("stale_revocations_refuse_or_serve_as_declared", store_revoking::too_old),
-    ("keys_in_redis_are_found_by_every_gateway", store_directory::keys_that_stand_in_redis),
-    ("revocation_by_tool_reaches_every_gateway", store_directory::the_tool_revokes),
-    ("sessions_of_crashed_gateway_are_freed", store_sessions::slots_come_back_after_a_crash),
-    ("lost_session_is_resumed_at_other_gateway", store_sessions::lost_session_comes_back_elsewhere),
+    ("keys_in_redis_are_found_by_every_gateway", store_directory::keys_in_redis),
+    ("revocation_by_tool_reaches_every_gateway", store_directory::revocation_by_tool),
+    ("sessions_of_crashed_gateway_are_freed", store_sessions::crashed_sessions_are_freed),
+    ("lost_session_is_resumed_at_other_gateway", store_sessions::lost_session_at_other_gateway),
 ];
 
 const MASTER: &str = "bWFzdGVyIG9mIHRoZSB0ZXN0cywgMzIgYnl0ZXMgb3IgbW9yZcO_";
@@ -124,7 +124,7 @@ impl World {
         Ok(Self { gateway, upstream, env, cors: cors.to_vec() })
     }
 
-    /// Another policy, as an operator delivers it.
+    /// Delivers another policy as an operator does.
     fn deliver(&self, policy: &Value, edit: &dyn Fn(String) -> String) -> Result<(), String> {
         let upstream = self.upstream.address();
         let policy = policy.to_string();
@@ -137,22 +137,22 @@ impl World {
 
     /// A token minted by the gateway.
     fn mint(&self) -> Result<String, String> {
-        let asked = json!({"from_numbers": [OWNED], "to_numbers": [ALLOWED, OTHER]});
+        let request = json!({"from_numbers": [OWNED], "to_numbers": [ALLOWED, OTHER]});
         let answer = client::exchange(
             self.address(),
-            &Request::new("POST", "/v1/client-tokens").bearer(KEY).json(&asked),
+            &Request::new("POST", "/v1/client-tokens").bearer(KEY).json(&request),
         )?;
         let token = answer.json()["data"]["token"].as_str().map(str::to_owned);
         token.ok_or_else(|| format!("no token: {} {}", answer.status, answer.text()))
     }
 
-    /// Nothing has reached the upstream beyond `count` requests, by its own word and by Envoy's.
+    /// Checks the number of requests upstream, as recorded there and as counted by Envoy.
     fn upstream_saw(&self, count: usize) -> Result<(), String> {
         let seen = (self.upstream.count(), self.gateway.upstream_requests());
         same("requests upstream (recorded, begun by Envoy)", seen, (count, count as u64))
     }
 
-    /// Good requests on new connections, enough to meet every worker.
+    /// Sends valid requests on new connections, enough to reach every worker.
     fn is_alive(&self, token: &str) -> Result<(), String> {
         (0..6).try_for_each(|_| {
             let answer = client::exchange(self.address(), &call(token, ALLOWED))?;
@@ -201,12 +201,12 @@ fn policy() -> Value {
     })
 }
 
-/// How a policy names an API key.
+/// Returns the digest by which a policy names an API key.
 fn digest(key: &str) -> String {
     Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The same policy, its key held to [`ALLOWED`].
+/// Returns the policy with a ceiling of [`ALLOWED`] for its key.
 fn narrowed() -> Value {
     let mut policy = policy();
     policy["api_keys"][0]["ceiling"] = json!({"to": [ALLOWED]});

@@ -1,7 +1,4 @@
-//! Tokens to order: well-made, forged and broken ones.
-//!
-//! Written from RFC 7515 and the policy alone, with the hash and curve crates and nothing of the module's token code,
-//! so that an error there is not repeated here.
+//! Tokens made from recipes: valid, forged and malformed ones.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-/// How a token is made; absent members are taken from the recipe it is `like`, then from the policy.
+/// Recipe of a token; absent members come from the recipe it is `like`, then from the policy.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
@@ -42,7 +39,7 @@ enum KeySource {
     Base64url(String),
 }
 
-/// What is done to a finished token.
+/// Change to a finished token.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Alter {

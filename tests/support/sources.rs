@@ -56,7 +56,7 @@ pub struct Function {
     pub line: usize,
     /// Lines from `fn` to the closing brace, both counted.
     pub lines: usize,
-    /// `self` counts.
+    /// Number of parameters, `self` included.
     pub parameters: usize,
 }
 
@@ -157,10 +157,10 @@ impl Sources {
         if let Some((_, items)) = &child.content {
             return self.add_items(index, items, &folder.join(&name));
         }
-        let beside = folder.join(format!("{name}.rs"));
+        let sibling = folder.join(format!("{name}.rs"));
         let inside = folder.join(&name).join("mod.rs");
         let written = written_path(&child.attrs).map(|path| folder.join(path));
-        let path = written.unwrap_or_else(|| if inside.is_file() { inside } else { beside });
+        let path = written.unwrap_or_else(|| if inside.is_file() { inside } else { sibling });
         self.modules[index].file = self.relative(&path);
         self.read_file(index, path.ends_with("mod.rs"));
     }
