@@ -1,6 +1,6 @@
-//! What callbound costs on a real Envoy, beside Envoy's native filters: CPU time of the worker thread per request, with
-//! nothing to remember and with limits and single-use tokens, in the gateway's own memory and in Redis.
-//! `make bench`; README.md here says what is measured and how to read it. Nothing here passes or fails by the clock.
+//! Cost of callbound on a real Envoy, compared with Envoy's native filters: CPU time of the worker thread per request,
+//! without state and with limits and single-use tokens, in the gateway's own memory and in Redis. `make bench`; the
+//! README here describes what is measured and how to read it. Nothing here passes or fails by the clock.
 #![allow(
     clippy::indexing_slicing,
     clippy::string_slice,
@@ -32,7 +32,7 @@ use rig::load::{Client, Wanted};
 use rig::platform::{Ask, Bucket, Limits, Platform, SECRET_NAME, TOKENS, request};
 use rig::{at, module};
 
-/// What callbound costs on a real Envoy, beside Envoy's native filters.
+/// Measures callbound on a real Envoy, compared with Envoy's native filters.
 #[derive(Parser)]
 struct Settings {
     /// Requests per round of each line of the table
@@ -41,16 +41,16 @@ struct Settings {
     /// Rounds; the table shows medians
     #[arg(long, default_value_t = 20)]
     rounds: usize,
-    /// Measure only lines whose group or variant contains this; `memory` is the local store's; repeatable
+    /// Measure only lines whose group or variant contains this; `memory` is the local store's memory; repeatable
     #[arg(long)]
     only: Vec<String>,
-    /// The module
+    /// Path of the module
     #[arg(long, default_value = "dist/callbound.wasm")]
     module: PathBuf,
-    /// A further build of the module to measure beside it; repeatable
+    /// Another build of the module to measure in the same run; repeatable
     #[arg(long, value_name = "NAME=FILE")]
-    beside: Vec<String>,
-    /// What `cargo bench` passes
+    compare: Vec<String>,
+    /// Flag that `cargo bench` passes
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -67,8 +67,7 @@ const OURS_THREE: &str = "callbound, window + rate + window";
 const OURS_REDIS: &str = "callbound, home redis";
 const OURS_REDIS_ONE: &str = "callbound, one window, home redis";
 
-/// What the policy of each of our variants counts, and whether in Redis. All names begin with [`OURS`], which stands for
-/// the module.
+/// Limits of each callbound variant, and whether its store is Redis. All names begin with [`OURS`].
 const POLICIES: [(&str, Limits, bool); 5] = [
     (OURS, Limits::None, false),
     (OURS_ONE, Limits::One, false),
@@ -86,7 +85,7 @@ const NATIVE_LIMITS: Peers = [("/ bucket", BUCKET), ("/ per key", BUCKET_PER_KEY
 const LIMITED: &str = "x-ratelimit-limit";
 /// Tokens whose spending is remembered when the local store's memory is looked at.
 const REMEMBERED: usize = 30_000;
-/// The title that stands for it in `--only`.
+/// Name of that measurement for `--only`.
 const MEMORY: &str = "memory";
 /// Latency is measured in turns of so many requests.
 const TIMED_AT_ONCE: usize = 100;
@@ -98,11 +97,11 @@ impl Settings {
     }
 }
 
-/// What requests bear.
+/// Credential of a request.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Bears {
+enum Credential {
     ApiKey,
-    /// The same token each time, one of this set that is kept for it.
+    /// One token of this set, the same each time.
     Seen(Set),
     /// Another token of this set each time.
     FirstSeen(Set),
@@ -121,19 +120,19 @@ const HS256_AGAIN: Set = 3;
 struct Group {
     title: String,
     ask: Ask,
-    bears: Bears,
+    credential: Credential,
     wanted: Wanted,
     variants: Vec<&'static str>,
     peers: Peers,
-    /// Whether latency is measured as well, and what was asked of other programs.
+    /// Latency and the CPU time of other programs are measured as well.
     is_remembered: bool,
 }
 
 fn groups() -> Vec<Group> {
-    let group = |title: &str, ask, bears, status, variants: &[&'static str]| Group {
+    let group = |title: &str, ask, credential, status, variants: &[&'static str]| Group {
         title: title.to_owned(),
         ask,
-        bears,
+        credential,
         wanted: Wanted { status, header: None },
         variants: variants.to_vec(),
         peers: NATIVE,
@@ -141,34 +140,34 @@ fn groups() -> Vec<Group> {
     };
     let all = [BARE, EMPTY, CACHED, UNCACHED, OURS];
     let mut groups = vec![
-        group("header-only, token seen before (HS256)", Ask::Read, Bears::Seen(HS256), 200, &all),
-        group("header-only, API key", Ask::Read, Bears::ApiKey, 200, &[OURS]),
+        group("header-only, token seen before (HS256)", Ask::Read, Credential::Seen(HS256), 200, &all),
+        group("header-only, API key", Ask::Read, Credential::ApiKey, 200, &[OURS]),
     ];
     for (set, algorithm) in SETS.iter().enumerate().take(HS256_AGAIN) {
         let title = format!("header-only, token first seen ({})", algorithm.name());
-        groups.push(group(&title, Ask::Read, Bears::FirstSeen(set), 200, &[CACHED, UNCACHED, OURS]));
+        groups.push(group(&title, Ask::Read, Credential::FirstSeen(set), 200, &[CACHED, UNCACHED, OURS]));
     }
     groups.extend([
-        group("300 B body, token seen before (HS256)", Ask::Dial, Bears::Seen(HS256), 200, &all),
+        group("300 B body, token seen before (HS256)", Ask::Dial, Credential::Seen(HS256), 200, &all),
         group(
             "300 B body, token first seen (HS256)",
             Ask::Dial,
-            Bears::FirstSeen(HS256_AGAIN),
+            Credential::FirstSeen(HS256_AGAIN),
             200,
             &[UNCACHED, OURS],
         ),
-        group("300 B body, API key", Ask::Dial, Bears::ApiKey, 200, &[OURS]),
+        group("300 B body, API key", Ask::Dial, Credential::ApiKey, 200, &[OURS]),
         group(
             "header-only, refused for its scope (HS256 seen)",
             Ask::NoScope,
-            Bears::Seen(HS256),
+            Credential::Seen(HS256),
             403,
             &[CACHED, UNCACHED, OURS],
         ),
         group(
             "300 B body, refused for its destination (HS256 seen)",
             Ask::DialOutside,
-            Bears::Seen(HS256),
+            Credential::Seen(HS256),
             403,
             &[OURS],
         ),
@@ -177,12 +176,12 @@ fn groups() -> Vec<Group> {
     groups
 }
 
-/// Lines on which something is counted. Tokens that are not stand beside those that are, in the same run.
+/// Lines with charges. Tokens without uses are measured in the same run as those with them.
 fn remembering() -> [Group; 3] {
     let fresh = |title: &str, uses| Group {
         title: title.to_owned(),
         ask: Ask::Read,
-        bears: Bears::Fresh(uses),
+        credential: Credential::Fresh(uses),
         wanted: Wanted { status: 200, header: None },
         variants: vec![OURS, OURS_REDIS],
         peers: NATIVE,
@@ -190,7 +189,7 @@ fn remembering() -> [Group; 3] {
     };
     let limits = Group {
         title: "header-only, token seen before (HS256), limits".to_owned(),
-        bears: Bears::Seen(HS256),
+        credential: Credential::Seen(HS256),
         wanted: Wanted { status: 200, header: Some(LIMITED) },
         variants: vec![BUCKET, BUCKET_PER_KEY, OURS_ONE, OURS_THREE, OURS_REDIS_ONE],
         peers: NATIVE_LIMITS,
@@ -237,17 +236,17 @@ fn run(settings: &Settings) -> Result<(), String> {
     std::thread::sleep(Duration::from_secs(3));
 
     let bench = Bench { settings, gateway, platform, tokens, fleet };
-    let told = |problem| format!("{problem}\n{}", bench.gateway.log());
+    let with_log = |problem| format!("{problem}\n{}", bench.gateway.log());
     let mut lines = lines(settings, &bench.gateway, &modules)?;
-    bench.measure(&mut lines).map_err(told)?;
+    bench.measure(&mut lines).map_err(with_log)?;
     print_table(settings, &lines);
-    bench.time(&mut lines).map_err(told)?;
+    bench.time(&mut lines).map_err(with_log)?;
     print_remembering(&lines);
     if needs_fleet && bench.fleet.is_none() {
         println!("  home redis: skipped, {MISSING}");
     }
     if settings.only.is_empty() || settings.only.iter().any(|only| only == MEMORY) {
-        println!("\n{}", bench.remember().map_err(told)?);
+        println!("\n{}", bench.remember().map_err(with_log)?);
     }
     for (name, path) in &modules {
         let tokens = bench.tokens.first().map_or(&[][..], Vec::as_slice);
@@ -256,7 +255,7 @@ fn run(settings: &Settings) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether any line needs Redis.
+/// Returns true if any selected line needs Redis.
 fn needs_fleet(settings: &Settings) -> bool {
     let is_in_redis = |variant: &&&str| POLICIES.iter().any(|(name, _, redis)| name == *variant && *redis);
     let is_needed = |group: &Group| {
@@ -265,7 +264,7 @@ fn needs_fleet(settings: &Settings) -> bool {
     groups().iter().any(is_needed)
 }
 
-/// A listener for every variant, and the bootstrap they stand in.
+/// Renders a listener for every variant, and their bootstrap.
 fn listeners(
     folder: &Path,
     platform: &Platform,
@@ -305,11 +304,11 @@ fn named(module: &str, variant: &str) -> String {
     format!("{module}{}", variant.strip_prefix(OURS).unwrap_or_default())
 }
 
-/// The module and those beside it, each under the name of its variant.
+/// Lists the module and the other builds, each under the name of its variant.
 fn modules(settings: &Settings, root: &Path) -> Result<Vec<(String, PathBuf)>, String> {
     let mut modules = vec![(OURS.to_owned(), root.join(&settings.module))];
-    for beside in &settings.beside {
-        let (name, path) = beside.split_once('=').ok_or("--beside: expected NAME=FILE")?;
+    for other in &settings.compare {
+        let (name, path) = other.split_once('=').ok_or("--compare: expected NAME=FILE")?;
         modules.push((format!("{OURS} {name}"), root.join(path)));
     }
     match modules.iter().find(|(_, path)| !path.is_file()) {
@@ -326,7 +325,7 @@ struct Line {
     title: String,
     variant: String,
     ask: Ask,
-    bears: Bears,
+    credential: Credential,
     wanted: Wanted,
     peers: Peers,
     is_remembered: bool,
@@ -335,8 +334,8 @@ struct Line {
     sent: usize,
     /// Microseconds per request, one per round.
     rounds: Vec<f64>,
-    /// The same of Redis and of the bridge, and requests to a cluster per request.
-    beside: [Vec<f64>; 3],
+    /// Microseconds of Redis and of the bridge, and requests to a cluster, per request.
+    others: [Vec<f64>; 3],
     /// Microseconds until the answer was there, of each request that was timed.
     times: Vec<f64>,
 }
@@ -366,14 +365,14 @@ fn lines(settings: &Settings, gateway: &Gateway, modules: &[(String, PathBuf)]) 
                 title: group.title.clone(),
                 variant,
                 ask: group.ask,
-                bears: group.bears,
+                credential: group.credential,
                 wanted: group.wanted,
                 peers: group.peers,
                 is_remembered: group.is_remembered,
                 client: Client::connect(*address)?,
                 sent: 0,
                 rounds: Vec::new(),
-                beside: Default::default(),
+                others: Default::default(),
                 times: Vec::new(),
             });
         }
@@ -381,7 +380,7 @@ fn lines(settings: &Settings, gateway: &Gateway, modules: &[(String, PathBuf)]) 
     Ok(lines)
 }
 
-/// What is there to measure with.
+/// Gateway, tokens and store for the measurements.
 struct Bench<'a> {
     settings: &'a Settings,
     gateway: Gateway,
@@ -401,7 +400,7 @@ impl Bench<'_> {
             for line in &mut *lines {
                 let about = about(line);
                 self.measure_line(line, round > 0).map_err(&about)?;
-                if round == 0 && line.bears == Bears::Fresh(Some(1)) {
+                if round == 0 && line.credential == Credential::Fresh(Some(1)) {
                     self.check_spent(line).map_err(&about)?;
                 }
             }
@@ -424,7 +423,7 @@ impl Bench<'_> {
         }
         line.rounds.push(microseconds(spent) / count as f64);
         if let (Some(before), Some(after)) = (before_others, after_others) {
-            for ((rounds, before), after) in line.beside.iter_mut().zip(before).zip(after) {
+            for ((rounds, before), after) in line.others.iter_mut().zip(before).zip(after) {
                 rounds.push((after - before) / count as f64);
             }
         }
@@ -440,22 +439,22 @@ impl Bench<'_> {
 
     /// The next requests of a line. New tokens are minted here, before anything is measured.
     fn messages(&self, line: &Line, count: usize) -> Result<impl FnMut(usize) -> Vec<u8> + use<'_>, String> {
-        let (ask, bears, start) = (line.ask, line.bears, line.sent);
-        let fresh = match bears {
-            Bears::Fresh(uses) => {
+        let (ask, credential, start) = (line.ask, line.credential, line.sent);
+        let fresh = match credential {
+            Credential::Fresh(uses) => {
                 let set = format!("line-{}", line.number);
                 self.platform.tokens(Algorithm::Hs256, &set, start..start + count, uses)?
             }
             _ => Vec::new(),
         };
-        Ok(move |index: usize| match bears {
-            Bears::ApiKey => request(ask, None),
-            Bears::Seen(set) => request(ask, self.tokens[set].last().map(String::as_str)),
-            Bears::FirstSeen(set) => {
+        Ok(move |index: usize| match credential {
+            Credential::ApiKey => request(ask, None),
+            Credential::Seen(set) => request(ask, self.tokens[set].last().map(String::as_str)),
+            Credential::FirstSeen(set) => {
                 let set = &self.tokens[set][..TOKENS - 1];
                 request(ask, Some(&set[(start + index) % set.len()]))
             }
-            Bears::Fresh(_) => request(ask, fresh.get(index).map(String::as_str)),
+            Credential::Fresh(_) => request(ask, fresh.get(index).map(String::as_str)),
         })
     }
 
@@ -467,7 +466,7 @@ impl Bench<'_> {
         line.client.run(1, Wanted { status: 401, header: None }, |_| message.clone())
     }
 
-    /// How long answers take, one request at a time, in turns.
+    /// Measures latency, one request at a time, in turns.
     fn time(&self, lines: &mut [Line]) -> Result<(), String> {
         eprintln!("bench: timing");
         for _ in 0..self.settings.rounds {
@@ -482,7 +481,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// What the local store takes of Envoy's heap, and what a use costs once it holds so much.
+    /// Measures the local store's share of Envoy's heap, and the cost of a use once it is full.
     fn remember(&self) -> Result<String, String> {
         eprintln!("bench: spending {REMEMBERED} tokens");
         // Where no token with uses was seen before.
@@ -543,7 +542,7 @@ fn quantile(values: &[f64], part: f64) -> f64 {
     }
 }
 
-/// What a line costs above bare Envoy: the median of the differences within each round.
+/// Returns the cost of a line above bare Envoy: the median of the differences within each round.
 fn above_bare(line: &Line, lines: &[Line]) -> f64 {
     let is_bare = |other: &&Line| other.variant == BARE && other.ask.has_body() == line.ask.has_body();
     let Some(bare) = lines.iter().find(is_bare) else { return f64::NAN };
@@ -590,15 +589,15 @@ fn print_table(settings: &Settings, lines: &[Line]) {
 /// The native peer of a line: the same request, or for an API key (which `jwt_authn` does not know) a token seen before,
 /// and for a new one (whose uses it does not know) a token first seen.
 fn is_like(line: &Line, peer: &Line) -> bool {
-    let bears = match line.bears {
-        Bears::ApiKey => Bears::Seen(HS256),
-        Bears::Fresh(_) => Bears::FirstSeen(HS256),
+    let credential = match line.credential {
+        Credential::ApiKey => Credential::Seen(HS256),
+        Credential::Fresh(_) => Credential::FirstSeen(HS256),
         other => other,
     };
-    peer.bears == bears && peer.ask == line.ask && peer.wanted.status == line.wanted.status
+    peer.credential == credential && peer.ask == line.ask && peer.wanted.status == line.wanted.status
 }
 
-/// What is asked of other programs for each request, and how long answers take.
+/// Prints the calls to other programs per request, and the latencies.
 fn print_remembering(lines: &[Line]) {
     let mut timed = lines.iter().filter(|line| is_timed(line)).peekable();
     if timed.peek().is_none() {
@@ -617,7 +616,7 @@ fn print_remembering(lines: &[Line]) {
                 line.title, "callouts", "redis", "bridge", "p50", "p99", "above: p50", "p99"
             );
         }
-        let [redis, bridge, callouts] = &line.beside;
+        let [redis, bridge, callouts] = &line.others;
         let shown = |values: &[f64], digits: usize| match values {
             [] => String::new(),
             values => format!("{:.digits$}", median(values)),

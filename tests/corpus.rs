@@ -1,5 +1,5 @@
 //! One corpus, seven levels: every case of `tests/cases` is a test at each level it is for, named
-//! `level::file::case`. Cases of a file are played in order (what is minted first is used later), files side by side.
+//! `level::file::case`. Cases of a file are played in order (later ones use minted tokens), files in parallel.
 #![allow(
     clippy::indexing_slicing,
     clippy::disallowed_methods,
@@ -25,12 +25,12 @@ fn main() -> ExitCode {
     arguments.test_threads = arguments.test_threads.or(Some(4));
     let trials = match load_all() {
         Ok(files) => trials(files),
-        Err(problem) => vec![Trial::test("the_corpus_can_be_read", move || Err(problem.into()))],
+        Err(problem) => vec![Trial::test("corpus_is_readable", move || Err(problem.into()))],
     };
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-/// One file at one level, played when the first of its tests is asked for.
+/// One file at one level; the first of its tests plays all of it.
 struct Once {
     level: Level,
     session: levels::Session,
@@ -46,7 +46,7 @@ impl Once {
         match played.0.get(index) {
             Some((_, Ok(()))) => Ok(Completion::Completed),
             Some((_, Err(problem))) => Err(Failed::from(problem)),
-            None => Err(Failed::from("it was never played")),
+            None => Err(Failed::from("the case was not played")),
         }
     }
 }
@@ -54,7 +54,7 @@ impl Once {
 fn trials(files: Vec<File>) -> Vec<Trial> {
     let mut first = Vec::new();
     let mut others = Vec::new();
-    // What takes longest first.
+    // The slowest levels first.
     for level in Level::ALL.into_iter().rev() {
         for file in &files {
             let session = levels::Session::new(file, level);
@@ -64,17 +64,17 @@ fn trials(files: Vec<File>) -> Vec<Trial> {
                 let name = format!("{}::{}::{name}", level.name(), once.session.file_name()).to_lowercase();
                 let once = once.clone();
                 let trial = Trial::ignorable_test(name, move || once.result(index));
-                // The first test of a session plays all of it: apart from each other, they run side by side.
+                // The first test of a session plays the whole session; the sessions run in parallel.
                 if index == 0 { first.push(trial) } else { others.push(trial) }
             }
         }
     }
-    for (name, story) in levels::hosts::ALL {
-        let story = || match levels::needs(Level::Wasm) {
-            Ok(()) => story().map(|()| Completion::Completed).map_err(Failed::from),
+    for (name, test) in levels::hosts::ALL {
+        let test = || match levels::needs(Level::Wasm) {
+            Ok(()) => test().map(|()| Completion::Completed).map_err(Failed::from),
             Err(skip) => skip.end(),
         };
-        others.push(Trial::ignorable_test(format!("hosts::{name}"), story));
+        others.push(Trial::ignorable_test(format!("hosts::{name}"), test));
     }
     first.extend(others);
     first.push(Trial::test("conformance_table", move || levels::table::check(&files).map_err(Failed::from)));

@@ -1,5 +1,5 @@
-//! Stories on a real Envoy that are no single request: policies that change under open connections, policies that are
-//! refused, upstreams that fail, clients that leave, a browser, and what the operator reads afterwards.
+//! Tests on a real Envoy that need more than one request: policies that change under open connections, rejected
+//! policies, failing upstreams, clients that disconnect, a browser, and the logs an operator reads.
 #![allow(
     clippy::indexing_slicing,
     clippy::disallowed_methods,

@@ -1,5 +1,5 @@
-//! One policy, three hosts: what a host cannot do is refused at load, with the place and the reason; what it can, the
-//! guarantee sheet says.
+//! One policy on three hosts: a feature that the host lacks is refused at load, with path and reason; the guarantee
+//! sheet describes the others.
 #![allow(clippy::indexing_slicing, clippy::expect_used, clippy::panic, reason = "a test may fail loudly")]
 
 use std::fs;
@@ -32,7 +32,7 @@ fn on(host: &str) -> Value {
     json!({"host": host, "entropy": entropy})
 }
 
-/// Which problems a platform's own policy has on a host; none: it loads.
+/// Asserts the problems of a shipped policy on a host; an empty list: it loads.
 fn assert_problems(name: &str, over: Value, expected: &[&str]) {
     let found = problems(&merged(platform(name), over.clone()));
     let is_same = found.len() == expected.len()
@@ -44,7 +44,7 @@ const ENDS: &str = "this host cannot end a connection";
 const SHARES: &str = "this host has no memory that its workers share";
 
 #[test]
-fn the_three_platforms_load_where_their_host_can_do_it_and_say_why_where_not() {
+fn shipped_policies_load_only_where_the_host_suffices() {
     for name in ["revdesk.json", "telapi.json", "decart.json"] {
         assert_problems(name, json!({}), &[]);
         assert_problems(name, json!({"hold_headers": "buffer_filter"}), &[]);
@@ -52,20 +52,20 @@ fn the_three_platforms_load_where_their_host_can_do_it_and_say_why_where_not() {
     assert_problems("revdesk.json", on("kong"), &[]);
     assert_problems("telapi.json", on("kong"), &[ENDS]);
     assert_problems("decart.json", on("kong"), &[ENDS]);
-    let told = |host| merged(on(host), json!({"sessions_ended_by": "upstream"}));
-    assert_problems("telapi.json", told("kong"), &[]);
-    assert_problems("decart.json", told("kong"), &[]);
-    assert_problems("decart.json", told("apisix"), &[]);
+    let upstream_ends = |host| merged(on(host), json!({"sessions_ended_by": "upstream"}));
+    assert_problems("telapi.json", upstream_ends("kong"), &[]);
+    assert_problems("decart.json", upstream_ends("kong"), &[]);
+    assert_problems("decart.json", upstream_ends("apisix"), &[]);
     // RevDesk's and TelAPI's limits, and TelAPI's tokens of one use, are counted somewhere.
     for name in ["revdesk.json", "telapi.json"] {
-        let found = problems(&merged(platform(name), told("apisix")));
+        let found = problems(&merged(platform(name), upstream_ends("apisix")));
         assert!(!found.is_empty() && found.iter().all(|problem| problem.contains(SHARES)), "{found:#?}");
     }
     assert_problems("revdesk.json", json!({"host": "apisix", "limits": null, "limit_headers": null}), &[]);
 }
 
 #[test]
-fn tokens_are_not_minted_of_randomness_that_can_be_guessed() {
+fn policy_without_entropy_on_weak_host_is_refused() {
     assert_problems(
         "revdesk.json",
         json!({"host": "kong"}),
@@ -103,7 +103,7 @@ fn tokens_are_not_minted_of_randomness_that_can_be_guessed() {
 }
 
 #[test]
-fn each_thing_a_host_lacks_is_named_with_its_place() {
+fn missing_host_feature_is_named_with_its_path() {
     let revdesk = |over: Value| merged(platform("revdesk.json"), over);
     let bare = json!({"limits": null, "limit_headers": null});
     let cases = [
@@ -145,14 +145,14 @@ fn each_thing_a_host_lacks_is_named_with_its_place() {
     }
 }
 
-/// What is said of a subject.
+/// Enforcement that the guarantee sheet states for a subject.
 fn force(policy: &Value, subject: &str) -> Option<Enforcement> {
     let policy = compiled(policy).unwrap_or_else(|problems| panic!("{problems:#?}"));
     guarantees(&policy).into_iter().find(|guarantee| guarantee.subject == subject).map(|found| found.force)
 }
 
 #[test]
-fn the_sheet_says_how_far_each_thing_reaches() {
+fn guarantee_sheet_states_each_enforcement() {
     let telapi = platform("telapi.json");
     assert_eq!(force(&telapi, "uses of tokens"), Some(Enforcement::Node));
     assert_eq!(force(&telapi, "sessions"), Some(Enforcement::Exact));
@@ -170,7 +170,7 @@ fn the_sheet_says_how_far_each_thing_reaches() {
 }
 
 #[test]
-fn a_sheet_holds_no_secret() {
+fn guarantee_sheet_holds_no_secret() {
     let secret = "bWFzdGVyIG9mIHRoZSBlbnRyb3B5LCAzMiBieXRlcyBvciBtb3Jl";
     let policy = merged(
         platform("revdesk.json"),
@@ -185,9 +185,9 @@ fn a_sheet_holds_no_secret() {
     );
 }
 
-/// The three platforms on each host: the sheet, or why it does not load.
+/// Renders the sheet of each shipped policy on each host, or the reasons why it does not load.
 fn sheets() -> String {
-    let told = json!({"sessions_ended_by": "upstream"});
+    let upstream_ends = json!({"sessions_ended_by": "upstream"});
     let hosts = [
         ("Envoy", "", json!({})),
         (
@@ -198,12 +198,12 @@ fn sheets() -> String {
         (
             "Kong",
             " with `\"host\": \"kong\"`, `entropy` and `\"sessions_ended_by\": \"upstream\"`",
-            merged(on("kong"), told.clone()),
+            merged(on("kong"), upstream_ends.clone()),
         ),
         (
             "APISIX",
             " with `\"host\": \"apisix\"` and `\"sessions_ended_by\": \"upstream\"`",
-            merged(on("apisix"), told),
+            merged(on("apisix"), upstream_ends),
         ),
     ];
     let mut text = String::from(
@@ -227,8 +227,8 @@ fn sheets() -> String {
 }
 
 #[test]
-#[allow(clippy::disallowed_methods, reason = "whoever changes a sheet says so in the environment")]
-fn the_sheets_in_the_papers_are_these() {
+#[allow(clippy::disallowed_methods, reason = "an environment variable rewrites the sheets")]
+fn guarantee_sheets_in_docs_are_current() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/guarantees.md");
     if std::env::var_os("CALLBOUND_WRITE").is_some() {
         fs::write(&path, sheets()).expect("a file to write");

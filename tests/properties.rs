@@ -1,4 +1,4 @@
-//! What must hold for every request, not only for those somebody thought of.
+//! Properties that hold for every request, not only for known ones.
 #![allow(clippy::indexing_slicing, clippy::expect_used, clippy::panic, reason = "a test may fail loudly")]
 
 use std::collections::BTreeMap;
@@ -27,10 +27,10 @@ const OWNED: &[&str] = &["+15551230001", "+15551230002"];
 const NUMBERS: &[&str] =
     &["+15551230001", "+15551230002", "+15550001111", "+15550002222", "+442079460123", "+19005551234"];
 
-/// Values of a text bound; one of them has an alias beside its name.
+/// Values of a text bound; `m-2` has an alias.
 const MODELS: &[&str] = &["m-1", "m-2", "m-3"];
 
-/// A key, perhaps a token of it, and a call.
+/// A key, optionally one of its tokens, and a call.
 #[derive(Clone, Debug)]
 struct Scene {
     key_scopes: Vec<String>,
@@ -52,7 +52,7 @@ struct Scene {
     model: &'static str,
 }
 
-/// One way of giving a credential less.
+/// Removes one right from a credential.
 #[derive(Clone, Copy, Debug)]
 enum Narrowing {
     DropKeyScope,
@@ -115,7 +115,7 @@ impl Scene {
         let mut team = json!({"id": "acme", "kind": "organization", "numbers": OWNED});
         self.team_model.iter().for_each(|list| team["ceiling"] = json!({"model": list}));
         if let Some(scopes) = &self.team_scopes {
-            // An empty list is refused in a policy: one scope that no route asks for stands for none.
+            // A policy refuses an empty list: a scope that no route requires takes its place.
             team["scopes"] = if scopes.is_empty() { json!(["unused"]) } else { json!(scopes) };
         }
         let platform_scopes = [SCOPES, &["unused"]].concat();
@@ -185,7 +185,7 @@ fn drop_one(list: &mut Vec<String>, at: &Index) {
     }
 }
 
-/// Makes a bound of nothing, or takes one entry out of one; an empty list is no bound and cannot be written.
+/// Adds a bound, or removes one entry of it; an empty list cannot be written.
 fn shrink(list: &mut Option<Vec<String>>, all: &[&str], at: &Index) {
     match list {
         None => *list = Some(vec![all[at.index(all.len() - 1)].to_owned()]),
@@ -238,7 +238,7 @@ fn judge(engine: &Engine, headers: &Pairs, body: &[u8]) -> Decision {
     };
     match step {
         Step::Decided(verdict) => *verdict,
-        _ => panic!("nothing is counted or looked up here, and the body was there"),
+        _ => panic!("no store and no directory are configured, and the body was given"),
     }
 }
 
@@ -261,7 +261,7 @@ fn number() -> impl Strategy<Value = String> {
 }
 
 prop_compose! {
-    /// Mostly scenes that are allowed, so that narrowing them means something.
+    /// Generates mostly allowed scenes, so that narrowing them is meaningful.
     fn scene()(
         (key_scopes, token_scopes) in (prop_oneof![4 => Just(strings(SCOPES)), 1 => scopes()],
                                        prop_oneof![4 => Just(strings(SCOPES)), 1 => scopes()]),
@@ -281,7 +281,7 @@ prop_compose! {
     }
 }
 
-/// Header names that mean something here, and names that do not.
+/// Header names with and without a meaning here.
 fn header_name() -> impl Strategy<Value = Vec<u8>> {
     let known = [
         ":method",
@@ -337,7 +337,7 @@ fn header_value() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// Bodies that are nearly right, and bodies that are nothing.
+/// Bodies that are nearly valid, and arbitrary bytes.
 fn body() -> impl Strategy<Value = Vec<u8>> {
     let good =
         json!({"from": OWNED[0], "to": "+15550001111", "x": [1, {"y": null}]}).to_string().into_bytes();
@@ -376,7 +376,7 @@ fn open_scene() -> Scene {
     }
 }
 
-fn what_came(verdict: &Decision) -> (bool, Option<&'static str>) {
+fn outcome(verdict: &Decision) -> (bool, Option<&'static str>) {
     let reason = verdict.record.denial.as_ref().map(|denial| denial.reason.as_str());
     (matches!(verdict.effect, Effect::Release(_)), reason)
 }
@@ -385,7 +385,7 @@ proptest! {
     #![proptest_config(config(250))]
 
     #[test]
-    fn narrowing_never_widens(scene in scene(), how in select(NARROWINGS), at in any::<Index>()) {
+    fn narrowed_credential_never_gains_rights(scene in scene(), how in select(NARROWINGS), at in any::<Index>()) {
         let narrowed = scene.narrowed(how, &at);
         if narrowed.is_released() {
             prop_assert!(scene.is_released(), "allowed only after {how:?}: {:?}", scene.verdict().record.denial);
@@ -393,12 +393,12 @@ proptest! {
     }
 
     #[test]
-    fn a_token_never_reaches_what_its_key_does_not(scene in scene()) {
+    fn token_never_exceeds_its_key(scene in scene()) {
         let by_token = Scene { with_token: true, ..scene.clone() };
         let by_key = Scene { with_token: false, ..scene };
         if by_token.is_released() {
             let denial = by_key.verdict().record.denial;
-            // The only thing a token has and its key lacks is that it can name a premium destination; not here.
+            // A token can only exceed its key by naming a premium destination, which none does here.
             prop_assert!(denial.is_none(), "the key itself is refused: {denial:?}");
         }
     }
@@ -408,7 +408,7 @@ proptest! {
     #![proptest_config(config(600))]
 
     #[test]
-    fn no_bytes_of_a_request_bring_the_engine_down(
+    fn engine_with_arbitrary_bytes_does_not_panic(
         strange in vec((header_name(), header_value()), 0..8),
         with_good_head in any::<bool>(),
         body in body(),
@@ -422,7 +422,7 @@ proptest! {
     }
 
     #[test]
-    fn the_order_of_headers_decides_nothing(
+    fn header_order_does_not_change_decision(
         strange in vec((header_name(), header_value()), 0..4),
         order in vec(any::<u32>(), 12),
         body in body(),
@@ -436,13 +436,13 @@ proptest! {
         let shuffled: Pairs = shuffled.into_iter().map(|(_, pair)| pair).collect();
         ENGINE.with(|engine| {
             let (one, other) = (judge(engine, &headers, &body), judge(engine, &shuffled, &body));
-            prop_assert_eq!(what_came(&one), what_came(&other));
+            prop_assert_eq!(outcome(&one), outcome(&other));
             Ok(())
         })?;
     }
 
     #[test]
-    fn nobody_is_refused(
+    fn empty_credential_is_refused(
         value in prop_oneof![
             "[ \t]{0,6}",
             "(?i)bearer[ \t]{0,6}",
@@ -456,15 +456,15 @@ proptest! {
         let body = json!({"from": OWNED[0], "to": "+15550001111"}).to_string();
         ENGINE.with(|engine| {
             let verdict = judge(engine, &headers, body.as_bytes());
-            prop_assert!(!what_came(&verdict).0, "released for {name}: {value:?}");
+            prop_assert!(!outcome(&verdict).0, "released for {name}: {value:?}");
             Ok(())
         })?;
     }
 }
 
-/// Properties of refusals say nothing if everything is refused.
+/// Properties of refusals would be empty if everything were refused.
 #[test]
-fn scenes_are_often_open() {
+fn generated_scenes_are_often_allowed() {
     let mut runner = TestRunner::deterministic();
     let scenes = (0..200).filter_map(|_| scene().new_tree(&mut runner).ok());
     let open = scenes.filter(|scene| scene.current().is_released()).count();
@@ -472,18 +472,18 @@ fn scenes_are_often_open() {
 }
 
 #[test]
-fn the_open_scene_is_open() {
+fn unrestricted_scene_is_allowed() {
     assert!(open_scene().is_released());
     assert!(Scene { with_token: true, ..open_scene() }.is_released());
     assert!(Scene { path: "/rooms/1", ..open_scene() }.is_released());
     let bound = Scene { with_token: true, token_model: Some(strings(&["m-2"])), ..open_scene() };
     assert!(Scene { model: "model=latest", ..bound.clone() }.is_released());
     assert!(!Scene { model: "model=m-1", ..bound.clone() }.is_released());
-    assert!(!bound.is_released(), "a bounded token says which");
+    assert!(!bound.is_released(), "a bounded token without a model");
 }
 
 #[test]
-fn a_token_for_nobody_is_refused() {
+fn token_without_valid_principal_is_refused() {
     let policy = open_scene().policy();
     let engine = open_scene().engine();
     let body = json!({"from": OWNED[0], "to": "+15550001111"}).to_string();
@@ -496,14 +496,14 @@ fn a_token_for_nobody_is_refused() {
         json!({"sub": null, "team": "acme", "scopes": ["calls:write"]}),
         json!({"sub": "backend", "team": null, "scopes": ["calls:write"]}),
         json!({"sub": "backend", "team": "acme", "jti": "", "scopes": ["calls:write"]}),
-        json!({"sub": "nobody", "team": "acme", "scopes": ["calls:write"]}),
+        json!({"sub": "unknown", "team": "acme", "scopes": ["calls:write"]}),
         json!({"sub": "backend", "team": "other", "scopes": ["calls:write"]}),
         json!({"sub": "backend", "user": "acme", "scopes": ["calls:write"]}),
     ] {
         let authorization = format!("Bearer {}", token(&policy, &claims));
         let headers = [("authorization", authorization.as_str()), ("content-type", "application/json")];
         let verdict = judge(&engine, &request("/calls", &headers), body.as_bytes());
-        let (released, reason) = what_came(&verdict);
+        let (released, reason) = outcome(&verdict);
         assert!(!released && reason.is_some(), "{claims}: {reason:?}");
     }
 }

@@ -37,7 +37,7 @@ fn validator() -> Validator {
 
 /// What the schema has against a policy.
 fn objections(validator: &Validator, policy: &Value) -> Vec<String> {
-    validator.iter_errors(policy).map(|error| format!("{}: {error}", error.instance_path)).collect()
+    validator.iter_errors(policy).map(|error| format!("{}: {error}", error.instance_path())).collect()
 }
 
 /// What the compiler has against a policy.

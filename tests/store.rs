@@ -1,5 +1,5 @@
-//! The store in a gateway's own memory: exact under threads, flat under a flood, closed when it is full, changed or
-//! forgetful. Its other home is told in `tests/stories`, on a real Redis.
+//! The store in a gateway's own memory: exact under threads, flat under a flood, closed when it is full, corrupt or
+//! evicting. Its Redis backend is tested in `tests/stories`.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test may fail loudly")]
 
@@ -12,16 +12,16 @@ use callbound::store::{
 };
 use proptest::prelude::*;
 
-/// Unix seconds.
+/// Unix time at which the store was opened first.
 const BEGAN: u64 = 1_800_000_000;
 const NOW: u64 = BEGAN + 1_000;
 const SIZE: Size = Size { entries: 65_536, is_shared: false };
 
-/// Memory as a host gives it: versions, compare-and-swap, several threads.
+/// Memory with versions and compare-and-swap, shared by threads, as a host offers it.
 #[derive(Clone, Default)]
 struct Shared(Arc<Mutex<Values>>);
 
-/// By name, each with its version.
+/// Value and version by name.
 type Values = HashMap<String, (Vec<u8>, u32)>;
 
 impl Memory for Shared {
@@ -44,7 +44,7 @@ impl Shared {
         self.0.lock().unwrap().values().map(|(value, _)| value.len()).sum()
     }
 
-    /// What the store's names begin with here.
+    /// Returns the common prefix of the store's names.
     fn prefix(&self) -> String {
         let values = self.0.lock().unwrap();
         values.keys().find_map(|name| name.strip_suffix("epoch")).expect("a store").to_owned()
@@ -76,7 +76,7 @@ fn micros(seconds: u64) -> u64 {
     seconds * 1_000_000
 }
 
-/// Whether one charge is taken.
+/// Returns true if the charge is taken.
 fn takes(store: &SharedMemoryStore<Shared>, charge: &Charge, second: u64) -> bool {
     let taken = store.take(std::slice::from_ref(charge), micros(second)).expect("an answer");
     matches!(taken, ChargeResult::All(_))
@@ -87,7 +87,7 @@ fn is_spent(taken: &ChargeResult, place: usize) -> bool {
 }
 
 #[test]
-fn of_many_uses_at_once_exactly_as_many_win_as_there_are() {
+fn concurrent_uses_are_allowed_exactly_as_often_as_limited() {
     for round in 0..50 {
         let memory = Shared::default();
         let max = 1 + round % 3;
@@ -104,29 +104,29 @@ fn of_many_uses_at_once_exactly_as_many_win_as_there_are() {
 }
 
 #[test]
-fn a_use_is_remembered_beyond_the_tokens_end_and_no_longer() {
+fn use_is_remembered_until_after_token_expiry() {
     let store = open(&Shared::default(), SIZE);
     let charge = uses(1, 1);
     assert!(takes(&store, &charge, NOW));
     assert!(!takes(&store, &charge, NOW + 959), "still remembered");
-    // What the token's own end would refuse before.
+    // Later the token's own expiry would refuse it.
     let taken = store.take(&[charge], micros(NOW + 960)).unwrap();
     assert_eq!(taken, ChargeResult::None { charge: 0, refusal: ChargeDenied::Forgotten });
 }
 
 #[test]
-fn a_clock_that_ran_ahead_forgets_nobodys_use() {
+fn use_after_clock_jump_is_refused_as_forgotten() {
     let store = open(&Shared::default(), SIZE);
     let charge = uses(1, 1);
     assert!(takes(&store, &charge, NOW));
-    // The clock runs ahead, the bucket is written, and its entry of the token is gone.
+    // The clock jumps ahead, the bucket is written, and the token's entry is dropped.
     assert!(takes(&store, &window(1, 5, 60), NOW + 100_000));
     let taken = store.take(&[charge], micros(NOW)).unwrap();
     assert_eq!(taken, ChargeResult::None { charge: 0, refusal: ChargeDenied::Forgotten });
 }
 
 #[test]
-fn what_was_issued_before_the_store_began_is_refused() {
+fn token_issued_before_store_epoch_is_refused() {
     let store = open(&Shared::default(), SIZE);
     for (issued_at, is_taken) in [(BEGAN - 1, false), (BEGAN, false), (BEGAN + 1, true)] {
         let rule = Rule::Uses { max: 1, issued_at, until: NOW + 960, stream: None };
@@ -136,7 +136,7 @@ fn what_was_issued_before_the_store_began_is_refused() {
 }
 
 #[test]
-fn another_policy_finds_what_was_spent_under_the_first() {
+fn use_under_earlier_policy_stays_spent() {
     let memory = Shared::default();
     assert!(takes(&open(&memory, SIZE), &uses(1, 1), NOW));
     let larger = Size { entries: 1_048_576, is_shared: true };
@@ -146,7 +146,7 @@ fn another_policy_finds_what_was_spent_under_the_first() {
 }
 
 #[test]
-fn another_key_is_another_store_and_lets_nothing_old_through() {
+fn store_with_other_key_is_separate_and_refuses_older_tokens() {
     let memory = Shared::default();
     assert!(takes(&open(&memory, SIZE), &uses(1, 1), NOW));
     let other = SharedMemoryStore::open(memory.clone(), b"another key", SIZE, NOW).unwrap();
@@ -156,7 +156,7 @@ fn another_key_is_another_store_and_lets_nothing_old_through() {
 }
 
 #[test]
-fn of_several_charges_all_are_taken_or_none() {
+fn several_charges_are_taken_all_or_none() {
     let store = open(&Shared::default(), SIZE);
     let (wide, narrow, token) = (window(1, 10, 60), window(2, 2, 60), uses(3, 1));
     let all = [narrow.clone(), wide.clone(), token.clone()];
@@ -174,7 +174,7 @@ fn of_several_charges_all_are_taken_or_none() {
 }
 
 #[test]
-fn refused_by_one_limit_under_threads_no_other_is_charged_for_good() {
+fn concurrent_refusal_by_one_limit_refunds_the_others() {
     let memory = Shared::default();
     let (narrow, wide) = (window(1, 1_000, 3_600), window(2, 30, 3_600));
     let won: usize = std::thread::scope(|scope| {
@@ -195,7 +195,7 @@ fn refused_by_one_limit_under_threads_no_other_is_charged_for_good() {
 }
 
 #[test]
-fn windows_begin_at_multiples_of_their_length() {
+fn windows_start_at_multiples_of_their_length() {
     let store = open(&Shared::default(), SIZE);
     let charge = window(1, 2, 60);
     let start = NOW - NOW % 60;
@@ -206,12 +206,12 @@ fn windows_begin_at_multiples_of_their_length() {
         ChargeResult::None { charge: 0, refusal: ChargeDenied::Spent { retry: 1_000, reset: 1_000 } }
     );
     assert!(takes(&store, &charge, start + 60), "a new window");
-    // A clock that steps back does not open the old window again.
+    // A clock that steps back does not reopen the old window.
     assert!(takes(&store, &charge, start + 30) && !takes(&store, &charge, start + 30));
 }
 
 #[test]
-fn a_rate_lets_its_burst_through_and_then_its_pace() {
+fn rate_allows_burst_and_then_its_pace() {
     let store = open(&Shared::default(), SIZE);
     let charge = Charge { cell: cell(1), share: 1, rule: Rule::Rate { max: 10, seconds: 1, burst: 5 } };
     let at =
@@ -228,7 +228,7 @@ fn a_rate_lets_its_burst_through_and_then_its_pace() {
 }
 
 #[test]
-fn sessions_come_back_when_they_end_and_when_nobody_renews_them() {
+fn sessions_are_freed_by_end_and_by_expired_lease() {
     let store = open(&Shared::default(), SIZE);
     let session = |holder| Charge { cell: cell(1), share: 1, rule: Rule::Sessions { max: 2, holder } };
     assert!(
@@ -244,7 +244,7 @@ fn sessions_come_back_when_they_end_and_when_nobody_renews_them() {
 }
 
 #[test]
-fn a_stream_comes_back_within_its_grace_and_costs_no_other_use() {
+fn stream_within_grace_is_resumed_without_another_use() {
     let store = open(&Shared::default(), SIZE);
     let stream = |session: &str, holder| {
         let stream = Stream { cell: cell(1).beside(session), holder, grace: 20 };
@@ -257,7 +257,7 @@ fn a_stream_comes_back_within_its_grace_and_costs_no_other_use() {
     store.change(&[end(1)], NOW + 5);
     assert!(!takes(&store, &stream("other", 3), NOW + 6), "another session is another use");
     assert!(takes(&store, &stream("s", 4), NOW + 24));
-    // The end of a stream that was replaced says nothing.
+    // The end of a replaced stream has no effect.
     store.change(&[end(1)], NOW + 25);
     assert!(!takes(&store, &stream("s", 5), NOW + 26));
     store.change(&[end(4)], NOW + 26);
@@ -265,7 +265,7 @@ fn a_stream_comes_back_within_its_grace_and_costs_no_other_use() {
 }
 
 #[test]
-fn seconds_are_set_aside_and_the_rest_given_back() {
+fn seconds_are_reserved_and_unused_ones_returned() {
     let store = open(&Shared::default(), SIZE);
     let ask = |ask| Charge {
         cell: cell(1),
@@ -286,7 +286,7 @@ fn seconds_are_set_aside_and_the_rest_given_back() {
 }
 
 #[test]
-fn seconds_that_may_have_been_taken_before_the_store_began_are_refused() {
+fn seconds_of_token_older_than_store_are_refused() {
     let store = open(&Shared::default(), SIZE);
     let rule = Rule::Seconds { max: 100, ask: 10, issued_at: BEGAN, until: NOW + 960 };
     let taken = store.take(&[Charge { cell: cell(1), share: 1, rule }], micros(NOW)).unwrap();
@@ -294,7 +294,7 @@ fn seconds_that_may_have_been_taken_before_the_store_began_are_refused() {
 }
 
 #[test]
-fn a_full_store_refuses_and_forgets_nothing_that_counts() {
+fn full_store_refuses_and_keeps_live_entries() {
     let memory = Shared::default();
     let store = open(&memory, SIZE);
     let mut taken = Vec::new();
@@ -313,9 +313,9 @@ fn a_full_store_refuses_and_forgets_nothing_that_counts() {
     }
 }
 
-/// The promise of a fixed size, with a million tokens that come and go: each lives a minute, a thousand come a second.
+/// Holds the store to its fixed size with a million tokens: each lives a minute, a thousand come per second.
 #[test]
-fn a_million_tokens_pass_through_memory_that_stays_flat() {
+fn million_tokens_leave_memory_flat() {
     let memory = Shared::default();
     let store = open(&memory, Size { entries: 262_144, is_shared: false });
     let mut most = 0;
@@ -336,7 +336,7 @@ fn a_million_tokens_pass_through_memory_that_stays_flat() {
 }
 
 #[test]
-fn one_team_that_floods_leaves_room_for_the_others() {
+fn flooding_team_leaves_room_for_others() {
     let store = open(&Shared::default(), Size { entries: 65_536, is_shared: true });
     let of_team = |team: u32, name: u64| Charge { share: team, ..uses(name, 1) };
     let fill = |team: u32| {
@@ -348,13 +348,13 @@ fn one_team_that_floods_leaves_room_for_the_others() {
             .count()
     };
     let (first, second) = (fill(1), fill(2));
-    assert!((30_000..=34_000).contains(&first), "half for whoever comes first: {first}");
+    assert!((30_000..=34_000).contains(&first), "half for the first team: {first}");
     assert!((15_000..=17_500).contains(&second), "half of the rest for the next: {second}");
-    assert!(takes(&store, &of_team(3, 5), NOW), "and some is left for everybody else");
+    assert!(takes(&store, &of_team(3, 5), NOW), "room for the others");
 }
 
 #[test]
-fn a_failing_stranger_is_counted_apart_and_never_fills_the_store() {
+fn failures_are_counted_apart_and_never_fill_the_store() {
     let store = open(&Shared::default(), SIZE);
     let failure = |address: u64| window(address, 3, 3_600);
     for _ in 0..3 {
@@ -363,11 +363,11 @@ fn a_failing_stranger_is_counted_apart_and_never_fills_the_store() {
     }
     assert!(store.has_failed(&failure(1), micros(NOW)).unwrap().is_some());
     (10..200_000).for_each(|address| store.fail(&failure(address), micros(NOW)));
-    assert!(takes(&store, &uses(7, 1), NOW), "what has a credential has its own room");
+    assert!(takes(&store, &uses(7, 1), NOW), "requests with a credential have their own room");
 }
 
 #[test]
-fn what_somebody_else_wrote_is_refused_and_said() {
+fn foreign_value_is_refused_as_corrupt() {
     for change in [0, 3, 20, 30] {
         let memory = Shared::default();
         let store = open(&memory, SIZE);
@@ -383,7 +383,7 @@ fn what_somebody_else_wrote_is_refused_and_said() {
 }
 
 #[test]
-fn a_value_of_one_bucket_is_none_of_another() {
+fn value_of_other_bucket_is_refused_as_corrupt() {
     let memory = Shared::default();
     let store = open(&memory, SIZE);
     let prefix = memory.prefix();
@@ -396,7 +396,7 @@ fn a_value_of_one_bucket_is_none_of_another() {
     assert_eq!(store.take(&[uses(2, 1)], micros(NOW)), Err(StoreError::Corrupt));
 }
 
-/// Memory that can be told to fail.
+/// Memory that fails on demand.
 struct Failing(Shared, bool);
 
 impl Memory for Failing {
@@ -414,7 +414,7 @@ impl Memory for Failing {
 }
 
 #[test]
-fn memory_that_fails_or_is_always_overtaken_lets_nothing_through() {
+fn failing_or_contended_memory_allows_nothing() {
     for (is_overtaken, error) in [(true, StoreError::Contended), (false, StoreError::Unavailable)] {
         let store =
             SharedMemoryStore::open(Failing(Shared::default(), is_overtaken), b"key", SIZE, BEGAN).unwrap();
@@ -423,28 +423,31 @@ fn memory_that_fails_or_is_always_overtaken_lets_nothing_through() {
 }
 
 #[test]
-fn revocations_reach_every_worker_and_find_an_end() {
+fn revocations_reach_every_worker_and_expire() {
     let memory = Shared::default();
     let (one, other) = (open(&memory, SIZE), open(&memory, SIZE));
     assert_eq!(other.revocations(None), Ok(None), "nothing was ever revoked");
     let revocation = |subject| Revocation { subject, by: Some("acme".to_owned()), before: NOW };
     one.revoke(&revocation(Subject::Token("t1".into())), NOW).unwrap();
     one.revoke(&revocation(Subject::Key("k1".into())), NOW).unwrap();
-    let (known, version) = other.revocations(None).unwrap().expect("news");
-    assert_eq!(other.revocations(Some(version)), Ok(None), "no news");
+    let (known, version) = other.revocations(None).unwrap().expect("revocations");
+    assert_eq!(other.revocations(Some(version)), Ok(None), "unchanged");
     let by_acme = |by: Option<&str>| by == Some("acme");
     assert!(known.covers(&Subject::Token("t1".into()), NOW + 50, by_acme));
-    assert!(!known.covers(&Subject::Token("t1".into()), NOW, |_| false), "whose word does not reach it");
+    assert!(
+        !known.covers(&Subject::Token("t1".into()), NOW, |_| false),
+        "outside the reach of the revoking team"
+    );
     assert!(!known.covers(&Subject::Token("t2".into()), NOW, by_acme));
-    // Two days later no token of then is left; a key is revoked for ever.
+    // Two days later every token of that time is expired; a key stays revoked.
     other.revoke(&revocation(Subject::TokensOfTeam("acme".into())), NOW + 2 * 86_400).unwrap();
-    let (known, _) = one.revocations(Some(version)).unwrap().expect("news");
+    let (known, _) = one.revocations(Some(version)).unwrap().expect("revocations");
     assert!(!known.covers(&Subject::Token("t1".into()), NOW, by_acme));
     assert!(known.covers(&Subject::Key("k1".into()), NOW, by_acme));
 }
 
 #[test]
-fn too_many_revocations_are_refused_not_dropped() {
+fn revocations_beyond_capacity_are_refused_not_dropped() {
     let store = open(&Shared::default(), SIZE);
     let revoke = |name: usize| {
         let subject = Subject::Token(format!("t{name}"));
@@ -453,7 +456,7 @@ fn too_many_revocations_are_refused_not_dropped() {
     let refused = (0..1_100).find(|name| revoke(*name).is_err());
     assert_eq!(refused, Some(1_024));
     assert_eq!(revoke(1_024), Err(StoreError::Full));
-    let (known, _) = store.revocations(None).unwrap().expect("news");
+    let (known, _) = store.revocations(None).unwrap().expect("revocations");
     assert!(known.covers(&Subject::Token("t0".into()), NOW, |_| true), "the first still counts");
 }
 
@@ -464,9 +467,9 @@ enum Step {
 }
 
 proptest! {
-    /// Against the simplest model: a list of what was let through.
+    /// Compares with the simplest model: a list of the allowed requests.
     #[test]
-    fn a_window_never_lets_more_through_than_its_maximum(
+    fn window_never_exceeds_its_maximum(
         steps in prop::collection::vec(prop_oneof![
             4 => (0_u64..3, 1_u64..4).prop_map(|(name, max)| Step::Take(name, max)),
             1 => (1_u64..40).prop_map(Step::Wait),
@@ -489,9 +492,9 @@ proptest! {
         }
     }
 
-    /// In any stretch of time a rate lets through its burst and what its pace adds, and not one more.
+    /// In any interval a rate allows its burst and the increase of its pace, and not one more.
     #[test]
-    fn a_rate_never_lets_more_through_than_burst_and_pace(
+    fn rate_never_exceeds_burst_and_pace(
         gaps in prop::collection::vec(0_u64..2_000_000, 1..150),
         (max, seconds, burst) in (1_u64..20, 1_u64..5, 1_u64..6),
     ) {
@@ -505,9 +508,9 @@ proptest! {
         }
     }
 
-    /// Whatever stands in the memory, nothing panics and nothing unsealed is believed.
+    /// Arbitrary bytes in the memory neither panic nor count as a value.
     #[test]
-    fn no_value_in_memory_is_believed_without_its_seal(value in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn value_without_valid_seal_is_refused(value in prop::collection::vec(any::<u8>(), 0..200)) {
         let memory = Shared::default();
         let store = open(&memory, SIZE);
         let prefix = memory.prefix();
@@ -519,7 +522,7 @@ proptest! {
 }
 
 #[test]
-fn standings_are_what_clients_are_told() {
+fn remaining_counts_match_limit_headers() {
     let store = open(&Shared::default(), SIZE);
     let start = NOW - NOW % 60;
     let taken = store.take(&[window(1, 3, 60)], micros(start + 20)).unwrap();

@@ -1,5 +1,5 @@
-//! The store in a memory that drops what it has no room for, as nginx's zones do: what is gone is an error, never an empty
-//! beginning; nothing ever grows.
+//! The store in a memory that evicts, as nginx's zones do: a lost value is an error, never an empty start, and no value
+//! grows.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test may fail loudly")]
 
 use std::collections::HashMap;
@@ -14,18 +14,18 @@ const BEGAN: u64 = 1_800_000_000;
 const NOW: u64 = BEGAN + 1_000;
 const SIZE: Size = Size { entries: 65_536, is_shared: false };
 
-/// A zone: versions of each value's own, beginning at 1; one that is gone begins anew.
+/// Memory zone: each value has its own version, from 1; an evicted one starts again at 1.
 #[derive(Clone, Default)]
 struct Zone(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
     values: HashMap<String, (Vec<u8>, u32)>,
-    /// The most bytes there is room for; 0 is any.
+    /// Capacity in bytes; 0: unlimited.
     room: usize,
     order: Vec<String>,
     grown: usize,
-    /// How many reads from now on see half of an old value.
+    /// Number of coming reads that see a half-written value.
     torn: usize,
 }
 
@@ -90,7 +90,7 @@ fn takes(store: &SharedMemoryStore<Zone>, charge: &Charge) -> bool {
 }
 
 #[test]
-fn a_use_is_spent_once_over_all_workers() {
+fn use_over_all_workers_is_spent_once() {
     let zone = Zone::default();
     let won: usize = std::thread::scope(|scope| {
         let worker = || {
@@ -104,20 +104,24 @@ fn a_use_is_spent_once_over_all_workers() {
 }
 
 #[test]
-fn what_was_dropped_is_no_empty_beginning() {
+fn dropped_values_are_an_error_not_an_empty_store() {
     let zone = Zone::default();
     let store = open(&zone);
     assert!(takes(&store, &uses(1)));
     zone.drop_values(|name| !name.ends_with("epoch"));
     assert_eq!(take(&store, &uses(1)), Err(StoreError::Dropped));
-    assert_eq!(take(&store, &uses(2)), Err(StoreError::Dropped), "who was never there cannot be told apart");
+    assert_eq!(
+        take(&store, &uses(2)),
+        Err(StoreError::Dropped),
+        "an unknown name cannot be distinguished from a dropped one"
+    );
     assert_eq!(store.revocations(None).err(), Some(StoreError::Dropped));
-    // A worker that comes later believes the beginning, not that there is nothing.
+    // A worker that opens it later reads the epoch and refuses, instead of starting empty.
     assert_eq!(take(&open(&zone), &uses(1)), Err(StoreError::Dropped));
 }
 
 #[test]
-fn a_beginning_that_is_dropped_alone_does_not_make_two_stores() {
+fn dropped_epoch_does_not_split_the_store() {
     let zone = Zone::default();
     let store = open(&zone);
     assert!(takes(&store, &uses(1)));
@@ -132,29 +136,30 @@ fn a_beginning_that_is_dropped_alone_does_not_make_two_stores() {
 }
 
 #[test]
-fn who_begins_anew_after_everything_was_dropped_lets_nothing_old_through() {
+fn store_after_full_eviction_refuses_older_tokens() {
     let zone = Zone::default();
     let store = open(&zone);
     assert!(takes(&store, &uses(1)));
     zone.drop_values(|_| true);
-    let anew = SharedMemoryStore::open(zone.clone(), b"a key of the test's own", SIZE, NOW).expect("a store");
+    let reopened =
+        SharedMemoryStore::open(zone.clone(), b"a key of the test's own", SIZE, NOW).expect("a store");
     let refused = ChargeResult::None { charge: 0, refusal: ChargeDenied::Forgotten };
-    assert_eq!(take(&anew, &uses(1)), Ok(refused));
+    assert_eq!(take(&reopened, &uses(1)), Ok(refused));
     assert_eq!(take(&store, &uses(1)), Err(StoreError::Dropped), "a worker that knew the earlier beginning");
 }
 
 #[test]
-fn a_zone_that_is_too_small_is_noticed_at_the_beginning() {
+fn too_small_zone_is_refused_at_open() {
     let zone = Zone::default();
     zone.0.lock().unwrap().room = 1 << 20;
     let opened = SharedMemoryStore::open(zone.clone(), b"key", SIZE, BEGAN);
     assert_eq!(opened.err(), Some(StoreError::Dropped));
     let again = SharedMemoryStore::open(zone.clone(), b"key", SIZE, BEGAN + 1);
-    assert_eq!(again.err(), Some(StoreError::Dropped), "nor is it believed later");
+    assert_eq!(again.err(), Some(StoreError::Dropped), "nor when opened again");
 }
 
 #[test]
-fn no_value_ever_changes_its_length() {
+fn values_never_change_their_length() {
     let zone = Zone::default();
     let store = open(&zone);
     for name in 0..2_000 {
@@ -177,7 +182,7 @@ fn no_value_ever_changes_its_length() {
 }
 
 #[test]
-fn sessions_are_counted_as_far_as_there_is_room_and_then_refused() {
+fn sessions_beyond_capacity_are_refused() {
     let store = open(&Zone::default());
     let mut open = 0;
     for holder in 1..=200 {
@@ -191,7 +196,7 @@ fn sessions_are_counted_as_far_as_there_is_room_and_then_refused() {
 }
 
 #[test]
-fn a_value_that_was_read_while_it_was_written_is_read_again() {
+fn torn_read_is_repeated() {
     let zone = Zone::default();
     let store = open(&zone);
     zone.0.lock().unwrap().torn = 2;

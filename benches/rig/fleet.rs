@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::gateway::cpu_of;
 use crate::support::redis::{Redis, RedisPieces};
 
-/// Why there are no lines with `home redis`.
+/// Message for missing lines with `home redis`.
 pub const MISSING: &str = "redis-server or webdis is not installed: scripts/setup.sh --redis";
 
 /// The two programs; they end when this is dropped.
@@ -32,7 +32,7 @@ impl Fleet {
         let programs = Redis::start(&pieces)?;
         let info = programs.client()?.ask(&["INFO", "server"])?.texts().concat();
         let id = info.lines().find_map(|line| line.strip_prefix("process_id:")?.trim().parse().ok());
-        let redis = id.ok_or("Redis does not say its process_id")?;
+        let redis = id.ok_or("no process_id in the answer of Redis")?;
         let bridge = our_child("webdis").ok_or("webdis does not run")?;
         Ok(Some(Self { programs, redis, bridge }))
     }

@@ -1,8 +1,8 @@
 //! One real Envoy with one worker and a listener per variant.
 //!
 //! Every listener is the one that `callbound envoy` renders, without its access log and its CORS filter, so that they
-//! differ in nothing but the filters that are compared. Its route answers by itself: no upstream, here or in another
-//! process, adds its noise. So that a body is received all the same, Envoy's buffer filter stands before every router.
+//! differ only in the filters that are compared. Its route answers directly: no upstream adds its noise. So that a body
+//! is received all the same, Envoy's buffer filter precedes every router.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -28,13 +28,13 @@ pub struct Listener {
 /// A running Envoy. It ends, by its id, when this is dropped.
 pub struct Gateway {
     child: Child,
-    /// Where each listener is.
+    /// Address of each listener.
     pub addresses: BTreeMap<String, SocketAddr>,
     admin: Option<SocketAddr>,
     log: PathBuf,
 }
 
-/// What `callbound envoy` renders for one module.
+/// Output of `callbound envoy` for one module.
 pub struct Rendered {
     bootstrap: Value,
     /// Our filter, as the connection manager names it.

@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 
 use super::at;
 
-/// How long one answer may take.
+/// Time limit for one answer.
 const LIMIT: Duration = Duration::from_secs(10);
 /// Connections, each with one request under way.
 const CONNECTIONS: usize = 4;
 
-/// What an answer must be to count.
+/// Required status and header of an answer.
 #[derive(Clone, Copy)]
 pub struct Wanted {
     pub status: u16,
-    /// A header that must be there: whoever does not send it did not do the work.
+    /// Header that proves that the filter did its work.
     pub header: Option<&'static str>,
 }
 
@@ -69,7 +69,7 @@ impl Client {
         Ok(())
     }
 
-    /// Sends requests one after the other on one connection, and tells how long each took.
+    /// Sends requests one after the other on one connection, and returns the duration of each.
     pub fn time(
         &mut self,
         count: usize,

@@ -6,7 +6,7 @@ pub mod load;
 pub mod module;
 pub mod platform;
 
-/// An error with what it was about.
+/// Prefixes an error with its subject.
 pub fn at<E: std::fmt::Display>(what: impl std::fmt::Display) -> impl FnOnce(E) -> String {
     move |error| format!("{what}: {error}")
 }

@@ -1,4 +1,4 @@
-//! The module by itself, in the tests' own proxy-wasm host: what it takes of memory, and how often it asks its host.
+//! The module alone, in the tests' own proxy-wasm host: its memory and its host calls.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,7 +8,7 @@ use super::at;
 use super::platform::{Ask, Platform, SECRET_NAME, body};
 use crate::wasm_host::{Module, Request};
 
-/// What was found.
+/// Figures of one build of the module.
 pub struct Report {
     pub size: u64,
     /// Linear memory with the policy loaded, in bytes.

@@ -1,5 +1,5 @@
-//! One platform for everybody: the sample policy with a tenant of its own, the tokens it would mint, and the same rules
-//! said to Envoy's native filters.
+//! One platform for all variants: the sample policy with a tenant of its own, the tokens it would mint, and the same
+//! rules for Envoy's native filters.
 
 use std::fs;
 use std::ops::Range;
@@ -22,7 +22,7 @@ pub const TOKENS: usize = 6_144;
 
 /// More than is ever asked for: the most a window may let through.
 const PLENTY: u64 = 1_000_000_000;
-/// The same for a rate.
+/// Highest rate: never reached.
 const PLENTY_AT_ONCE: u64 = 1_000_000;
 
 const API_KEY: &str = "revdesk_5f0c1f7a9d8e4b3c2a1908f7e6d5c4b3";
@@ -36,16 +36,15 @@ const ALGORITHMS: [Algorithm; 3] = [Algorithm::Hs256, Algorithm::EdDsa, Algorith
 
 /// Policy and keys.
 pub struct Platform {
-    /// Without limits: none of the native filters counts, and what is compared with them should not either.
+    /// Policy without limits: the native filters that it is compared with count nothing either.
     pub policy: Value,
     issuer: String,
     master: [u8; 32],
 }
 
 impl Platform {
-    /// Reads `policies/revdesk.json` and adds what a deployment would: a team, its key, signing keys. Two
-    /// reads are opened to client tokens, which the sample policy takes on call-placing routes only: the native filters
-    /// cannot look into a body, so there all can be compared.
+    /// Reads `policies/revdesk.json` and adds a team, its key and signing keys. Two reads accept client tokens as well,
+    /// which the sample policy accepts on call routes only: the native filters cannot read a body.
     pub fn new() -> Result<Self, String> {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/policies/revdesk.json");
         let text = fs::read_to_string(path).map_err(at(path))?;
@@ -170,7 +169,7 @@ impl Platform {
     }
 }
 
-/// What a policy counts.
+/// Limits of a policy.
 #[derive(Clone, Copy)]
 pub enum Limits {
     None,
@@ -180,7 +179,7 @@ pub enum Limits {
     Three,
 }
 
-/// What Envoy's `local_ratelimit` counts.
+/// Subject that Envoy's `local_ratelimit` counts.
 #[derive(Clone, Copy)]
 pub enum Bucket {
     /// One token bucket for the whole process.
@@ -198,11 +197,11 @@ fn local_ratelimit(bucket: Bucket) -> Value {
         "token_bucket": tokens,
         "filter_enabled": always,
         "filter_enforced": always,
-        // As callbound tells how many are left.
+        // callbound sends the remaining count as well.
         "enable_x_ratelimit_headers": "DRAFT_VERSION_03",
     });
     if matches!(bucket, Bucket::PerKey) {
-        // An entry without a value stands for every value; the bucket for the whole process is then left alone.
+        // An entry without a value matches every value; the bucket of the whole process is then unused.
         config["always_consume_default_token_bucket"] = json!(false);
         config["descriptors"] = json!([{"entries": [{"key": "key"}], "token_bucket": tokens}]);
         config["rate_limits"] = json!([{"actions": [{"metadata": {
@@ -213,21 +212,21 @@ fn local_ratelimit(bucket: Bucket) -> Value {
     json!({"name": "envoy.filters.http.local_ratelimit", "typed_config": config})
 }
 
-/// What the request asks for.
+/// Operation of a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Ask {
     /// `GET /v1/me`: headers only.
     Read,
     /// `POST /v1/calls/dial` with 300 bytes of JSON, inside every bound.
     Dial,
-    /// The same with a destination the token is not bound to.
+    /// A call as in `Dial`, with a destination outside the token.
     DialOutside,
     /// `GET /v1/usage`, whose scope the token does not have.
     NoScope,
 }
 
 impl Ask {
-    /// Whether it has a body.
+    /// Returns true if it has a body.
     pub fn has_body(self) -> bool {
         matches!(self, Self::Dial | Self::DialOutside)
     }

@@ -1,4 +1,4 @@
-//! The decision core alone: its obligations are carried out here as an enforcer would.
+//! The decision core alone; this level carries out the obligations as an enforcer would.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -15,10 +15,10 @@ use super::Gate;
 use crate::support::corpus::{File, Headers, Request};
 use crate::support::expect::{Answer, LoggedDecision, Observed, Seen};
 
-/// Seconds before the first request at which the gateway began.
+/// Age of the gateway at the first request, in seconds.
 pub const EARLIER: u64 = 50_000;
 
-/// Every run at this level is at the same second.
+/// Unix time of every run at this level.
 pub const NOW: u64 = 1_800_000_000;
 
 struct Core {
@@ -29,7 +29,7 @@ struct Core {
     peer: Option<IpAddr>,
 }
 
-/// Memory with nobody else in it.
+/// Memory of a single worker.
 #[derive(Default)]
 struct Plain(RefCell<HashMap<String, (Vec<u8>, u32)>>);
 
@@ -52,14 +52,14 @@ pub fn gate(file: &File) -> Result<Box<dyn Gate>, String> {
     let lookup = |name: &str| file.env.get(name).cloned();
     let policy =
         compile(file.policy.as_bytes(), &Secrets::Lookup(&lookup)).map_err(|error| error.to_string())?;
-    // The store is as old as the gateway: the tokens of the corpus are younger.
+    // The store is as old as the gateway, so the tokens of the corpus are younger.
     let store =
         SharedMemoryStore::open(Plain::default(), &policy.store.key, policy.store.size, NOW - EARLIER);
     let store = store.map_err(|error| error.to_string())?;
     Ok(Box::new(Core { engine: Engine::new(policy), store, known: None, now: NOW, peer: file.peer }))
 }
 
-/// The core beside another level: what it would need to judge a request, and nothing more.
+/// The core next to another level: it only answers whether a request needs its body.
 pub struct Shadow(Engine);
 
 impl Shadow {
@@ -69,7 +69,7 @@ impl Shadow {
         Ok(Self(Engine::new(policy.map_err(|error| error.to_string())?)))
     }
 
-    /// Whether the verdict on a request needs its body.
+    /// Returns true if the decision on a request needs its body.
     pub fn awaits_body(&self, request: &Request, now: u64) -> bool {
         let headers = with_pseudo_headers(request);
         let pairs: Vec<(&[u8], &[u8])> =
@@ -192,9 +192,9 @@ impl Core {
     }
 }
 
-/// The headers as a gateway shows them: pseudo-headers first, names in lower case.
+/// Returns the headers as a gateway shows them: pseudo-headers first, names in lower case.
 pub fn with_pseudo_headers(request: &Request) -> Headers {
-    let says = |name: &str| request.headers.iter().any(|(other, _)| other.eq_ignore_ascii_case(name));
+    let has = |name: &str| request.headers.iter().any(|(other, _)| other.eq_ignore_ascii_case(name));
     let mut headers: Headers = Vec::new();
     let mut add = |name: &str, value: &[u8]| headers.push((name.to_owned(), value.to_vec()));
     add(":method", request.method.as_bytes());
@@ -205,7 +205,7 @@ pub fn with_pseudo_headers(request: &Request) -> Headers {
         add(&name.to_ascii_lowercase(), value);
     }
     if let Some(body) = &request.body {
-        if request.framing.has_length() && !says("content-length") {
+        if request.framing.has_length() && !has("content-length") {
             add("content-length", body.len().to_string().as_bytes());
         } else if !request.framing.has_length() && !request.framing.is_h2() {
             add("transfer-encoding", b"chunked");

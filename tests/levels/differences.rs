@@ -1,82 +1,82 @@
-//! Where a host makes another answer right than Envoy's. All there are: everything else in the corpus is the same
-//! verdict, reason and status on every host, and the upstream sees the same.
+//! Differences between hosts that are correct. Everything else in the corpus gives the same decision, reason and status
+//! on every host, and the upstream sees the same request.
 
 use serde_json::{Value, json};
 
 use crate::support::corpus::{Framing, Level, Request};
 use crate::support::expect::Expect;
 
-/// A request on its way to a host, and what is to come of it elsewhere.
-pub struct Asked<'a> {
+/// Request that is played at a level.
+pub struct PlayedRequest<'a> {
     pub level: Level,
     pub request: &'a Request,
-    /// Whether the verdict needs the body, by the core.
+    /// The decision needs the body, according to the core.
     pub awaits_body: bool,
 }
 
-/// One difference.
+/// Rule by which the answer of a host differs.
 pub struct Difference {
     pub levels: &'static [Level],
-    /// What is different.
+    /// Observable difference, as `docs/conformance.md` prints it.
     pub what: &'static str,
-    /// Why, and where that was read.
+    /// Reason, and the place in the host's source.
     pub why: &'static str,
-    applies: fn(&Asked<'_>, &Value) -> bool,
-    /// What may come of it instead.
+    applies: fn(&PlayedRequest<'_>, &Value) -> bool,
+    /// Turns the expectation into the one for this host.
     change: fn(&mut Value),
-    /// Whether the answer of elsewhere is right as well.
-    or_as_elsewhere: fn(&Value) -> bool,
+    /// Returns true if the unchanged expectation is correct as well.
+    accepts_unchanged: fn(&Value) -> bool,
 }
 
-/// The table.
+/// Table of all differences.
 pub const ALL: &[Difference] = &[
     Difference {
         levels: &[Level::Kong],
-        what: "a header that nginx knows once and stands twice is refused before anything else; 400 `request_malformed`",
-        why: "nginx keeps a pointer to the first of them only, and of two one survives its removal \
+        what: "a header of which nginx keeps one pointer and that comes twice is refused before anything else; 400 `request_malformed`",
+        why: "nginx keeps a pointer to the first one only, and the second one survives a removal \
               (ngx_http_wasm_headers_request.c)",
-        applies: |asked, _| KNOWN_ONCE.iter().any(|name| count(asked.request, name) > 1),
+        applies: |played, _| KNOWN_ONCE.iter().any(|name| count(played.request, name) > 1),
         change: |expect| refuse(expect, 400, "request_malformed"),
-        or_as_elsewhere: |_| false,
+        accepts_unchanged: |_| false,
     },
     Difference {
         levels: &[Level::Kong],
-        what: "a body that is judged must announce its length; 411 `length_required`",
-        why: "nginx calls no filter for an empty body, and a request whose body is empty goes on unjudged \
-              (ngx_wasm_ops.c, \"received empty body\"): only `content-length` says beforehand whether one comes",
-        applies: |asked, _| asked.awaits_body && !announces_length(asked.request),
+        what: "a judged body must announce its length; 411 `length_required`",
+        why: "nginx calls no filter for an empty body, and a request with an empty body passes unjudged \
+              (ngx_wasm_ops.c, \"received empty body\"): only `content-length` shows in advance whether a body follows",
+        applies: |played, _| played.awaits_body && !announces_length(played.request),
         change: |expect| refuse(expect, 411, "length_required"),
-        or_as_elsewhere: is_refusal,
+        accepts_unchanged: is_refusal,
     },
     Difference {
         levels: &[Level::Kong, Level::Apisix],
-        what: "a limited session is told to the upstream, in seconds, in `x-callbound-session-seconds`",
+        what: "the limit of a session is forwarded to the upstream, in seconds, in `x-callbound-session-seconds`",
         why: "neither host ends an open connection: proxy_close_stream traps (ngx_proxy_wasm_host.c) or does nothing \
               (ngx_http_wasm_api.c), so these policies say `sessions_ended_by: upstream`",
         applies: |_, expect| expect.pointer(DEADLINE).is_some(),
-        change: tell_seconds,
-        or_as_elsewhere: |_| false,
+        change: forward_seconds,
+        accepts_unchanged: |_| false,
     },
 ];
 
-/// What nginx keeps a single pointer to, and refuses no second one of by itself.
+/// Headers for which nginx keeps one pointer and accepts a second one.
 const KNOWN_ONCE: &[&str] = &["content-type", "range", "referer", "upgrade", "user-agent", "x-real-ip"];
 
 fn count(request: &Request, name: &str) -> usize {
     request.headers.iter().filter(|(other, _)| other.eq_ignore_ascii_case(name)).count()
 }
 
-/// The header by which Envoy ends a connection, as a pointer into an expectation.
+/// Pointer, in an expectation, to the header by which Envoy ends a connection.
 const DEADLINE: &str = "/upstream/headers/x-envoy-upstream-stream-duration-ms";
 
-/// What may come of a request at a level; the first is what must, unless it is one of several.
-pub fn accepted(asked: &Asked<'_>, expect: &Expect) -> Result<Vec<Expect>, String> {
-    let at_level = ALL.iter().filter(|difference| difference.levels.contains(&asked.level));
+/// Returns the expectations that are correct at a level; the first is the usual one.
+pub fn accepted(played: &PlayedRequest<'_>, expect: &Expect) -> Result<Vec<Expect>, String> {
+    let at_level = ALL.iter().filter(|difference| difference.levels.contains(&played.level));
     let mut expect = serde_json::to_value(expect).map_err(|error| error.to_string())?;
     let mut others = Vec::new();
     for difference in at_level {
-        if (difference.applies)(asked, &expect) {
-            if (difference.or_as_elsewhere)(&expect) {
+        if (difference.applies)(played, &expect) {
+            if (difference.accepts_unchanged)(&expect) {
                 others.push(expect.clone());
             }
             (difference.change)(&mut expect);
@@ -86,15 +86,15 @@ pub fn accepted(asked: &Asked<'_>, expect: &Expect) -> Result<Vec<Expect>, Strin
     all.map(|expect| serde_json::from_value(expect).map_err(|error| error.to_string())).collect()
 }
 
-/// Whether a body, or that there is none, can be known from the headers alone on a host that does not say.
+/// Returns true if the headers alone show whether a body follows, on a host that does not report it.
 fn announces_length(request: &Request) -> bool {
-    let says = |name: &str| request.headers.iter().any(|(other, _)| other.eq_ignore_ascii_case(name));
+    let has = |name: &str| request.headers.iter().any(|(other, _)| other.eq_ignore_ascii_case(name));
     match &request.body {
-        Some(_) => request.framing.has_length() && !says("transfer-encoding"),
+        Some(_) => request.framing.has_length() && !has("transfer-encoding"),
         None if request.framing == Framing::Websocket || !request.framing.is_h2() => {
-            !says("transfer-encoding")
+            !has("transfer-encoding")
         }
-        None => says("content-length"),
+        None => has("content-length"),
     }
 }
 
@@ -106,7 +106,7 @@ fn refuse(expect: &mut Value, status: u16, reason: &str) {
     *expect = json!({"status": status, "reason": reason});
 }
 
-fn tell_seconds(expect: &mut Value) {
+fn forward_seconds(expect: &mut Value) {
     let milliseconds = expect.pointer_mut(DEADLINE).map(Value::take).unwrap_or_default();
     let seconds = match milliseconds.as_str().map(|text| text.strip_suffix("000").unwrap_or(text)) {
         Some(seconds) => json!(seconds),

@@ -1,4 +1,4 @@
-//! A real Envoy with the module, real sockets, and an upstream that remembers.
+//! A real Envoy with the module, real sockets and a recording upstream.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::support::{client, real_now};
 struct Real {
     gateway: Gateway,
     upstream: Recorder,
-    /// Requests played, and those of them the upstream was to see.
+    /// Requests played, and those of them that the upstream was expected to see.
     played: usize,
     released: usize,
 }
@@ -27,25 +27,25 @@ pub fn gate(file: &File, level: Level) -> Result<Box<dyn Gate>, String> {
         cors: &[],
         edit: &unchanged,
     };
-    // What several workers do to each other is the same in both arrangements.
+    // Effects between workers are the same in both arrangements.
     let workers = if level == Level::Mesh { 1 } else { 2 };
     let gateway = Gateway::start_with_workers(&pieces, &setup, workers)?;
     if ["\"uses\"", "\"total_seconds\""].iter().any(|member| file.policy.contains(member)) {
-        // What is issued in the second in which the store begins is not believed.
+        // Tokens issued in the store's first second are refused.
         std::thread::sleep(Duration::from_secs(1));
     }
     Ok(Box::new(Real { gateway, upstream, played: 0, released: 0 }))
 }
 
-/// A policy that needs what this arrangement has not is not even rendered.
+/// Checks that a policy this arrangement cannot serve is not even rendered.
 pub fn refuses(file: &File, problem: &str) -> Result<(), String> {
     let pieces = Pieces::find().map_err(|_| "no Envoy or no module")?;
     let nowhere = std::net::SocketAddr::from(([127, 0, 0, 1], 9));
     let setup =
         Setup { policy: &file.policy, env: &file.env, upstream: nowhere, cors: &[], edit: &unchanged };
     match Gateway::start(&pieces, &setup) {
-        Err(said) if said.contains(problem) => Ok(()),
-        Err(said) => Err(format!("`{problem}` is not what is said: {said}")),
+        Err(error) if error.contains(problem) => Ok(()),
+        Err(error) => Err(format!("expected `{problem}`, got: {error}")),
         Ok(_) => Err("it was rendered and started".to_owned()),
     }
 }
@@ -81,7 +81,7 @@ impl Gate for Real {
                 }
             }
         }
-        // Envoy's own count knows of leaks that never became a whole request.
+        // Envoy's own counter includes leaks that never became a whole request.
         let (begun, recorded) = (self.gateway.upstream_requests(), self.upstream.count() as u64);
         if begun != recorded || self.released as u64 != recorded {
             return Err(format!("Envoy began {begun} upstream requests, {recorded} were recorded"));

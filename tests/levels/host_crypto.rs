@@ -35,7 +35,7 @@ fn ecdsa_holds(key: &[u8], signature: &[u8], text: &[u8]) -> bool {
     matches!((key, signature), (Ok(key), Ok(signature)) if key.verify(text, &signature).is_ok())
 }
 
-/// Fields 1 to 4, all of them length-delimited.
+/// Reads fields 1 to 4, all length-delimited.
 fn fields(mut message: &[u8]) -> Option<[&[u8]; 4]> {
     let mut found = [&[][..]; 4];
     while let Some((tag, rest)) = message.split_first() {
@@ -73,7 +73,7 @@ fn rsa_key(der: &[u8]) -> Option<RsaPublicKey> {
     RsaPublicKey::try_from(&serde_json::from_str::<JsonWebKey<'_>>(&jwk).ok()?).ok()
 }
 
-/// The content of a DER element of this tag, and what follows it.
+/// Splits a DER element of this tag into its content and the rest.
 fn element(tag: u8, der: &[u8]) -> Option<(&[u8], &[u8])> {
     let (first, rest) = der.strip_prefix(&[tag])?.split_first()?;
     if first & 0x80 == 0 {

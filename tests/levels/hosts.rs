@@ -1,5 +1,5 @@
-//! What a host may do to a filter beside playing cases: lose a call, forget what it was told, replace an instance in the
-//! middle of a request, show an old body, refuse the filter's own answer. Whatever it is, nothing passes unjudged.
+//! Faults of a host: a lost call, evicted memory, an instance replaced in the middle of a request, a stale body, a
+//! refusal that cannot be sent. No fault lets an unjudged request pass.
 
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -8,50 +8,50 @@ use super::core::{EARLIER, NOW};
 use super::wasm::{host, module, nanoseconds};
 use crate::support::corpus::{File, Level, load};
 use crate::support::require::root;
-use crate::wasm_host::{HttpCall, Module, Outcome, Reply, Request, Vm, World, first, pairs, switches};
+use crate::wasm_host::{HttpCall, Module, Outcome, Reply, Request, Vm, World, first, host_rules, pairs};
 
-type Told = Result<(), String>;
+type TestResult = Result<(), String>;
 
-/// A story.
-pub type Story = fn() -> Told;
+/// Test that needs the module but no corpus file.
+pub type HostTest = fn() -> TestResult;
 
-/// All of them, by name.
-pub const ALL: &[(&str, Story)] = &[
-    ("a_filter_that_does_nothing_lets_everything_pass", empty_filter),
-    ("kong_takes_what_it_cannot_read_and_refuses_everything", kong_takes_what_it_cannot_read),
-    ("apisix_answers_503_for_what_it_cannot_read", apisix_and_what_it_cannot_read),
-    ("envoy_is_told_what_cannot_be_read", envoy_and_what_cannot_be_read),
-    ("kong_a_body_in_a_file_is_413", kong_body_in_a_file),
-    ("kong_a_body_without_a_length_is_411", kong_body_without_a_length),
-    ("kong_ninety_headers_and_not_one_more", kong_many_headers),
-    ("kong_a_new_instance_knows_nothing_of_a_request", kong_new_instance),
-    ("kong_ticks_go_on_in_a_new_instance", kong_ticks_after_a_trap),
-    ("kong_an_answer_that_cannot_be_sent_is_no_release", kong_answer_fails),
-    ("apisix_an_answer_that_cannot_be_sent_is_no_release", apisix_answer_fails),
-    ("kong_host_calls_that_fail_are_refusals", || host_calls_fail(Level::Kong)),
-    ("apisix_host_calls_that_fail_are_refusals", || host_calls_fail(Level::Apisix)),
-    ("buffer_host_calls_that_fail_are_refusals", || host_calls_fail(Level::Buffer)),
-    ("kong_calls_that_are_never_answered", kong_lost_calls),
-    ("kong_calls_that_fail_or_are_answered_badly", kong_bad_answers),
-    ("kong_a_key_that_is_looked_up", kong_looks_up_a_key),
-    ("kong_an_answer_for_a_request_of_another_instance", kong_answer_to_a_blank_context),
-    ("kong_without_its_zone_nothing_passes", kong_without_its_zone),
-    ("kong_a_zone_that_forgets_lets_nobody_in_again", kong_zone_forgets),
-    ("kong_workers_make_tokens_of_their_own", kong_workers_differ),
-    ("kong_the_credential_leaves_the_query", kong_query),
-    ("apisix_the_credential_leaves_the_query", apisix_query),
-    ("apisix_an_empty_body_is_not_the_one_before", apisix_stale_body),
-    ("apisix_without_its_variables", apisix_variables),
-    ("a_policy_for_envoy_on_another_host_lets_nothing_pass_unjudged", wrong_host),
-    ("buffer_without_its_filter_only_stripped_headers_leave", buffer_misplaced),
-    ("buffer_an_upgrade_with_a_body_does_not_go_round_it", buffer_upgrade),
-    ("flag_off_by_mistake_holds_and_leaks_nothing", flag_off),
+/// All tests, by name.
+pub const ALL: &[(&str, HostTest)] = &[
+    ("empty_filter_allows_every_request", empty_filter),
+    ("kong_unreadable_policy_refuses_every_request", kong_unreadable_policy),
+    ("apisix_unreadable_policy_is_answered_503", apisix_unreadable_policy),
+    ("envoy_unreadable_policy_is_rejected_at_load", envoy_unreadable_policy),
+    ("kong_body_in_file_is_413", kong_body_in_a_file),
+    ("kong_body_without_length_is_411", kong_body_without_a_length),
+    ("kong_more_than_90_headers_are_431", kong_many_headers),
+    ("kong_request_in_new_instance_is_refused", kong_new_instance),
+    ("kong_ticks_in_new_instance_continue", kong_ticks_after_a_trap),
+    ("kong_refusal_that_cannot_be_sent_allows_nothing", kong_answer_fails),
+    ("apisix_refusal_that_cannot_be_sent_allows_nothing", apisix_answer_fails),
+    ("kong_failing_host_call_allows_nothing", || host_calls_fail(Level::Kong)),
+    ("apisix_failing_host_call_allows_nothing", || host_calls_fail(Level::Apisix)),
+    ("buffer_failing_host_call_allows_nothing", || host_calls_fail(Level::Buffer)),
+    ("kong_unanswered_call_allows_nothing", kong_lost_calls),
+    ("kong_failed_call_is_refused", kong_bad_answers),
+    ("kong_key_from_store_is_held_to_its_bounds", kong_key_from_store),
+    ("kong_answer_for_earlier_instance_is_ignored", kong_answer_for_earlier_instance),
+    ("kong_missing_zone_allows_nothing", kong_without_its_zone),
+    ("kong_spent_token_after_eviction_stays_spent", kong_zone_evicts),
+    ("kong_workers_mint_distinct_tokens", kong_workers_differ),
+    ("kong_query_credential_is_removed", kong_query),
+    ("apisix_query_credential_is_removed", apisix_query),
+    ("apisix_empty_body_after_valid_one_is_refused", apisix_stale_body),
+    ("apisix_missing_variables_allow_no_unread_body", apisix_variables),
+    ("policy_for_other_host_allows_nothing_unjudged", wrong_host),
+    ("buffer_filter_misplaced_leaks_only_stripped_headers", buffer_misplaced),
+    ("buffer_upgrade_with_body_allows_nothing", buffer_upgrade),
+    ("envoy_without_flag_leaks_nothing", flag_off),
 ];
 
-/// The credential of the corpus's `uses.json`.
+/// API key of `uses.json`.
 const KEY: &str = "Bearer demo_8ab97add3946f17374e13d39c3643345";
 
-/// A policy of the corpus on a host: `act` judges its body, `ping` does not, tokens may be used once.
+/// Loads `uses.json` for a host: `act` has a judged body, `ping` has none, tokens have one use.
 fn file(level: Level) -> Result<File, String> {
     Ok(load(&root().join("tests/cases/uses.json"))?.at(level))
 }
@@ -62,7 +62,7 @@ fn world(level: Level, file: &File) -> World {
     World::imitating(host(level), &env, nanoseconds(NOW - EARLIER))
 }
 
-/// That policy, without what this host cannot remember.
+/// Returns the policy of a file without the features this host lacks.
 fn policy(level: Level, file: &File) -> Result<Value, String> {
     let mut policy: Value = serde_json::from_str(&file.policy).map_err(|error| error.to_string())?;
     if level == Level::Apisix {
@@ -81,7 +81,7 @@ fn start_in(world: World, policy: &Value) -> Result<Vm, String> {
     module()?.start_in(world, policy.to_string().as_bytes()).map_err(|error| error.to_string())
 }
 
-/// A gateway under that policy, which has seen its first request long ago.
+/// Starts a gateway with that policy; its first request was long ago.
 fn gateway(level: Level) -> Result<Vm, String> {
     let file = file(level)?;
     let mut vm = start_in(world(level, &file), &policy(level, &file)?)?;
@@ -94,50 +94,50 @@ fn ping() -> Request {
     Request::new("GET", "/v1/ping").header("authorization", KEY)
 }
 
-/// Inside the bounds.
+/// Request inside the bounds.
 fn act() -> Request {
     Request::new("POST", "/v1/act").header("authorization", KEY).json(r#"{"line":"l-1"}"#)
 }
 
-/// Outside of them.
+/// Request outside the bounds.
 fn act_outside() -> Request {
     Request::new("POST", "/v1/act").header("authorization", KEY).json(r#"{"line":"l-9"}"#)
 }
 
-fn is_released(what: &str, outcome: &Outcome) -> Told {
+fn is_released(what: &str, outcome: &Outcome) -> TestResult {
     match (&outcome.upstream, &outcome.trapped) {
         (Some(upstream), None) if upstream.complete => Ok(()),
         _ => Err(format!("{what}: not released: {outcome:?}")),
     }
 }
 
-/// Refused by the module itself, for this reason; nothing went on.
-fn is_refused(what: &str, outcome: &Outcome, status: u32, reason: &str) -> Told {
-    let said: Vec<String> = outcome.properties.keys().filter_map(|path| outcome.property(path)).collect();
-    let says_why = reason.is_empty() || said.iter().any(|text| text.contains(&format!("reason={reason}")));
+/// Fails unless the module itself refused the request for this reason and nothing reached the upstream.
+fn is_refused(what: &str, outcome: &Outcome, status: u32, reason: &str) -> TestResult {
+    let texts: Vec<String> = outcome.properties.keys().filter_map(|path| outcome.property(path)).collect();
+    let has_reason = reason.is_empty() || texts.iter().any(|text| text.contains(&format!("reason={reason}")));
     match (&outcome.upstream, outcome.status()) {
-        (None, Some(got)) if got == status && says_why && outcome.trapped.is_none() => Ok(()),
+        (None, Some(got)) if got == status && has_reason && outcome.trapped.is_none() => Ok(()),
         _ => Err(format!("{what}: not refused with {status} {reason}: {outcome:?}")),
     }
 }
 
-/// Answered by the host because the module trapped; nothing went on.
-fn has_failed(what: &str, outcome: &Outcome, status: u32) -> Told {
+/// Fails unless the module trapped, the host answered with this status and nothing reached the upstream.
+fn has_failed(what: &str, outcome: &Outcome, status: u32) -> TestResult {
     match (&outcome.upstream, outcome.failed, &outcome.trapped) {
         (None, Some(got), Some(_)) if got == status => Ok(()),
         _ => Err(format!("{what}: no {status} of the host: {outcome:?}")),
     }
 }
 
-fn nothing_left(what: &str, outcome: &Outcome) -> Told {
+fn is_not_forwarded(what: &str, outcome: &Outcome) -> TestResult {
     match &outcome.upstream {
         None => Ok(()),
         Some(_) => Err(format!("{what}: the upstream saw it: {outcome:?}")),
     }
 }
 
-/// What the others prove is worth something only if what nobody refuses goes on: on every host, with its body.
-fn empty_filter() -> Told {
+/// Checks the host itself: without a filter that refuses, every request passes on every host, with its body.
+fn empty_filter() -> TestResult {
     let module = Module::load(root().join("benches/empty-filter.wat"))?;
     for level in [Level::Wasm, Level::Buffer, Level::Kong, Level::Apisix] {
         let world = World::imitating(host(level), &[], nanoseconds(NOW));
@@ -155,15 +155,15 @@ fn empty_filter() -> Told {
     Ok(())
 }
 
-/// Policies nobody can read, and what is not one.
+/// Returns texts that are not a valid policy.
 fn unreadable(level: Level) -> Result<Vec<Vec<u8>>, String> {
     let mut broken = policy(level, &file(level)?)?;
-    broken["routes"][0]["accept"] = json!(["nobody"]);
+    broken["routes"][0]["accept"] = json!(["unknown"]);
     let texts: [&[u8]; 5] = [b"", b"{", b"[]", b"{\"version\":1}", b"\xff\xfe"];
     Ok(texts.into_iter().map(<[u8]>::to_vec).chain([broken.to_string().into_bytes()]).collect())
 }
 
-fn kong_takes_what_it_cannot_read() -> Told {
+fn kong_unreadable_policy() -> TestResult {
     let file = file(Level::Kong)?;
     for text in unreadable(Level::Kong)? {
         let what = String::from_utf8_lossy(&text).chars().take(40).collect::<String>();
@@ -178,7 +178,7 @@ fn kong_takes_what_it_cannot_read() -> Told {
     Ok(())
 }
 
-fn apisix_and_what_it_cannot_read() -> Told {
+fn apisix_unreadable_policy() -> TestResult {
     let file = file(Level::Apisix)?;
     for text in unreadable(Level::Apisix)? {
         // Refused, APISIX answers 503 by itself; taken, the module does.
@@ -190,7 +190,7 @@ fn apisix_and_what_it_cannot_read() -> Told {
     Ok(())
 }
 
-fn envoy_and_what_cannot_be_read() -> Told {
+fn envoy_unreadable_policy() -> TestResult {
     let file = file(Level::Wasm)?;
     for text in unreadable(Level::Wasm)? {
         if module()?.start_in(world(Level::Wasm, &file), &text).is_ok() {
@@ -200,8 +200,8 @@ fn envoy_and_what_cannot_be_read() -> Told {
     Ok(())
 }
 
-/// `client_body_buffer_size` is smaller than `client_max_body_size` unless somebody says otherwise.
-fn kong_body_in_a_file() -> Told {
+/// By default `client_body_buffer_size` is smaller than `client_max_body_size`.
+fn kong_body_in_a_file() -> TestResult {
     let mut vm = gateway(Level::Kong)?;
     vm.world().memory_limit = 8 * 1024;
     is_released("a body in memory", &vm.exchange(&act()))?;
@@ -210,7 +210,7 @@ fn kong_body_in_a_file() -> Told {
     is_refused("a body in a file", &vm.exchange(&request), 413, "body_too_large")
 }
 
-fn kong_body_without_a_length() -> Told {
+fn kong_body_without_a_length() -> TestResult {
     let mut vm = gateway(Level::Kong)?;
     let open = || {
         Request::new("POST", "/v1/act")
@@ -230,34 +230,34 @@ fn kong_body_without_a_length() -> Told {
         let odd = open().header("content-length", length).chunk(r#"{"line":"l-9"}"#);
         is_refused(length, &vm.exchange(&odd), 411, "length_required")?;
     }
-    // A length that is nought: there is no body, and that is judged.
+    // With length 0 there is no body, and that is judged.
     let empty = open().header("content-length", "0");
-    nothing_left("no body where one is judged", &vm.exchange(&empty))?;
-    nothing_left("no body and no length", &vm.exchange(&open()))
+    is_not_forwarded("no body where one is judged", &vm.exchange(&empty))?;
+    is_not_forwarded("no body and no length", &vm.exchange(&open()))
 }
 
-fn kong_many_headers() -> Told {
+fn kong_many_headers() -> TestResult {
     let mut vm = gateway(Level::Kong)?;
-    // Host and authorization are two of them.
+    // `host` and `authorization` are two of them.
     let with =
         |count: usize| (0..count - 2).fold(ping(), |request, at| request.header(format!("x-{at}"), "1"));
     is_released("90 headers", &vm.exchange(&with(90)))?;
     for count in [91, 95, 96, 97, 98, 100, 101, 500] {
         is_refused(&format!("{count} headers"), &vm.exchange(&with(count)), 431, "headers_too_many")?;
     }
-    // What only the gateway may say is found wherever it stands.
-    let hidden = with(89).header("x-callbound-key", "somebody");
+    // A client's own callbound header is replaced wherever it is in the list.
+    let hidden = with(89).header("x-callbound-key", "client");
     let outcome = vm.exchange(&hidden);
     is_released("the last of 90", &outcome)?;
     let upstream = outcome.upstream.unwrap_or_default();
     match upstream.headers.iter().filter(|(name, _)| name == b"x-callbound-key").collect::<Vec<_>>()[..] {
         [(_, value)] if value == b"backend" => Ok(()),
-        ref other => Err(format!("what only the gateway may say: {other:?}")),
+        ref other => Err(format!("the callbound header: {other:?}")),
     }
 }
 
-/// A trap in one request: the others that are under way meet an instance that has never seen them.
-fn kong_new_instance() -> Told {
+/// After a trap in one request, the requests in flight meet an instance that has never seen them.
+fn kong_new_instance() -> TestResult {
     let mut vm = gateway(Level::Kong)?;
     let waiting = vm.begin(&act());
     let outside = vm.begin(&act_outside());
@@ -272,7 +272,7 @@ fn kong_new_instance() -> Told {
     is_refused("and another", &vm.exchange(&act_outside()), 403, "")
 }
 
-fn kong_ticks_after_a_trap() -> Told {
+fn kong_ticks_after_a_trap() -> TestResult {
     let mut vm = gateway(Level::Kong)?;
     vm.tick();
     vm.fail("proxy_send_local_response", 10)?;
@@ -287,16 +287,16 @@ fn kong_ticks_after_a_trap() -> Told {
     }
 }
 
-fn kong_answer_fails() -> Told {
+fn kong_answer_fails() -> TestResult {
     answer_fails(Level::Kong, 500)
 }
 
-fn apisix_answer_fails() -> Told {
+fn apisix_answer_fails() -> TestResult {
     answer_fails(Level::Apisix, 503)
 }
 
-/// A refusal whose answer the host does not take must not be a release.
-fn answer_fails(level: Level, status: u32) -> Told {
+/// A refusal that the host cannot send must not become a release.
+fn answer_fails(level: Level, status: u32) -> TestResult {
     let requests = [Request::new("GET", "/v1/ping"), Request::new("GET", "/nowhere"), act_outside()];
     for request in requests {
         let mut vm = gateway(level)?;
@@ -306,8 +306,8 @@ fn answer_fails(level: Level, status: u32) -> Told {
     Ok(())
 }
 
-/// Each of the host's functions fails in turn, for a request that must not pass and one that may.
-fn host_calls_fail(level: Level) -> Told {
+/// Lets each host function fail in turn, for a request that must not pass and one that may.
+fn host_calls_fail(level: Level) -> TestResult {
     const CALLS: [&str; 9] = [
         "proxy_get_header_map_pairs",
         "proxy_get_buffer_bytes",
@@ -327,9 +327,9 @@ fn host_calls_fail(level: Level) -> Told {
             for request in [act_outside(), Request::new("GET", "/v1/ping"), Request::new("GET", "/v1/browse")]
             {
                 let outcome = vm.exchange(&request);
-                nothing_left(&what, &outcome)?;
+                is_not_forwarded(&what, &outcome)?;
                 if outcome.held {
-                    return Err(format!("{what}: it is held for ever: {outcome:?}"));
+                    return Err(format!("{what}: it is still held: {outcome:?}"));
                 }
             }
             let outcome = vm.exchange(&act());
@@ -350,7 +350,7 @@ fn host_calls_fail(level: Level) -> Told {
 // Calls
 // -------------------------------------------------------------------------------------------------
 
-/// That policy with a store elsewhere, in which keys are looked up.
+/// Starts a gateway whose store is remote and holds API keys.
 fn remote(level: Level) -> Result<Vm, String> {
     let file = file(level)?;
     let mut policy = policy(level, &file)?;
@@ -359,33 +359,33 @@ fn remote(level: Level) -> Result<Vm, String> {
         json!({"backend": "redis", "redis": redis, "directory": {"fresh_seconds": 60, "unknown_seconds": 1}});
     let mut vm = start_in(world(level, &file), &policy)?;
     vm.set_now(nanoseconds(NOW));
-    hear_of_revocations(&mut vm)?;
+    answer_revocations(&mut vm)?;
     Ok(vm)
 }
 
-/// At a tick the store is asked what was revoked: nothing.
-fn hear_of_revocations(vm: &mut Vm) -> Told {
+/// Answers the query for revocations, sent at each tick, with an empty list.
+fn answer_revocations(vm: &mut Vm) -> TestResult {
     vm.tick();
     let call = the_call(vm)?;
-    vm.answer_call(call.token, Some(&store_says(&call, &json!([1, {}]))?));
+    vm.answer_call(call.token, Some(&store_answer(&call, &json!([1, {}]))?));
     Ok(())
 }
 
-/// What the store has of a key no policy knows.
+/// Store entry of a key that is not in the policy.
 fn entry() -> Value {
-    let digest = Sha256::digest(ELSEWHERE.trim_start_matches("Bearer "));
+    let digest = Sha256::digest(STORED_KEY.trim_start_matches("Bearer "));
     let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    let key = json!({"id": "elsewhere", "sha256": digest, "team": "acme", "scopes": ["use"]});
+    let key = json!({"id": "stored", "sha256": digest, "team": "acme", "scopes": ["use"]});
     json!(key.to_string())
 }
 
-/// A key no policy knows.
-const ELSEWHERE: &str = "Bearer demo_00000000000000000000000000000001";
+/// API key that is only in the store.
+const STORED_KEY: &str = "Bearer demo_00000000000000000000000000000001";
 
 fn asks(request: Request) -> Request {
     let mut request = request;
     request.headers.retain(|(name, _)| name != b"authorization");
-    request.header("authorization", ELSEWHERE)
+    request.header("authorization", STORED_KEY)
 }
 
 fn the_call(vm: &Vm) -> Result<HttpCall, String> {
@@ -401,8 +401,8 @@ fn answer(body: impl Into<Vec<u8>>) -> Reply {
     }
 }
 
-/// What the store says of the one thing it was asked.
-fn store_says(call: &HttpCall, found: &Value) -> Result<Reply, String> {
+/// Builds the store's answer to a call with one question.
+fn store_answer(call: &HttpCall, found: &Value) -> Result<Reply, String> {
     let text = String::from_utf8_lossy(&call.body).into_owned();
     let is_nonce = |word: &&str| word.len() == 32 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
     let nonce = text.rsplit('/').find(is_nonce).ok_or("no nonce")?;
@@ -410,22 +410,22 @@ fn store_says(call: &HttpCall, found: &Value) -> Result<Reply, String> {
     Ok(answer(json!({"EVAL": inner}).to_string()))
 }
 
-fn kong_lost_calls() -> Told {
+fn kong_lost_calls() -> TestResult {
     let mut vm = remote(Level::Kong)?;
     for request in [asks(ping()), asks(act())] {
         let stream = vm.begin(&request);
         let call = the_call(&vm)?;
-        nothing_left("while it is asked", &vm.look(stream))?;
+        is_not_forwarded("while the call is pending", &vm.look(stream))?;
         vm.lose_call(call.token);
         for chunk in &request.chunks {
             vm.body(stream, chunk, true);
         }
-        nothing_left("a call without an answer", &vm.finish(stream))?;
+        is_not_forwarded("a call without an answer", &vm.finish(stream))?;
     }
     Ok(())
 }
 
-fn kong_bad_answers() -> Told {
+fn kong_bad_answers() -> TestResult {
     let bad: [Option<Reply>; 5] = [
         None,
         Some(answer("")),
@@ -448,23 +448,23 @@ fn kong_bad_answers() -> Told {
     Ok(())
 }
 
-fn kong_looks_up_a_key() -> Told {
+fn kong_key_from_store() -> TestResult {
     let mut vm = remote(Level::Kong)?;
     let stream = vm.begin(&asks(ping()));
     let call = the_call(&vm)?;
-    vm.answer_call(call.token, Some(&store_says(&call, &json!(false))?));
-    is_refused("a key that is nowhere", &vm.finish(stream), 401, "key_unknown")?;
+    vm.answer_call(call.token, Some(&store_answer(&call, &json!(false))?));
+    is_refused("an unknown key", &vm.finish(stream), 401, "key_unknown")?;
 
     let mut vm = remote(Level::Kong)?;
     for (line, is_inside) in [("l-1", true), ("l-9", false)] {
         let body = format!(r#"{{"line":"{line}"}}"#);
-        let request = Request::new("POST", "/v1/act").header("authorization", ELSEWHERE).json(&body);
+        let request = Request::new("POST", "/v1/act").header("authorization", STORED_KEY).json(&body);
         let stream = vm.begin(&request);
         if let Ok(call) = the_call(&vm) {
-            vm.answer_call(call.token, Some(&store_says(&call, &entry())?));
+            vm.answer_call(call.token, Some(&store_answer(&call, &entry())?));
         }
-        // The host goes on by itself after the answer; the body was not judged.
-        nothing_left("before its body", &vm.look(stream))?;
+        // The host resumes automatically after the answer, although the body is not judged yet.
+        is_not_forwarded("before its body", &vm.look(stream))?;
         vm.body(stream, body.as_bytes(), true);
         match is_inside {
             true => is_released("a key that is in the store", &vm.finish(stream))?,
@@ -474,18 +474,18 @@ fn kong_looks_up_a_key() -> Told {
     Ok(())
 }
 
-fn kong_answer_to_a_blank_context() -> Told {
+fn kong_answer_for_earlier_instance() -> TestResult {
     let mut vm = remote(Level::Kong)?;
     let stream = vm.begin(&asks(ping()));
     let call = the_call(&vm)?;
     vm.fail("proxy_send_local_response", 10)?;
     has_failed("another request traps", &vm.exchange(&Request::new("GET", "/v1/ping")), 500)?;
     vm.heal();
-    vm.answer_call(call.token, Some(&store_says(&call, &entry())?));
-    nothing_left("an answer nobody waits for", &vm.finish(stream))?;
-    // The new instance knows nothing of revocations either, until it was told.
+    vm.answer_call(call.token, Some(&store_answer(&call, &entry())?));
+    is_not_forwarded("an answer without a waiting request", &vm.finish(stream))?;
+    // The new instance refuses requests until it has received the revocations.
     is_refused("too early", &vm.exchange(&ping()), 503, "revocations_stale")?;
-    hear_of_revocations(&mut vm)?;
+    answer_revocations(&mut vm)?;
     is_released("the next request", &vm.exchange(&ping()))
 }
 
@@ -493,13 +493,13 @@ fn kong_answer_to_a_blank_context() -> Told {
 // Memory, randomness, paths
 // -------------------------------------------------------------------------------------------------
 
-fn kong_without_its_zone() -> Told {
+fn kong_without_its_zone() -> TestResult {
     let file = file(Level::Kong)?;
     let mut world = world(Level::Kong, &file);
     world.zones.clear();
     let mut vm = start_in(world, &policy(Level::Kong, &file)?)?;
     for request in [ping(), act(), Request::new("GET", "/v1/ping")] {
-        nothing_left("without a zone", &vm.exchange(&request))?;
+        is_not_forwarded("without a zone", &vm.exchange(&request))?;
     }
     Ok(())
 }
@@ -512,8 +512,8 @@ fn minted(vm: &mut Vm) -> Result<String, String> {
     token.ok_or_else(|| format!("no token: {outcome:?}"))
 }
 
-/// A token that was used once is not good again, whatever a zone that evicts has dropped meanwhile.
-fn kong_zone_forgets() -> Told {
+/// A spent token stays spent, whatever an evicting zone has dropped since.
+fn kong_zone_evicts() -> TestResult {
     let mut vm = gateway(Level::Kong)?;
     let token = minted(&mut vm)?;
     let once = Request::new("GET", "/v1/ping").header("authorization", format!("Bearer {token}"));
@@ -523,19 +523,19 @@ fn kong_zone_forgets() -> Told {
     let all = keys.len();
     for key in keys {
         vm.world().shared.evict(|other| other == key);
-        nothing_left(&String::from_utf8_lossy(&key), &vm.exchange(&once))?;
+        is_not_forwarded(&String::from_utf8_lossy(&key), &vm.exchange(&once))?;
     }
     vm.world().shared.evict(|_| true);
-    nothing_left("when all was dropped", &vm.exchange(&once))?;
+    is_not_forwarded("when all was dropped", &vm.exchange(&once))?;
     let file = file(Level::Kong)?;
     let mut second = world(Level::Kong, &file);
     second.shared = vm.world().shared.clone();
     second.now_ns = nanoseconds(NOW + 1);
     let mut second = start_in(second, &policy(Level::Kong, &file)?)?;
-    nothing_left("at a worker that begins then", &second.exchange(&once))?;
+    is_not_forwarded("at a worker that begins then", &second.exchange(&once))?;
     vm.set_now(nanoseconds(NOW + 2));
-    nothing_left("and later at the first", &vm.exchange(&once))?;
-    // What is written once at its full length never needs room again.
+    is_not_forwarded("and later at the first", &vm.exchange(&once))?;
+    // Values are written at their full length once, so they never need more room.
     let mut busy = gateway(Level::Kong)?;
     let (before, grown) = (busy.world().shared.keys().len(), busy.world().shared.times_grown());
     for _ in 0..200 {
@@ -549,8 +549,8 @@ fn kong_zone_forgets() -> Told {
     }
 }
 
-/// The host's random bytes are worth nothing; the policy's secret, the clock and what differs by chance have to do.
-fn kong_workers_differ() -> Told {
+/// The host's random bytes are predictable; secret, clock and a counter make the tokens distinct.
+fn kong_workers_differ() -> TestResult {
     let mut tokens = Vec::new();
     for _ in 0..3 {
         let mut vm = gateway(Level::Kong)?;
@@ -573,23 +573,19 @@ fn live(vm: &mut Vm) -> Result<String, String> {
     Ok(String::from_utf8_lossy(upstream.header(":path").unwrap_or_default()).into_owned())
 }
 
-fn without_its_credential(path: &str) -> Told {
-    if path == "/v1/live?x=1%202&line=l-1" {
-        Ok(())
-    } else {
-        Err(format!("the upstream was asked for {path}"))
-    }
+fn without_its_credential(path: &str) -> TestResult {
+    if path == "/v1/live?x=1%202&line=l-1" { Ok(()) } else { Err(format!("the upstream received {path}")) }
 }
 
-fn kong_query() -> Told {
+fn kong_query() -> TestResult {
     let mut vm = gateway(Level::Kong)?;
     without_its_credential(&live(&mut vm)?)?;
-    // Kong itself has such a variable, and it is what goes to the upstream.
+    // Kong defines this variable itself and sends it to the upstream.
     vm.world().variables.insert("upstream_uri".to_owned(), Vec::new());
     without_its_credential(&live(&mut vm)?)
 }
 
-fn apisix_query() -> Told {
+fn apisix_query() -> TestResult {
     let mut vm = gateway(Level::Apisix)?;
     without_its_credential(&live(&mut vm)?)?;
     // As the plug-in proxy-rewrite leaves it.
@@ -598,7 +594,7 @@ fn apisix_query() -> Told {
     without_its_credential(&live(&mut vm)?)
 }
 
-fn apisix_stale_body() -> Told {
+fn apisix_stale_body() -> TestResult {
     let mut vm = gateway(Level::Apisix)?;
     is_released("inside the bounds", &vm.exchange(&act()))?;
     let empty = Request::new("POST", "/v1/act")
@@ -606,27 +602,27 @@ fn apisix_stale_body() -> Told {
         .header("content-type", "application/json")
         .header("content-length", "0");
     let outcome = vm.exchange(&empty);
-    nothing_left("an empty body after a good one", &outcome)?;
+    is_not_forwarded("an empty body after a good one", &outcome)?;
     match outcome.status() {
         Some(400..=499) => Ok(()),
         _ => Err(format!("an empty body: {outcome:?}")),
     }
 }
 
-fn apisix_variables() -> Told {
+fn apisix_variables() -> TestResult {
     let mut vm = gateway(Level::Apisix)?;
     vm.world().variables.remove("callbound");
     is_released("without a variable for the log", &vm.exchange(&act()))?;
     is_refused("outside the bounds", &vm.exchange(&act_outside()), 403, "")?;
     vm.world().variables.remove("wasm_process_req_body");
     for request in [act(), act_outside()] {
-        nothing_left("where the body cannot be asked for", &vm.exchange(&request))?;
+        is_not_forwarded("where the body cannot be requested", &vm.exchange(&request))?;
     }
     Ok(())
 }
 
-/// `host: envoy` delivered to another: it may refuse or hang, and lets nothing pass that is not allowed.
-fn wrong_host() -> Told {
+/// A policy for one host on another: it may be refused or hang, but allows nothing it should not.
+fn wrong_host() -> TestResult {
     let pairs = [
         (Level::Wasm, Level::Kong),
         (Level::Wasm, Level::Apisix),
@@ -646,7 +642,7 @@ fn wrong_host() -> Told {
         let requests =
             [act_outside(), chunked, Request::new("GET", "/v1/ping"), Request::new("GET", "/v1/%62rowse")];
         for request in requests {
-            nothing_left(&format!("{level:?}: {:?}", request.headers.get(1)), &vm.exchange(&request))?;
+            is_not_forwarded(&format!("{level:?}: {:?}", request.headers.get(1)), &vm.exchange(&request))?;
         }
     }
     Ok(())
@@ -656,10 +652,10 @@ fn wrong_host() -> Told {
 // Envoy without the flag
 // -------------------------------------------------------------------------------------------------
 
-fn buffer_misplaced() -> Told {
+fn buffer_misplaced() -> TestResult {
     let file = file(Level::Buffer)?;
     let mut misplaced = world(Level::Buffer, &file);
-    misplaced.host = &switches::MISPLACED;
+    misplaced.host = &host_rules::MISPLACED;
     let mut vm = start_in(misplaced, &policy(Level::Buffer, &file)?)?;
     let outcome = vm.exchange(&act_outside());
     let upstream = outcome.upstream.clone().ok_or("this arrangement is known to let headers out")?;
@@ -668,23 +664,23 @@ fn buffer_misplaced() -> Told {
     if is_bare { Ok(()) } else { Err(format!("more than stripped headers left: {outcome:?}")) }
 }
 
-/// What says `upgrade` goes by a route on which nobody buffers: callbound has to refuse it where a body is judged.
-fn buffer_upgrade() -> Told {
+/// Requests with `upgrade` take a route without the buffer filter: callbound has to refuse them where a body is judged.
+fn buffer_upgrade() -> TestResult {
     let mut vm = gateway(Level::Buffer)?;
     let upgrading = |request: Request| request.header("connection", "Upgrade").header("upgrade", "websocket");
-    nothing_left("a body outside the bounds", &vm.exchange(&upgrading(act_outside())))?;
+    is_not_forwarded("a body outside the bounds", &vm.exchange(&upgrading(act_outside())))?;
     for value in ["h2c", "websocket", "", " ", "TLS/1.0, h2c"] {
-        nothing_left("no connection header", &vm.exchange(&act_outside().header("upgrade", value)))?;
+        is_not_forwarded("no connection header", &vm.exchange(&act_outside().header("upgrade", value)))?;
     }
     let mut endless = upgrading(Request::new("POST", "/v1/act").header("authorization", KEY));
     endless.unfinished = true;
-    nothing_left("an upgrade where a body is judged", &vm.exchange(&endless))
+    is_not_forwarded("an upgrade where a body is judged", &vm.exchange(&endless))
 }
 
-fn flag_off() -> Told {
+fn flag_off() -> TestResult {
     let mut vm = gateway(Level::Wasm)?;
     for request in [act(), act_outside()] {
-        nothing_left("without the flag", &vm.exchange(&request.without_stop_iteration_flag()))?;
+        is_not_forwarded("without the flag", &vm.exchange(&request.without_stop_iteration_flag()))?;
     }
     Ok(())
 }

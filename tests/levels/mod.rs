@@ -1,5 +1,5 @@
-//! The places a case is played: the decision core, the compiled module in the test's own host, which imitates three
-//! gateways, and a real Envoy.
+//! The levels: the decision core, the compiled module in the test's own host, which imitates three gateways, and a real
+//! Envoy.
 
 pub mod core;
 pub mod differences;
@@ -18,29 +18,29 @@ use crate::support::expect::Observed;
 use crate::support::gateway::Pieces;
 use crate::support::require::{Piece, Skip, require};
 
-use differences::{Asked, accepted};
+use differences::{PlayedRequest, accepted};
 
-/// Somewhere a request can be played.
+/// Gateway of one level, real or imitated.
 pub trait Gate {
-    /// Unix seconds.
+    /// Current time of the gateway, in Unix seconds.
     fn now(&self) -> u64;
-    /// Lets time pass.
+    /// Advances the clock or sleeps.
     fn wait(&mut self, seconds: u64);
     fn exchange(&mut self, request: &Request) -> Result<Observed, String>;
-    /// What must hold when all is done; `good` is a request that was released before.
+    /// Runs the closing check; `good` is a request that was allowed before.
     fn close(&mut self, good: Option<&Request>) -> Result<(), String>;
 }
 
-/// The name under which the closing check of a file is counted.
-pub const CLOSING: &str = "worker_alive_afterwards";
+/// Test name of the closing check of a file.
+pub const CLOSING: &str = "worker_stays_alive";
 
-/// The one test a file is at a level whose host cannot do what its policy needs.
+/// Test name of a file whose policy needs more than the host has.
 pub const REFUSED: &str = "refused_at_load";
 
-/// Case by case in the file's order, then the closing check.
+/// Results in the order of the file, then the closing check.
 pub struct Played(pub Vec<(String, Result<(), String>)>);
 
-/// What a level needs that may be missing.
+/// Finds the programs and files that a level needs.
 pub fn needs(level: Level) -> Result<(), Skip> {
     match level.base() {
         Level::Wasm => require(Piece::Module).map(drop),
@@ -49,14 +49,14 @@ pub fn needs(level: Level) -> Result<(), Skip> {
     }
 }
 
-/// A file as it is played at one level.
+/// One file at one level.
 pub struct Session {
     level: Level,
-    /// Under this level's host.
+    /// The file with the overlay of this level.
     file: File,
-    /// Why the policy is refused there, if it is.
+    /// First problem of the policy on this host; `None`: it loads.
     pub refusal: Option<String>,
-    /// Then, where that is enough for it to be taken: the file without its limits.
+    /// The file without its limits, if the host then accepts it.
     reduced: Option<File>,
 }
 
@@ -64,7 +64,7 @@ impl Session {
     pub fn new(file: &File, level: Level) -> Self {
         let file = file.at(level);
         let refusal = match level {
-            // What a file's policy needs of Envoy it has.
+            // Envoy has every feature.
             Level::Core | Level::Wasm | Level::Envoy => None,
             _ => refused(&file).map(first_problem),
         };
@@ -72,7 +72,7 @@ impl Session {
             let reduced = file.with(json!({"limits": null, "limit_headers": null}));
             refused(&reduced).is_none().then_some(reduced)
         };
-        // But not where they are what a file is about.
+        // Not for files about limits.
         let is_apart = !file.name.contains("limits");
         let reduced = refusal.as_ref().filter(|_| is_apart).and_then(|_| without_limits());
         Self { level, file, refusal, reduced }
@@ -82,7 +82,7 @@ impl Session {
         &self.file.name
     }
 
-    /// The tests it is.
+    /// Returns the names of its tests.
     pub fn names(&self) -> Vec<String> {
         let refused = self.refusal.iter().map(|_| REFUSED.to_owned());
         let cases = self.cases().map(|case| case.name.clone());
@@ -100,7 +100,7 @@ impl Session {
         cases.filter(|case| case.runs_at(self.level))
     }
 
-    /// Plays it.
+    /// Plays the file and returns a result per test.
     pub fn play(&self) -> Played {
         let mut results = Vec::new();
         if let Some(problem) = &self.refusal {
@@ -114,10 +114,9 @@ impl Session {
         match self.gate(file) {
             Ok(mut gate) => self.play_on(file, gate.as_mut(), &mut results),
             Err(problem) => {
-                // Said in full once: a file may have hundreds of cases.
+                // The full message once only: a file may have hundreds of cases.
                 let problems = [problem].into_iter().map(|problem| format!("it did not start: {problem}"));
-                let problems =
-                    problems.chain(std::iter::repeat("it did not start, as said above".to_owned()));
+                let problems = problems.chain(std::iter::repeat("it did not start, see above".to_owned()));
                 let names = self.names().into_iter().skip(results.len());
                 results.extend(names.zip(problems.map(Err)));
             }
@@ -140,7 +139,7 @@ impl Session {
         for case in self.cases() {
             if case.after > 0 {
                 gate.wait(case.after);
-                // What was good may have expired.
+                // The request may be expired now.
                 good = None;
             }
             let mut result = Ok(false);
@@ -160,7 +159,7 @@ impl Session {
     }
 }
 
-/// Plays a case once; whether it was released.
+/// Plays a case once and returns true if the request was allowed.
 fn play_case(
     level: Level,
     shadow: &core::Shadow,
@@ -170,7 +169,7 @@ fn play_case(
 ) -> Result<bool, String> {
     let request = case.request(vars, gate.now())?;
     let awaits_body = shadow.awaits_body(&request, gate.now());
-    let all = accepted(&Asked { level, request: &request, awaits_body }, &case.expect)?;
+    let all = accepted(&PlayedRequest { level, request: &request, awaits_body }, &case.expect)?;
     let observed = gate.exchange(&request)?;
     let mut checks = all.iter().map(|expect| expect.check(&request, &observed));
     let first = checks.next().unwrap_or(Ok(()));
@@ -178,8 +177,8 @@ fn play_case(
         return first.map(|()| false);
     }
     let is_released = observed.upstream.is_some();
-    let is_as_elsewhere = case.expect.check(&request, &observed).is_ok();
-    if let Some(keep) = case.keep().filter(|_| is_as_elsewhere) {
+    let is_unchanged = case.expect.check(&request, &observed).is_ok();
+    if let Some(keep) = case.keep().filter(|_| is_unchanged) {
         let body = observed.answer.unwrap_or_default().json();
         let value = body.pointer(&keep.at).and_then(|value| value.as_str());
         let value = value.ok_or_else(|| format!("nothing to keep at `{}`", keep.at))?;
@@ -188,7 +187,7 @@ fn play_case(
     Ok(is_released)
 }
 
-/// What the compiler says of a policy, if it refuses it.
+/// Returns the compiler's error for the policy of a file.
 fn refused(file: &File) -> Option<ConfigError> {
     let lookup = |name: &str| file.env.get(name).cloned();
     compile(file.policy.as_bytes(), &Secrets::Lookup(&lookup)).err()

@@ -1,5 +1,5 @@
-//! The conformance table: every file of the corpus, and at which levels how many of its cases are played. Kept in
-//! `docs/conformance.md`, written anew with `CALLBOUND_WRITE=1`.
+//! The conformance table: the number of cases of each file at each level. It is kept in `docs/conformance.md` and
+//! rewritten with `CALLBOUND_WRITE=1`.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -14,29 +14,29 @@ const PATH: &str = "docs/conformance.md";
 const HEAD: &str = "\
 # Conformance
 
-One corpus of requests (`tests/cases`), played on every gateway callbound knows. Each number below is so many cases of a
-file whose verdict, reason, status and answer are what the file says, and whose upstream sees what the file says: a
-release is a whole request, a refusal is nothing at all. `refused` is a policy that needs what the host has not; then the
-compiler says so, the compiled module says the same at load, and no request passes; a number behind it is that of the
-file's cases played under the same policy without its `limits`. This page is written by
+One corpus of requests (`tests/cases`), played on every gateway callbound supports. Each number below counts the cases of
+a file whose decision, reason, status and answer are as the file expects, and whose upstream sees exactly what it expects:
+a whole request if allowed, nothing if refused. `refused` marks a policy that needs more than the host has: the compiler
+reports it, the compiled module reports the same at load, and no request passes. A number after it counts the cases that
+are played under the same policy without its `limits`. This page is written by
 `CALLBOUND_WRITE=1 cargo test --test corpus -- conformance_table`, and the test fails when it is out of date.
 
-| Column | What runs |
+| Column | Gateway |
 |---|---|
 | core | the decision core alone, natively |
 | wasm | the compiled module in the tests' own host on wasmtime, imitating Envoy with `allow_on_headers_stop_iteration` |
-| buffer | the same, imitating Envoy without that flag and with its buffer filter behind (`hold_headers: buffer_filter`) |
+| buffer | the same, imitating Envoy without that flag and with its buffer filter after the module (`hold_headers: buffer_filter`) |
 | kong | the same, imitating Kong 3.9 and its ngx_wasm_module |
 | apisix | the same, imitating APISIX and its wasm-nginx-module |
 | envoy | a real Envoy, real sockets |
-| mesh | a real Envoy with the buffer filter behind (`hold_headers: buffer_filter`), as a mesh that cannot set the flag |
+| mesh | a real Envoy with the buffer filter after the module (`hold_headers: buffer_filter`), as in a mesh that cannot set the flag |
 
-**Kong and APISIX are imitated, never run here.** What is imitated, switch by switch and with the place in the host's
-source where it was read, is `tests/support/wasm_host/switches.rs`. Cases about sockets are for the two real columns only,
-cases about exact times for the others.
+**Kong and APISIX are imitated, never run here.** Each imitated rule, with its place in the host's source, is in
+`tests/support/wasm_host/host_rules.rs`. Cases about sockets are for the two real columns only, cases about exact times
+for the others.
 ";
 
-/// The page as it has to be.
+/// Renders the page.
 pub fn page(files: &[File]) -> String {
     let mut page = HEAD.to_owned();
     page.push_str("\n## Cases by file\n\n| File |");
@@ -63,12 +63,14 @@ pub fn page(files: &[File]) -> String {
     }
     page.push_str("| **all** |");
     sums.iter().for_each(|sum| _ = write!(page, " **{sum}** |"));
-    page.push_str("\n\n## Refused at load\n\nThe first problem of each policy that is refused, in the compiler's words:\n\n");
+    page.push_str(
+        "\n\n## Refused at load\n\nThe first problem of each refused policy, as the compiler reports it:\n\n",
+    );
     for (number, (level, problem)) in refusals.iter().enumerate() {
         _ = writeln!(page, "{}. {level}: `{}`", number + 1, problem.replace('`', "'"));
     }
     page.push_str(
-        "\n## Expected differences\n\nAll there are. Everything else is the same on every host.\n\n",
+        "\n## Expected differences\n\nThe complete list; everything else is the same on every host.\n\n",
     );
     for difference in differences::ALL {
         let levels: Vec<String> = difference.levels.iter().map(|level| level.name()).collect();
@@ -77,7 +79,7 @@ pub fn page(files: &[File]) -> String {
     page
 }
 
-/// The number of a refusal, which is said once.
+/// Returns the number of a refusal; equal refusals share one.
 fn number(refusals: &mut Vec<(String, String)>, level: Level, problem: &str) -> usize {
     let refusal = (level.name(), problem.to_owned());
     let known = refusals.iter().position(|other| *other == refusal);
@@ -88,7 +90,7 @@ fn number(refusals: &mut Vec<(String, String)>, level: Level, problem: &str) -> 
     index + 1
 }
 
-/// Compares with the page that is there, or writes it.
+/// Compares with the committed page, or writes it.
 pub fn check(files: &[File]) -> Result<(), String> {
     let path = root().join(PATH);
     let page = page(files);
@@ -100,5 +102,7 @@ pub fn check(files: &[File]) -> Result<(), String> {
         return Ok(());
     }
     let other = known.lines().zip(page.lines()).find(|(known, line)| known != line);
-    Err(format!("{PATH} is out of date: write it with CALLBOUND_WRITE=1; the first other line: {other:?}"))
+    Err(format!(
+        "{PATH} is out of date: write it with CALLBOUND_WRITE=1; the first differing line: {other:?}"
+    ))
 }

@@ -1,5 +1,5 @@
-//! The compiled module in the test's own proxy-wasm host, at the same second as the core: as on Envoy, and as on the
-//! hosts it imitates.
+//! The compiled module in the test's own proxy-wasm host, imitating Envoy, Kong and APISIX, at the same time of day as
+//! the core.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -12,7 +12,7 @@ use super::host_crypto::verify_signature;
 use crate::support::corpus::{File, Headers, Level, Request};
 use crate::support::expect::{Answer, LoggedDecision, Observed, Seen};
 use crate::support::require::{Piece, require};
-use crate::wasm_host::{self, Module, Pairs, Reply, Switches, Upstream, Vm, World, switches};
+use crate::wasm_host::{self, HostRules, Module, Pairs, Reply, Upstream, Vm, World, host_rules};
 
 struct Worker {
     vm: Vm,
@@ -24,14 +24,14 @@ pub fn gate(file: &File, level: Level) -> Result<Box<dyn Gate>, String> {
     let world = world(file, level);
     let mut vm = module()?.start_in(world, file.policy.as_bytes()).map_err(|error| error.to_string())?;
     if level == Level::Kong {
-        // There the store begins with the first request.
+        // On Kong the store begins with the first request.
         vm.exchange(&wasm_host::Request::new("GET", "/"));
     }
     vm.set_now(nanoseconds(NOW));
     Ok(Box::new(Worker { vm, now: NOW, level }))
 }
 
-/// The gateway around the module, as an operator sets it up for this file.
+/// Sets up the gateway around the module as an operator would for this file.
 fn world(file: &File, level: Level) -> World {
     let env: Vec<(String, String)> =
         file.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
@@ -49,16 +49,16 @@ fn world(file: &File, level: Level) -> World {
     world
 }
 
-pub fn host(level: Level) -> &'static Switches {
+pub fn host(level: Level) -> &'static HostRules {
     match level {
-        Level::Buffer => &switches::BUFFER,
-        Level::Kong => &switches::KONG,
-        Level::Apisix => &switches::APISIX,
-        _ => &switches::ENVOY,
+        Level::Buffer => &host_rules::BUFFER,
+        Level::Kong => &host_rules::KONG,
+        Level::Apisix => &host_rules::APISIX,
+        _ => &host_rules::ENVOY,
     }
 }
 
-/// The property that holds the decision for an access log.
+/// Property that holds the decision for an access log.
 fn log_property(level: Level) -> &'static str {
     match level {
         Level::Kong => "kong\0ctx\0shared\0callbound",
@@ -66,18 +66,18 @@ fn log_property(level: Level) -> &'static str {
     }
 }
 
-/// A policy that needs what this host has not: the module says so, and no request passes.
+/// Checks that the module reports a policy this host cannot serve, and that no request passes.
 pub fn refuses(file: &File, level: Level, problem: &str) -> Result<(), String> {
-    let says_it =
+    let logs_problem =
         |logs: &[(wasm_host::Level, String)]| match logs.iter().any(|(_, line)| line.contains(problem)) {
             true => Ok(()),
-            false => Err(format!("no line of the log says `{problem}`: {logs:?}")),
+            false => Err(format!("no log line contains `{problem}`: {logs:?}")),
         };
     match (module()?.start_in(world(file, level), file.policy.as_bytes()), level) {
         (Err(error), Level::Kong) => Err(format!("Kong would go on without it: {error}")),
-        (Err(error), _) => says_it(&error.logs),
+        (Err(error), _) => logs_problem(&error.logs),
         (Ok(mut vm), Level::Kong) => {
-            says_it(&vm.logs())?;
+            logs_problem(&vm.logs())?;
             let outcome = vm.exchange(&wasm_host::Request::new("GET", "/"));
             match (outcome.status(), &outcome.upstream, &outcome.trapped) {
                 (Some(503), None, None) => Ok(()),
@@ -88,7 +88,7 @@ pub fn refuses(file: &File, level: Level, problem: &str) -> Result<(), String> {
     }
 }
 
-/// The clusters the policy calls: on a gateway they are there.
+/// Clusters that the policy names; a gateway has them.
 fn clusters(policy: &str) -> Vec<String> {
     let policy: Value = serde_json::from_str(policy).unwrap_or_default();
     let issuers = policy["issuers"].as_object().into_iter().flat_map(|issuers| issuers.values());
@@ -96,7 +96,7 @@ fn clusters(policy: &str) -> Vec<String> {
     named.map(str::to_owned).collect()
 }
 
-/// Compiled once: that is what takes long.
+/// Compiles the module once, which is slow.
 pub fn module() -> Result<&'static Module, String> {
     static MODULE: OnceLock<Result<Module, String>> = OnceLock::new();
     let load = || {
@@ -134,14 +134,14 @@ impl Gate for Worker {
             .get(log_property(self.level))
             .map(|value| String::from_utf8_lossy(value).into_owned());
         let decision = summary.as_deref().map(LoggedDecision::parse);
-        // APISIX counts nothing.
+        // APISIX has no counters.
         if let Some(decision) = decision.as_ref().filter(|_| self.level != Level::Apisix) {
             check_counter(decision, &before, &self.vm.counters())?;
         }
         // nginx makes its status line of them, for the client to read.
-        let told = outcome.reply.as_ref().map_or("", |reply| &reply.details);
-        if matches!(self.level, Level::Kong | Level::Apisix) && !told.is_empty() {
-            return Err(format!("the client is told why: {told}"));
+        let details = outcome.reply.as_ref().map_or("", |reply| &reply.details);
+        if matches!(self.level, Level::Kong | Level::Apisix) && !details.is_empty() {
+            return Err(format!("the client is shown the cause: {details}"));
         }
         let mut answer = outcome.reply.or(outcome.response).as_ref().map(answer);
         if let (Level::Kong, Some(answer), None) = (self.level, &mut answer, &outcome.upstream) {
@@ -185,7 +185,7 @@ fn on_the_wire(request: &Request, level: Level) -> wasm_host::Request {
     if request.framing.has_trailers() {
         wire.trailers = Some(pairs(&request.trailers));
     } else if request.body.is_some() && (wire.chunks.is_empty() || !request.framing.has_length()) {
-        // The end of a body that announced no length is a frame of its own.
+        // Without an announced length the end of a body is a frame of its own.
         wire.chunks.push(Vec::new());
     }
     wire
@@ -200,7 +200,7 @@ fn capitalize(name: &mut [u8]) {
     }
 }
 
-/// One decision is one step of one counter: its route's and reason's.
+/// Checks that one decision is one step of the counter of its route and reason.
 fn check_counter(
     decision: &LoggedDecision,
     before: &BTreeMap<String, u64>,

@@ -1,5 +1,5 @@
-//! The clients of a realtime platform as it publishes them, unmodified, through the gateway: they mint, connect, and are
-//! refused. What they found they say themselves (`tests/clients`); what the upstream saw is asked here.
+//! The published clients of a realtime platform, unmodified, through the gateway: they mint, connect, and are refused.
+//! Their findings come from `tests/clients`; the upstream's are checked here.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -72,7 +72,7 @@ fn drive(program: &Path, driver: &str, world: &World, clients: Option<&Path>) ->
     found.ok_or_else(problem)
 }
 
-/// A token in two spellings, saying what it may; and one that was asked for nothing and says nothing.
+/// Checks a token in both forms with its permissions, and one minted without any.
 fn minted(found: &Value, permissions: &Value) -> Result<(), String> {
     let mint = &found["mint"];
     same("its permissions", &mint["permissions"], permissions)?;
@@ -116,8 +116,8 @@ fn upstream_saw_two_sessions(world: &World, found: &Value) -> Result<(), String>
         let all = [seen.path.clone()].into_iter().chain(headers).collect::<Vec<_>>().join("\n");
         holds_none_of("the upstream's request", &all, &secrets)?;
         let texts = seen.session.map(|session| session.texts).unwrap_or_default();
-        let said = |kind: &str| texts.iter().any(|text| text.contains(&format!(r#""type":"{kind}""#)));
-        same("it was joined and prompted", (said("livekit_join"), said("prompt")), (true, true))?;
+        let has_kind = |kind: &str| texts.iter().any(|text| text.contains(&format!(r#""type":"{kind}""#)));
+        same("it was joined and prompted", (has_kind("livekit_join"), has_kind("prompt")), (true, true))?;
     }
     holds_none_of("a log", &(world.gateway.access_text() + &world.gateway.log()), &secrets)
 }

@@ -7,7 +7,7 @@ use libtest_mimic::{Completion, Failed};
 
 use crate::support::require::{Piece, require, root};
 
-/// Seconds until it is ended; building the images is most of it.
+/// Time limit in seconds; most of it is for building the images.
 const LIMIT: &str = "300";
 
 pub fn gateway_in_containers() -> Result<Completion, Failed> {
@@ -33,7 +33,7 @@ fn story() -> Result<(), String> {
     if output.status.success() { Ok(()) } else { Err(format!("{}\n{text}", output.status)) }
 }
 
-/// Two ports nobody listens on: containers cannot choose their own and tell.
+/// Returns two unused ports: containers cannot choose and report their own.
 fn free_ports() -> std::io::Result<[u16; 2]> {
     let listeners = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
     let [one, other] = listeners.map(|listener| listener.local_addr());

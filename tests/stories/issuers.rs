@@ -1,4 +1,4 @@
-//! Tokens of somebody else, whose keys are fetched: new ones, none, and old ones.
+//! Tokens of another issuer, whose keys are fetched: new, missing and stale ones.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
@@ -18,21 +18,22 @@ use crate::support::poll;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A key that is published while the gateway runs counts soon, and strangers cannot make it ask for more.
-pub fn new_key_counts_soon(pieces: &Pieces) -> Result<(), String> {
+/// A key published while the gateway runs is accepted soon, and unknown tokens cannot make the gateway fetch more
+/// often.
+pub fn new_key_is_fetched(pieces: &Pieces) -> Result<(), String> {
     let issuer = Issuer::start(&["first"])?;
     let world = World::start(pieces, &policy_with(&issuer, 3_600))?;
-    poll("the first keys", PATIENCE, || is_let_through(&world, "first"))?;
-    let before = issuer.asked();
+    poll("the first keys", PATIENCE, || is_allowed(&world, "first"))?;
+    let before = issuer.fetches();
     for _ in 0..50 {
         status("an unknown key", &exchange(world.address(), &call(&token("second"), ALLOWED))?, 401)?;
     }
     issuer.publish(200, &["first", "second"]);
-    poll("the new key to count", PATIENCE, || is_let_through(&world, "second"))?;
-    let asked = issuer.asked() - before;
-    // Two workers, and at most one question a second of each for as long as this took.
-    if asked > 2 * 12 {
-        return Err(format!("fifty strange tokens made the gateway ask {asked} times"));
+    poll("the new key to be accepted", PATIENCE, || is_allowed(&world, "second"))?;
+    let fetches = issuer.fetches() - before;
+    // Two workers, and at most one fetch per second of each.
+    if fetches > 2 * 12 {
+        return Err(format!("fifty unknown tokens caused {fetches} fetches"));
     }
     world.deliver(&narrowed_to(policy_with(&issuer, 3_600)), &unchanged)?;
     status(
@@ -42,17 +43,17 @@ pub fn new_key_counts_soon(pieces: &Pieces) -> Result<(), String> {
     )
 }
 
-/// Another policy with the same issuer.
+/// Returns a narrowed policy with the same issuer.
 fn narrowed_to(mut policy: Value) -> Value {
     policy["api_keys"][0]["ceiling"] = json!({"to": [ALLOWED]});
     policy
 }
 
-/// Keys that cannot be fetched any more count for as long as the policy says; then everybody is refused, until they can.
-pub fn old_keys_count_no_longer(pieces: &Pieces) -> Result<(), String> {
+/// Keys that cannot be fetched stay valid as long as the policy allows; then every token is refused until they can.
+pub fn stale_keys_are_refused(pieces: &Pieces) -> Result<(), String> {
     let issuer = Issuer::start(&["first"])?;
     let world = World::start(pieces, &policy_with(&issuer, 3))?;
-    poll("the first keys", PATIENCE, || is_let_through(&world, "first"))?;
+    poll("the first keys", PATIENCE, || is_allowed(&world, "first"))?;
     issuer.publish(500, &[]);
     status("while they are fresh", &exchange(world.address(), &call(&token("first"), ALLOWED))?, 200)?;
     poll("the keys to be too old", PATIENCE, || {
@@ -65,10 +66,10 @@ pub fn old_keys_count_no_longer(pieces: &Pieces) -> Result<(), String> {
     }
     same("requests upstream meanwhile", world.upstream.count(), seen)?;
     issuer.publish(200, &["first"]);
-    poll("the keys to be back", PATIENCE, || is_let_through(&world, "first"))
+    poll("the keys to be back", PATIENCE, || is_allowed(&world, "first"))
 }
 
-fn is_let_through(world: &World, kid: &str) -> Option<()> {
+fn is_allowed(world: &World, kid: &str) -> Option<()> {
     // Twice in a row on new connections: both workers fetch for themselves.
     let is_good = |_: i32| {
         exchange(world.address(), &call(&token(kid), ALLOWED)).is_ok_and(|answer| answer.status == 200)
@@ -122,11 +123,11 @@ fn key_set(kids: &[&str]) -> String {
     json!({"keys": keys.collect::<Vec<_>>()}).to_string()
 }
 
-/// Somebody who publishes keys; ends with the test's process.
+/// Server that publishes keys; it ends with the test's process.
 struct Issuer {
     address: SocketAddr,
     answer: Arc<Mutex<(u16, String)>>,
-    asked: Arc<AtomicUsize>,
+    fetches: Arc<AtomicUsize>,
 }
 
 impl Issuer {
@@ -134,8 +135,8 @@ impl Issuer {
         let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
         let address = listener.local_addr().map_err(|error| error.to_string())?;
         let answer = Arc::new(Mutex::new((200, key_set(kids))));
-        let asked = Arc::new(AtomicUsize::new(0));
-        let (shared, count) = (answer.clone(), asked.clone());
+        let fetches = Arc::new(AtomicUsize::new(0));
+        let (shared, count) = (answer.clone(), fetches.clone());
         std::thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {
                 count.fetch_add(1, Ordering::Relaxed);
@@ -148,7 +149,7 @@ impl Issuer {
                 let _ = stream.write_all((head + &body).as_bytes());
             }
         });
-        Ok(Self { address, answer, asked })
+        Ok(Self { address, answer, fetches })
     }
 
     fn publish(&self, status: u16, kids: &[&str]) {
@@ -157,7 +158,7 @@ impl Issuer {
         }
     }
 
-    fn asked(&self) -> usize {
-        self.asked.load(Ordering::Relaxed)
+    fn fetches(&self) -> usize {
+        self.fetches.load(Ordering::Relaxed)
     }
 }

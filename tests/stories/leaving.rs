@@ -1,4 +1,4 @@
-//! Clients that leave before they have said everything.
+//! Clients that disconnect before the end of their request.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::support::gateway::Pieces;
 use crate::support::poll;
 
 impl World {
-    /// Envoy has begun a request that nobody has answered yet.
+    /// Waits until Envoy holds an unanswered request.
     pub(super) fn wait_until_held(&self) -> Result<(), String> {
         poll("a held request", Duration::from_secs(10), || {
             (self.gateway.stat("http.gateway.downstream_rq_active$") > 0).then_some(())

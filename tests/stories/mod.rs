@@ -1,4 +1,4 @@
-//! The stories, and the policy they are told with.
+//! Tests on a real Envoy, and the policy they share.
 
 mod browser;
 mod clients;
@@ -31,83 +31,65 @@ use crate::support::gateway::{Gateway, Pieces, Setup, unchanged};
 use crate::support::recorder::Recorder;
 use crate::{LongStory, Story};
 
-/// Every story that needs nothing but Envoy and the module.
+/// Tests that need only Envoy and the module.
 pub const ALL: &[(&str, Story)] = &[
-    ("a_shrunk_ceiling_binds_older_tokens_on_an_open_http1_connection", reload::ceiling_on_http1),
-    ("a_shrunk_ceiling_binds_older_tokens_on_an_open_http2_connection", reload::ceiling_on_http2),
-    ("a_request_under_way_survives_a_new_policy_over_http1", reload::in_flight_on_http1),
-    ("a_request_under_way_survives_a_new_policy_over_http2", reload::in_flight_on_http2),
-    ("a_policy_with_any_error_is_refused_and_the_old_one_keeps_serving", reload::bad_policy_is_refused),
-    ("a_first_policy_with_an_error_serves_nothing", reload::first_bad_policy_serves_nothing),
-    ("a_policy_whose_secret_is_not_set_serves_nothing", reload::missing_secret_serves_nothing),
-    ("an_upstream_that_answers_503_sees_one_request", failing::one_request_on_503),
-    ("without_the_flag_a_held_request_is_answered_and_the_setting_named", watchdog::names_the_setting),
-    ("a_new_key_of_an_issuer_counts_soon_and_strangers_cannot_hurry_it", issuers::new_key_counts_soon),
-    (
-        "keys_of_an_issuer_that_are_too_old_refuse_until_they_can_be_fetched",
-        issuers::old_keys_count_no_longer,
-    ),
-    ("a_client_that_leaves_in_the_middle_reaches_nobody", leaving::mid_body),
-    ("the_access_log_says_the_decision_and_no_secret", reading::access_log),
-    ("the_log_has_one_line_per_refusal_and_no_credential", reading::refusal_lines),
-    (
-        "a_client_that_asks_for_a_longer_session_is_cut_at_its_deadline",
-        sessions::own_duration_changes_nothing,
-    ),
-    ("a_session_without_a_cap_outlives_its_token", sessions::uncapped_session_lasts),
-    (
-        "a_socket_stays_open_under_a_new_policy_and_the_next_is_judged_by_it",
-        sessions::reload_binds_new_sockets,
-    ),
-    ("of_200_uses_at_once_on_four_workers_one_is_let_through", store::one_of_many_on_four_workers),
-    ("a_new_policy_forgets_neither_what_was_spent_nor_charged", store::reload_keeps_what_is_remembered),
-    (
-        "a_gateway_started_anew_refuses_tokens_whose_uses_it_may_have_forgotten",
-        store::restart_refuses_older_tokens,
-    ),
-    ("a_limit_is_exact_under_many_clients_and_strangers_charge_nothing", store_limits::exact_on_two_workers),
-    ("a_burst_is_exact_under_many_clients", store_limits::burst_on_two_workers),
-    ("who_waits_as_long_as_told_is_let_through", store_limits::retry_after_is_true),
-    ("who_guesses_is_refused_before_being_looked_at", store_limits::guesses_are_limited),
-    ("what_is_revoked_stops_at_once_on_every_worker", store_revoking::at_once_on_every_worker),
-    ("what_a_policy_revokes_stops_with_its_delivery", store_revoking::by_the_policy),
-    ("a_token_has_as_many_sessions_at_once_as_it_may", store_sessions::as_many_as_it_may),
-    ("sessions_of_a_token_last_together_as_long_as_they_may", store_sessions::seconds_together),
-    ("a_lost_session_comes_back_in_time_and_never_beside_itself", store_sessions::lost_session_comes_back),
+    ("narrowed_ceiling_on_open_http1_connection_binds_older_tokens", reload::ceiling_on_http1),
+    ("narrowed_ceiling_on_open_http2_connection_binds_older_tokens", reload::ceiling_on_http2),
+    ("http1_request_in_flight_survives_new_policy", reload::in_flight_on_http1),
+    ("http2_request_in_flight_survives_new_policy", reload::in_flight_on_http2),
+    ("invalid_policy_is_rejected_and_previous_one_stays", reload::bad_policy_is_refused),
+    ("first_invalid_policy_serves_nothing", reload::first_bad_policy_serves_nothing),
+    ("policy_with_missing_secret_serves_nothing", reload::missing_secret_serves_nothing),
+    ("upstream_answering_503_receives_one_request", failing::one_request_on_503),
+    ("missing_flag_is_named_in_log_and_held_request_is_answered", watchdog::names_the_setting),
+    ("new_issuer_key_is_fetched_at_its_own_pace", issuers::new_key_is_fetched),
+    ("stale_issuer_keys_are_refused_until_fetched", issuers::stale_keys_are_refused),
+    ("client_that_disconnects_mid_body_reaches_no_upstream", leaving::mid_body),
+    ("access_log_holds_decision_and_no_secret", reading::access_log),
+    ("log_holds_one_line_per_refusal_and_no_credential", reading::refusal_lines),
+    ("session_with_client_duration_header_ends_at_its_deadline", sessions::own_duration_changes_nothing),
+    ("session_without_cap_outlives_its_token", sessions::uncapped_session_lasts),
+    ("open_socket_survives_new_policy_that_binds_the_next", sessions::reload_binds_new_sockets),
+    ("single_use_token_in_race_on_four_workers_is_allowed_once", store::one_of_many_on_four_workers),
+    ("spent_tokens_and_charges_survive_new_policy", store::reload_keeps_state),
+    ("older_tokens_after_restart_are_refused", store::restart_refuses_older_tokens),
+    ("limit_under_many_clients_is_exact_and_failed_requests_are_free", store_limits::exact_on_two_workers),
+    ("burst_under_many_clients_is_exact", store_limits::burst_on_two_workers),
+    ("request_after_retry_after_is_allowed", store_limits::retry_after_is_exact),
+    ("failed_auth_limit_is_checked_before_authentication", store_limits::failures_are_limited),
+    ("revocation_stops_credential_at_once_on_every_worker", store_revoking::at_once_on_every_worker),
+    ("revocation_in_policy_stops_credential_on_delivery", store_revoking::by_the_policy),
+    ("concurrent_sessions_beyond_limit_are_refused", store_sessions::concurrent_sessions),
+    ("sessions_of_token_share_total_seconds", store_sessions::seconds_together),
+    ("lost_session_is_resumed_in_time_and_never_twice", store_sessions::lost_session_is_resumed),
 ];
 
-/// Stories that need more than that, and find it themselves.
+/// Tests that need more, and look for it themselves.
 pub const WITH_MORE: &[(&str, LongStory)] = &[
-    ("a_page_of_another_origin_calls_with_a_token_and_reads_a_refusal", browser::page_reads_a_refusal),
-    ("a_page_is_cut_off_at_the_end_of_its_session", sessions::page_is_cut_at_deadline),
-    ("a_page_of_another_origin_opens_no_socket", sessions::page_of_another_origin_is_refused),
-    ("the_published_javascript_client_mints_connects_and_is_refused", clients::javascript),
-    ("the_published_python_client_mints_connects_and_is_refused", clients::python),
-    ("the_gateway_in_containers_does_the_same", containers::gateway_in_containers),
-    ("the_bridge_may_do_what_the_script_does_and_no_more", store::bridge_may_what_the_script_does),
-    ("of_200_uses_at_once_on_two_gateways_one_is_let_through", store::one_of_many_on_two_gateways),
-    ("a_gateway_of_a_fleet_started_anew_forgets_nothing", store::restart_in_a_fleet_forgets_nothing),
-    ("without_a_store_nothing_passes_and_nothing_twice", store_failing::away),
-    ("a_store_that_answers_in_other_words_lets_nothing_pass", store_failing::answering_in_other_words),
-    (
-        "a_store_that_answers_too_late_or_to_somebody_else_lets_nothing_pass",
-        store_failing::answering_too_late_or_to_somebody_else,
-    ),
-    (
-        "an_answer_that_the_bridge_gives_to_somebody_else_is_none",
-        store_failing::late_answers_to_somebody_else,
-    ),
-    ("a_redis_that_takes_no_changes_lets_nothing_pass", store_failing::redis_in_the_wrong_state),
-    ("a_redis_that_began_anew_makes_older_tokens_worthless", store_failing::redis_that_lost_its_data),
-    ("a_redis_that_may_forget_is_no_store", store_failing::redis_that_may_forget),
-    ("a_limit_is_exact_over_two_gateways", store_limits::exact_on_two_gateways),
-    ("a_burst_is_exact_over_two_gateways", store_limits::burst_on_two_gateways),
-    ("what_is_revoked_stops_on_all_gateways_in_time", store_revoking::in_time_on_all_gateways),
-    ("revocations_that_are_too_old_refuse_or_serve_as_declared", store_revoking::too_old),
-    ("keys_that_stand_in_redis_are_found_by_every_gateway", store_directory::keys_that_stand_in_redis),
-    ("the_tool_revokes_at_every_gateway", store_directory::the_tool_revokes),
-    ("the_slots_of_a_gateway_that_crashed_come_back", store_sessions::slots_come_back_after_a_crash),
-    ("a_lost_session_comes_back_at_another_gateway", store_sessions::lost_session_comes_back_elsewhere),
+    ("page_of_allowed_origin_calls_and_reads_refusal", browser::page_reads_a_refusal),
+    ("page_session_ends_at_its_deadline", sessions::page_is_cut_at_deadline),
+    ("page_of_other_origin_opens_no_socket", sessions::page_of_another_origin_is_refused),
+    ("published_javascript_client_mints_connects_and_is_refused", clients::javascript),
+    ("published_python_client_mints_connects_and_is_refused", clients::python),
+    ("gateway_in_containers_passes_its_test", containers::gateway_in_containers),
+    ("bridge_user_is_limited_to_commands_of_script", store::bridge_rights_match_script),
+    ("single_use_token_in_race_on_two_gateways_is_allowed_once", store::one_of_many_on_two_gateways),
+    ("restarted_gateway_of_fleet_keeps_tokens_spent", store::restart_in_fleet_keeps_uses),
+    ("missing_store_allows_nothing_and_nothing_twice", store_failing::away),
+    ("malformed_store_answer_allows_nothing", store_failing::malformed_answers),
+    ("late_or_crossed_store_answer_allows_nothing", store_failing::late_answers),
+    ("store_answer_for_other_client_is_ignored", store_failing::crossed_answers),
+    ("read_only_redis_allows_nothing", store_failing::redis_in_the_wrong_state),
+    ("redis_without_data_refuses_older_tokens", store_failing::redis_without_data),
+    ("redis_with_eviction_is_refused_as_store", store_failing::evicting_redis),
+    ("limit_over_two_gateways_is_exact", store_limits::exact_on_two_gateways),
+    ("burst_over_two_gateways_is_exact", store_limits::burst_on_two_gateways),
+    ("revocation_stops_credential_on_all_gateways_in_time", store_revoking::in_time_on_all_gateways),
+    ("stale_revocations_refuse_or_serve_as_declared", store_revoking::too_old),
+    ("keys_in_redis_are_found_by_every_gateway", store_directory::keys_in_redis),
+    ("revocation_by_tool_reaches_every_gateway", store_directory::revocation_by_tool),
+    ("sessions_of_crashed_gateway_are_freed", store_sessions::crashed_sessions_are_freed),
+    ("lost_session_is_resumed_at_other_gateway", store_sessions::lost_session_at_other_gateway),
 ];
 
 const MASTER: &str = "bWFzdGVyIG9mIHRoZSB0ZXN0cywgMzIgYnl0ZXMgb3IgbW9yZcO_";
@@ -142,7 +124,7 @@ impl World {
         Ok(Self { gateway, upstream, env, cors: cors.to_vec() })
     }
 
-    /// Another policy, as an operator delivers it.
+    /// Delivers another policy as an operator does.
     fn deliver(&self, policy: &Value, edit: &dyn Fn(String) -> String) -> Result<(), String> {
         let upstream = self.upstream.address();
         let policy = policy.to_string();
@@ -155,22 +137,22 @@ impl World {
 
     /// A token minted by the gateway.
     fn mint(&self) -> Result<String, String> {
-        let asked = json!({"from_numbers": [OWNED], "to_numbers": [ALLOWED, OTHER]});
+        let request = json!({"from_numbers": [OWNED], "to_numbers": [ALLOWED, OTHER]});
         let answer = client::exchange(
             self.address(),
-            &Request::new("POST", "/v1/client-tokens").bearer(KEY).json(&asked),
+            &Request::new("POST", "/v1/client-tokens").bearer(KEY).json(&request),
         )?;
         let token = answer.json()["data"]["token"].as_str().map(str::to_owned);
         token.ok_or_else(|| format!("no token: {} {}", answer.status, answer.text()))
     }
 
-    /// Nothing has reached the upstream beyond `count` requests, by its own word and by Envoy's.
+    /// Checks the number of requests upstream, as recorded there and as counted by Envoy.
     fn upstream_saw(&self, count: usize) -> Result<(), String> {
         let seen = (self.upstream.count(), self.gateway.upstream_requests());
         same("requests upstream (recorded, begun by Envoy)", seen, (count, count as u64))
     }
 
-    /// Good requests on new connections, enough to meet every worker.
+    /// Sends valid requests on new connections, enough to reach every worker.
     fn is_alive(&self, token: &str) -> Result<(), String> {
         (0..6).try_for_each(|_| {
             let answer = client::exchange(self.address(), &call(token, ALLOWED))?;
@@ -219,12 +201,12 @@ fn policy() -> Value {
     })
 }
 
-/// How a policy names an API key.
+/// Returns the digest by which a policy names an API key.
 fn digest(key: &str) -> String {
     Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The same policy, its key held to [`ALLOWED`].
+/// Returns the policy with a ceiling of [`ALLOWED`] for its key.
 fn narrowed() -> Value {
     let mut policy = policy();
     policy["api_keys"][0]["ceiling"] = json!({"to": [ALLOWED]});

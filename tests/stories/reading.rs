@@ -1,4 +1,4 @@
-//! What the operator reads: enough to know what happened, nothing to call with.
+//! The operator's logs: enough to know what happened, and no credential.
 
 use serde_json::Value;
 
@@ -7,7 +7,7 @@ use crate::support::client::exchange;
 use crate::support::corpus::Request;
 use crate::support::gateway::Pieces;
 
-/// Fails if any of these stands in the text.
+/// Fails if the text contains any of the secrets.
 pub(super) fn holds_none_of(what: &str, text: &str, secrets: &[&str]) -> Result<(), String> {
     match secrets.iter().find(|secret| text.contains(**secret)) {
         Some(secret) => Err(format!("{what} holds `{secret}`:\n{text}")),
@@ -15,7 +15,7 @@ pub(super) fn holds_none_of(what: &str, text: &str, secrets: &[&str]) -> Result<
     }
 }
 
-/// The parts of a token that make it one.
+/// Returns the parts of a token that must stay secret.
 pub(super) fn secret_parts(token: &str) -> Vec<&str> {
     token.split('.').filter(|part| part.len() > 20).collect()
 }
@@ -32,14 +32,14 @@ pub fn access_log(pieces: &Pieces) -> Result<(), String> {
     world.gateway.next_access(3)?;
     let lines = [world.gateway.next_access(0)?, world.gateway.next_access(1)?, world.gateway.next_access(2)?];
 
-    let says = |line: &Value, part: &str| line["decision"].as_str().is_some_and(|text| text.contains(part));
+    let logs = |line: &Value, part: &str| line["decision"].as_str().is_some_and(|text| text.contains(part));
     let expected = [
         "decision=mint route=mint",
         "decision=allow route=dial",
         "decision=deny reason=to_denied route=dial",
     ];
     for (line, part) in lines.iter().zip(expected) {
-        if !says(line, part) || !says(line, "key=backend") {
+        if !logs(line, part) || !logs(line, "key=backend") {
             return Err(format!("expected `{part}` and the key's id in {line}"));
         }
     }
@@ -51,13 +51,13 @@ pub fn access_log(pieces: &Pieces) -> Result<(), String> {
 
 pub fn refusal_lines(pieces: &Pieces) -> Result<(), String> {
     let world = World::start(pieces, &narrowed())?;
-    let stranger = "demo_ffeeddccbbaa99887766554433221100";
+    let unknown = "demo_ffeeddccbbaa99887766554433221100";
     let odd = r#"{"from_number": "+15551234567", "to_number": "+15550001111", "to_numbÉr=x\nfake line": 1"#;
     let mut odd_body =
         Request::new("POST", "/v1/calls").bearer(KEY).header("content-type", "application/json");
     odd_body.body = Some(odd.as_bytes().to_vec());
     let refused = [
-        (call(stranger, ALLOWED), 401, "reason=key_unknown"),
+        (call(unknown, ALLOWED), 401, "reason=key_unknown"),
         (call(KEY, OTHER), 403, "reason=to_ceiling"),
         (odd_body, 400, "reason=body_malformed"),
         (Request::new("GET", "/v2/nothing?token=secret-in-query"), 404, "reason=route_not_found"),
@@ -76,7 +76,7 @@ pub fn refusal_lines(pieces: &Pieces) -> Result<(), String> {
         }
     }
     let secrets =
-        [KEY, stranger, "ffeeddcc", "00112233", OWNED, ALLOWED, OTHER, "secret-in-query", "fake line"];
+        [KEY, unknown, "ffeeddcc", "00112233", OWNED, ALLOWED, OTHER, "secret-in-query", "fake line"];
     holds_none_of("Envoy's log", &log, &secrets)?;
     world.upstream_saw(0)
 }

@@ -1,4 +1,4 @@
-//! Policies that change, and policies that must not.
+//! Policies that are replaced, and policies that are rejected.
 
 use super::{ALLOWED, OTHER, World, call, narrowed, policy, same, status};
 use crate::support::client::{Frames, Http1, Http2, chunk, exchange, head};
@@ -42,7 +42,7 @@ pub fn in_flight_on_http1(pieces: &Pieces) -> Result<(), String> {
     world.deliver(&narrowed(), &unchanged)?;
     connection.send(&chunk(rest))?;
     connection.send(b"0\r\n\r\n")?;
-    // Begun under the old policy, it is judged by it.
+    // A request begun under the old policy is judged by it.
     status("begun before", &connection.read_answer()?, 200)?;
     status("begun after", &connection.exchange(&request)?, 403)?;
     same("the body", world.upstream.get(0).map(|seen| seen.body), Some(body))?;
@@ -68,7 +68,7 @@ pub fn in_flight_on_http2(pieces: &Pieces) -> Result<(), String> {
     world.upstream_saw(1)
 }
 
-/// `callbound envoy` would not write such a policy: it is broken behind its back.
+/// Breaks a rendered policy, since `callbound envoy` refuses to render an invalid one.
 fn broken(text: String) -> String {
     text.replacen(r#"\"calls:write\"]"#, r#"\"calls:wriet\"]"#, 1)
 }

@@ -1,5 +1,5 @@
-//! WebSockets: who may open one, from where, and for how long. Here time is the feature, so here it is asserted: at the
-//! deadline the upstream is rid of a session within 0.3 s, and the client knows within a second.
+//! WebSockets: origin, duration and deadline. Time is the feature here, so it is asserted: at the deadline the upstream
+//! is rid of a session within 0.3 s, and the client learns of it within a second.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -18,10 +18,10 @@ use crate::support::poll;
 
 const AT_UPSTREAM: Duration = Duration::from_millis(300);
 const AT_CLIENT: Duration = Duration::from_secs(1);
-/// Seconds a session of these stories may last.
+/// Longest session of these tests, in seconds.
 const CAP: u64 = 2;
 
-/// What a page sees of a socket.
+/// Script of a page that opens a socket and reports its end.
 const SCRIPT: &str = r#"
   const socket = new WebSocket(GATEWAY + '/v1/stream?model=' + MODEL + '&api_key=' + TOKEN);
   const found = {heard: []};
@@ -31,7 +31,7 @@ const SCRIPT: &str = r#"
   socket.onclose = () => report({...found, lasted: opened && performance.now() - opened});"#;
 
 impl World {
-    /// What the upstream knows of a socket that is over.
+    /// Waits for the end of a session at the upstream.
     fn ended_session(&self, index: usize) -> Result<Session, String> {
         poll("the end of the session at the upstream", Duration::from_secs(10), || {
             self.upstream.get(index)?.session.filter(|session| session.ended.is_some())
@@ -39,7 +39,7 @@ impl World {
     }
 }
 
-/// A socket was cut at its deadline, neither late nor early.
+/// Checks that a socket was closed at its deadline, neither late nor early.
 fn cut_at_deadline(whose: &str, lasted: Duration, tolerance: Duration) -> Result<(), String> {
     let deadline = Duration::from_secs(CAP);
     let in_time = lasted + AT_UPSTREAM >= deadline && lasted <= deadline + tolerance;
@@ -57,11 +57,11 @@ pub fn page_is_cut_at_deadline() -> Result<Completion, Failed> {
         });
         let token = world.mint_client_token(&bounds)?;
         let found = visit(&site, chromium, &world, &token)?;
-        same("the page hears", &found["heard"], &json!(["hello"]))?;
+        same("texts at the page", &found["heard"], &json!(["hello"]))?;
         let lasted = found["lasted"].as_f64().ok_or("the socket never opened")?;
         cut_at_deadline("at the page", Duration::from_secs_f64(lasted / 1000.0), AT_CLIENT)?;
         let session = world.ended_session(0)?;
-        same("the upstream hears", &session.texts, &vec!["hello".to_owned()])?;
+        same("texts at the upstream", &session.texts, &vec!["hello".to_owned()])?;
         cut_at_deadline("at the upstream", session.lasted().unwrap_or_default(), AT_UPSTREAM)?;
         world.upstream_saw(1)
     })
@@ -70,10 +70,10 @@ pub fn page_is_cut_at_deadline() -> Result<Completion, Failed> {
 pub fn page_of_another_origin_is_refused() -> Result<Completion, Failed> {
     with_browser(|pieces, chromium| {
         let world = start(pieces)?;
-        let (site, stranger) = (Site::start()?, Site::start()?);
+        let (site, other) = (Site::start()?, Site::start()?);
         let token = world.mint_client_token(&json!({"allowedOrigins": [site.origin()]}))?;
-        let found = visit(&stranger, chromium, &world, &token)?;
-        same("the stranger's page", &found, &json!({"heard": []}))?;
+        let found = visit(&other, chromium, &world, &token)?;
+        same("the other page", &found, &json!({"heard": []}))?;
         world.upstream_saw(0)
     })
 }
@@ -105,14 +105,14 @@ pub fn own_duration_changes_nothing(pieces: &Pieces) -> Result<(), String> {
     world.upstream_saw(1)
 }
 
-/// A session that nobody caps outlives the capped ones and ends when its client says so.
+/// A session without a cap outlives its token and ends when its client closes it.
 pub fn uncapped_session_lasts(pieces: &Pieces) -> Result<(), String> {
     let world = start(pieces)?;
     let token = world.mint_client_token(&json!({"expiresIn": 3}))?;
     let mut socket = websocket(world.address(), &handshake(&token, MODEL))?.opened()?;
     let begin = Instant::now();
     while begin.elapsed() < Duration::from_secs(4) {
-        same("the echo", socket.ask("still there?")?, "still there?".to_owned())?;
+        same("the echo", socket.ask("hello again")?, "hello again".to_owned())?;
         std::thread::sleep(Duration::from_millis(200));
     }
     // The token is past its end by now: it bounds the opening of sessions.

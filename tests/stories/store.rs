@@ -1,5 +1,5 @@
-//! What is remembered between requests, on real gateways: tokens that may be used once, over workers, gateways, policies
-//! and restarts. Here stands also what the other stories about the store share.
+//! State kept between requests, on real gateways: single-use tokens over workers, gateways, policies and restarts.
+//! Helpers shared by the other store tests are here too.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,13 +19,13 @@ use crate::support::poll;
 use crate::support::recorder::Recorder;
 use crate::support::redis::{Redis, RedisPieces};
 
-/// How often a race is run in a row.
+/// Number of races in a row.
 const RACES: usize = 50;
-/// How many clients want the same token.
+/// Number of clients with the same token.
 const RACERS: usize = 200;
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Gateways over one upstream, and the store they share if they do.
+/// Gateways with one upstream, and their shared store, if any.
 pub(super) struct Fleet {
     pub gateways: Vec<Gateway>,
     pub upstream: Recorder,
@@ -36,34 +36,34 @@ pub(super) struct Fleet {
 }
 
 impl Fleet {
-    /// One gateway that remembers by itself.
+    /// Starts one gateway with a store of its own.
     pub(super) fn local(pieces: &Pieces, policy: &Value, workers: u32) -> Result<Self, String> {
-        let mut fleet = Self::of_none(pieces, None, workers)?;
+        let mut fleet = Self::empty(pieces, None, workers)?;
         fleet.add_gateway(policy)?;
-        fleet.let_a_second_pass();
+        fleet.wait_one_second();
         Ok(fleet)
     }
 
-    /// So many gateways with two workers each, which remember in one Redis.
+    /// Starts gateways with two workers each and one Redis.
     pub(super) fn shared(
         pieces: &Pieces,
         redis: Redis,
         policy: &Value,
         count: usize,
     ) -> Result<Self, String> {
-        let mut fleet = Self::of_none(pieces, Some(redis), 2)?;
+        let mut fleet = Self::empty(pieces, Some(redis), 2)?;
         for _ in 0..count {
             fleet.add_gateway(policy)?;
         }
-        fleet.wait_until_it_answers(policy)?;
+        fleet.wait_until_ready(policy)?;
         if policy.to_string().contains("\"uses\"") {
-            // While a store is young, tokens with uses are neither minted nor believed.
+            // A young store neither mints nor accepts tokens with uses.
             std::thread::sleep(Duration::from_millis(3_100));
         }
         Ok(fleet)
     }
 
-    fn of_none(pieces: &Pieces, redis: Option<Redis>, workers: u32) -> Result<Self, String> {
+    fn empty(pieces: &Pieces, redis: Option<Redis>, workers: u32) -> Result<Self, String> {
         let env = BTreeMap::from([("CALLBOUND_MASTER".to_owned(), MASTER.to_owned())]);
         let (pieces, upstream) = (pieces.clone(), Recorder::start()?);
         Ok(Self { gateways: Vec::new(), upstream, redis, pieces, env, workers })
@@ -81,37 +81,37 @@ impl Fleet {
         Setup { policy, env: &self.env, upstream, cors: &[], edit: &unchanged }
     }
 
-    /// Waits until each worker has heard from Redis: until then it trusts nobody.
-    fn wait_until_it_answers(&self, policy: &Value) -> Result<(), String> {
-        // A mint that asks for nothing, by the only key of either policy of the stories.
+    /// Waits until each worker has reached Redis: until then it refuses everything.
+    fn wait_until_ready(&self, policy: &Value) -> Result<(), String> {
+        // A mint without members, by the only key of either policy.
         let asking = match policy["credentials"]["from"][0]["header"].as_str() {
             Some("x-api-key") => {
                 Request::new("POST", "/v1/client/tokens").header("x-api-key", super::realtime::API_KEY)
             }
             _ => Request::new("POST", "/v1/client-tokens").bearer(KEY),
         };
-        poll("every worker to have heard from Redis", PATIENCE, || {
+        poll("every worker to reach Redis", PATIENCE, || {
             let mut crowd = Crowd::connect(&self.addresses(), 16 * self.gateways.len()).ok()?;
             crowd.at_once(&asking).ok()?.iter().all(|answer| answer.status != 503).then_some(())
         })
     }
 
-    /// Lets a second pass: what is issued in the one in which a store begins bears the next one's time.
-    pub(super) fn let_a_second_pass(&self) {
+    /// Sleeps over the store's first second: tokens issued in it are refused.
+    pub(super) fn wait_one_second(&self) {
         std::thread::sleep(Duration::from_millis(1_100));
     }
 
-    /// Another policy for every gateway, as an operator delivers it.
+    /// Delivers another policy to every gateway.
     pub(super) fn deliver(&self, policy: &Value) -> Result<(), String> {
         let text = policy.to_string();
         self.gateways.iter().try_for_each(|gateway| gateway.deliver(&self.setup(&text)))
     }
 
-    /// Ends a gateway as a crash does and starts it anew.
+    /// Kills a gateway and starts it again.
     fn restart(&mut self, index: usize, policy: &Value) -> Result<(), String> {
         drop(self.gateways.remove(index));
         self.add_gateway(policy)?;
-        if self.redis.is_some() { self.wait_until_it_answers(policy) } else { Ok(()) }
+        if self.redis.is_some() { self.wait_until_ready(policy) } else { Ok(()) }
     }
 
     pub(super) fn address(&self, index: usize) -> Result<SocketAddr, String> {
@@ -136,7 +136,7 @@ impl Fleet {
         self.mint_with(KEY, json!({}))
     }
 
-    /// A token minted with a key, with more asked for.
+    /// Mints a token with a key and further members.
     pub(super) fn mint_with(&self, key: &str, more: Value) -> Result<String, String> {
         let mut asked = json!({"from_numbers": [OWNED], "to_numbers": [ALLOWED]});
         callbound::policy::merge(&mut asked, more);
@@ -151,7 +151,7 @@ impl Fleet {
         exchange(self.address(gateway)?, &call(token, ALLOWED))
     }
 
-    /// Whether a new token works now, at every gateway.
+    /// Returns `Some` if a new token works now at every gateway.
     pub(super) fn serves(&self) -> Option<()> {
         (0..self.gateways.len())
             .all(|index| {
@@ -165,13 +165,13 @@ impl Fleet {
         poll("a new token to work", PATIENCE, || self.serves())
     }
 
-    /// How many lines of all access logs say this of the decision.
+    /// Counts the lines of all access logs whose decision contains this text.
     pub(super) fn decisions(&self, part: &str) -> usize {
         let lines = self.gateways.iter().flat_map(Gateway::access_log);
         lines.filter(|line| line["decision"].as_str().is_some_and(|text| text.contains(part))).count()
     }
 
-    /// Sends a request to a gateway: the answer, and the decision as the access log says it.
+    /// Sends a request to a gateway and returns the answer with the logged decision.
     pub(super) fn judged(
         &self,
         gateway: usize,
@@ -188,7 +188,7 @@ impl Fleet {
         Ok((answer, decision))
     }
 
-    /// A token is refused for this reason at every gateway, and the upstream hears nothing of it.
+    /// Checks that a token is refused for this reason at every gateway, and reaches no upstream.
     pub(super) fn refuses(&self, what: &str, token: &str, reason: &str) -> Result<(), String> {
         let before = self.upstream.count();
         for index in 0..self.gateways.len() {
@@ -199,7 +199,7 @@ impl Fleet {
         same(&format!("{what}: requests upstream"), self.upstream.count(), before)
     }
 
-    /// The upstream has seen as many requests as Envoy says it began.
+    /// Checks that the upstream recorded as many requests as Envoy began.
     pub(super) fn counts_agree(&self) -> Result<(), String> {
         let begun: u64 = self.gateways.iter().map(Gateway::upstream_requests).sum();
         same("requests upstream, and begun by Envoy", self.upstream.count() as u64, begun)
@@ -216,13 +216,13 @@ impl Crowd {
         connections.collect::<Result<_, String>>().map(Self)
     }
 
-    /// Everybody sends this at the same moment.
+    /// Sends the request on every connection at the same time.
     pub(super) fn at_once(&mut self, request: &Request) -> Result<Vec<Answer>, String> {
         let total = self.0.len();
         self.send(request, total)
     }
 
-    /// Together they send it so many times, each as soon as it has been answered.
+    /// Sends the request `total` times over all connections, each as soon as it was answered.
     pub(super) fn send(&mut self, request: &Request, total: usize) -> Result<Vec<Answer>, String> {
         let wire = [head(request), request.body.clone().unwrap_or_default()].concat();
         let (begin, sent) = (Barrier::new(self.0.len()), AtomicUsize::new(0));
@@ -257,14 +257,14 @@ fn one_exchange(connection: &mut (SocketAddr, Http1), wire: &[u8]) -> Result<Ans
     Ok(answer)
 }
 
-/// How many answers there are of each status.
+/// Counts answers by status.
 pub(super) fn tally(answers: &[Answer]) -> BTreeMap<u16, usize> {
     let mut tally = BTreeMap::new();
     answers.iter().for_each(|answer| *tally.entry(answer.status).or_default() += 1);
     tally
 }
 
-/// A story that needs Redis as well.
+/// Runs a test that needs Redis as well.
 pub(super) fn with_redis(
     story: impl FnOnce(&Pieces, Redis) -> Result<(), String>,
 ) -> Result<Completion, Failed> {
@@ -277,13 +277,13 @@ pub(super) fn with_redis(
     }
 }
 
-/// The same policy, remembering in this Redis.
+/// Returns the policy with this Redis as store.
 pub(super) fn in_redis(mut policy: Value, redis: &Redis) -> Value {
     policy["store"] = json!({"backend": "redis", "redis": redis.section()});
     policy
 }
 
-/// The stories' policy, its tokens good for one use unless they ask for more.
+/// Returns the shared policy with single-use tokens, unless they ask for more uses.
 pub(super) fn single_use() -> Value {
     let mut policy = policy();
     policy["tokens"]["ct"]["uses"] = json!({"default": 1});
@@ -298,7 +298,7 @@ fn single_use_in(redis: &Redis) -> Value {
     policy
 }
 
-/// Of 200 clients that use a token at once, one is let through, again and again; of a token for three uses, three.
+/// Of 200 clients with the same token one is allowed, in every race; with a token of three uses, three.
 pub fn one_of_many_on_four_workers(pieces: &Pieces) -> Result<(), String> {
     let fleet = Fleet::local(pieces, &single_use(), 4)?;
     races(&fleet)?;
@@ -335,8 +335,8 @@ fn run(fleet: &Fleet, crowd: &mut Crowd, token: &str, uses: usize) -> Result<(),
     same("requests upstream", fleet.upstream.count() - before, uses)
 }
 
-/// What was spent and charged stays so under another policy.
-pub fn reload_keeps_what_is_remembered(pieces: &Pieces) -> Result<(), String> {
+/// Spent uses and charges survive another policy.
+pub fn reload_keeps_state(pieces: &Pieces) -> Result<(), String> {
     let mut policy = single_use();
     policy["limits"] = json!([{
         "id": "calls", "per": "key", "routes": ["dial"], "window": {"max": 3, "seconds": calm_window()}
@@ -359,11 +359,11 @@ pub fn reload_keeps_what_is_remembered(pieces: &Pieces) -> Result<(), String> {
     fleet.counts_agree()
 }
 
-/// A gateway that forgot everything accepts no token whose uses it may have forgotten.
+/// A restarted gateway accepts no token whose uses it may have lost.
 pub fn restart_refuses_older_tokens(pieces: &Pieces) -> Result<(), String> {
     let policy = single_use();
     let mut fleet = Fleet::local(pieces, &policy, 2)?;
-    fleet.let_a_second_pass();
+    fleet.wait_one_second();
     let (spent, unspent) = (fleet.mint()?, fleet.mint()?);
     status("before", &fleet.use_at(0, &spent)?, 200)?;
     fleet.restart(0, &policy)?;
@@ -372,8 +372,8 @@ pub fn restart_refuses_older_tokens(pieces: &Pieces) -> Result<(), String> {
     fleet.wait_until_it_serves()
 }
 
-/// What one gateway spent is spent at the other and after a restart; what nobody spent is not.
-pub fn restart_in_a_fleet_forgets_nothing() -> Result<Completion, Failed> {
+/// A use at one gateway counts at the other and after a restart.
+pub fn restart_in_fleet_keeps_uses() -> Result<Completion, Failed> {
     with_redis(|pieces, redis| {
         let policy = single_use_in(&redis);
         let mut fleet = Fleet::shared(pieces, redis, &policy, 2)?;
@@ -389,8 +389,8 @@ pub fn restart_in_a_fleet_forgets_nothing() -> Result<Completion, Failed> {
     })
 }
 
-/// The bridge's rights in Redis are the commands of the script, no more and no less.
-pub fn bridge_may_what_the_script_does() -> Result<Completion, Failed> {
+/// Compares the bridge's rights in Redis with the commands of the script.
+pub fn bridge_rights_match_script() -> Result<Completion, Failed> {
     let read = |path: &str| {
         let path = crate::support::require::root().join(path);
         std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
@@ -408,13 +408,13 @@ pub fn bridge_may_what_the_script_does() -> Result<Completion, Failed> {
     Ok(same("the bridge's rights", allowed, called).map(|()| Completion::Completed)?)
 }
 
-/// The length of a window, an hour or more, that ends long after the test.
+/// Returns a window of an hour or more that ends long after the test.
 pub(super) fn calm_window() -> u64 {
     let now = crate::support::real_now();
     (3_600..).find(|seconds| seconds - now % seconds > 900).unwrap_or(3_600)
 }
 
-/// How long something takes.
+/// Runs `doing` and returns its result and duration.
 pub(super) fn timed<T>(doing: impl FnOnce() -> T) -> (T, Duration) {
     let begin = Instant::now();
     let result = doing();

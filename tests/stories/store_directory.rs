@@ -1,5 +1,5 @@
-//! API keys that stand in Redis instead of in the policy: put there and taken out with the tool, found by every gateway,
-//! and what the store tells of their use.
+//! API keys in Redis instead of the policy: added and removed with the tool, found by every gateway, and the usage that
+//! the store reports.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -13,11 +13,11 @@ use super::{ALLOWED, KEY, call, digest, policy, same, status};
 use crate::support::corpus::Request;
 use crate::support::poll;
 
-/// A key that no gateway's policy has.
-const ELSEWHERE: &str = "demo_eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee";
+/// API key that is only in Redis.
+const STORED_KEY: &str = "demo_eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee";
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Runs the tool on a policy; what it prints.
+/// Runs the tool on a policy and returns its output.
 fn callbound(words: &[&str], policy: &Value) -> Result<String, String> {
     let file =
         PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("directory-{}.json", std::process::id()));
@@ -26,9 +26,9 @@ fn callbound(words: &[&str], policy: &Value) -> Result<String, String> {
         words.split_at(words.iter().position(|word| word.starts_with("--")).unwrap_or(words.len()));
     let output = Command::new(env!("CARGO_BIN_EXE_callbound")).args(command).arg(&file).args(rest).output();
     let output = output.map_err(|error| error.to_string())?;
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
     match output.status.success() {
-        true => Ok(said),
+        true => Ok(text),
         false => Err(format!("callbound {words:?}: {}", String::from_utf8_lossy(&output.stderr))),
     }
 }
@@ -38,41 +38,41 @@ fn with_directory(mut policy: Value) -> Value {
     policy
 }
 
-/// The same with the key among its own: what the tool is given.
+/// Returns the policy for the tool, with the key in it.
 fn with_key(mut policy: Value) -> Value {
     let scopes = policy["api_keys"][0]["scopes"].clone();
-    let key = json!({"id": "elsewhere", "sha256": digest(ELSEWHERE), "team": "acme", "scopes": scopes});
+    let key = json!({"id": "stored", "sha256": digest(STORED_KEY), "team": "acme", "scopes": scopes});
     policy["api_keys"] = json!([key]);
     policy
 }
 
-/// A key is let in from when it is put into Redis until it is taken out, and its tokens with it.
-pub fn keys_that_stand_in_redis() -> Result<Completion, Failed> {
+/// A key is accepted from its addition to Redis until its removal, and its tokens with it.
+pub fn keys_in_redis() -> Result<Completion, Failed> {
     with_redis(|pieces, redis| {
         let policy = with_directory(in_redis(policy(), &redis));
         let mut fleet = Fleet::shared(pieces, redis, &policy, 2)?;
-        fleet.refuses("not there yet", ELSEWHERE, "key_unknown")?;
-        let said = callbound(&["directory", "push"], &with_key(policy.clone()))?;
-        same("the tool says", said.starts_with("1 keys are in the store"), true)?;
-        // Who asked a moment ago remembers that there was none, and no longer than it may.
+        fleet.refuses("not there yet", STORED_KEY, "key_unknown")?;
+        let output = callbound(&["directory", "push"], &with_key(policy.clone()))?;
+        same("output of the tool", output.starts_with("1 keys are in the store"), true)?;
+        // A worker remembers for a short time that the key was unknown.
         poll("the key to be found by every worker", PATIENCE, || {
             let mut crowd = Crowd::connect(&fleet.addresses(), 32).ok()?;
-            (tally(&crowd.at_once(&call(ELSEWHERE, ALLOWED)).ok()?) == [(200, 32)].into()).then_some(())
+            (tally(&crowd.at_once(&call(STORED_KEY, ALLOWED)).ok()?) == [(200, 32)].into()).then_some(())
         })?;
-        let token = fleet.mint_with(ELSEWHERE, json!({}))?;
+        let token = fleet.mint_with(STORED_KEY, json!({}))?;
         status("its token at the other gateway", &fleet.use_at(1, &token)?, 200)?;
         status("a key of the policy", &fleet.use_at(0, KEY)?, 200)?;
 
-        poll("the store to know of its use", PATIENCE, || {
-            let told = callbound(&["usage"], &policy).ok()?;
-            let line = told.lines().find(|line| line.starts_with("elsewhere "))?.to_owned();
+        poll("the store to report its use", PATIENCE, || {
+            let usage = callbound(&["usage"], &policy).ok()?;
+            let line = usage.lines().find(|line| line.starts_with("stored "))?.to_owned();
             (line.split_whitespace().nth(1)?.parse::<u64>().ok()? >= 20).then_some(())
         })?;
 
-        callbound(&["directory", "remove", "--key", "elsewhere"], &policy)?;
+        callbound(&["directory", "remove", "--key", "stored"], &policy)?;
         poll("the key to be gone", PATIENCE, || {
             let mut crowd = Crowd::connect(&fleet.addresses(), 16).ok()?;
-            let answers = crowd.at_once(&call(ELSEWHERE, ALLOWED)).ok()?;
+            let answers = crowd.at_once(&call(STORED_KEY, ALLOWED)).ok()?;
             (tally(&answers) == [(401, 16)].into()).then_some(())
         })?;
         fleet.refuses("its token", &token, "token_owner")?;
@@ -80,14 +80,14 @@ pub fn keys_that_stand_in_redis() -> Result<Completion, Failed> {
         fleet.redis()?.kill_redis();
         let before = fleet.upstream.count();
         let stranger = Request::new("POST", "/v1/calls").bearer("demo_ffffffffffffffffffffffffffffffff");
-        status("a key nobody can look up", &fleet.judged(0, stranger.json(&json!({})))?.0, 503)?;
+        status("a key that cannot be looked up", &fleet.judged(0, stranger.json(&json!({})))?.0, 503)?;
         same("requests upstream", fleet.upstream.count(), before)?;
         fleet.counts_agree()
     })
 }
 
-/// The tool revokes at every gateway, and each decision can be logged.
-pub fn the_tool_revokes() -> Result<Completion, Failed> {
+/// The tool revokes at every gateway, and every decision can be logged.
+pub fn revocation_by_tool() -> Result<Completion, Failed> {
     with_redis(|pieces, redis| {
         let mut policy = in_redis(policy(), &redis);
         policy["audit"] = json!("all");
@@ -102,7 +102,7 @@ pub fn the_tool_revokes() -> Result<Completion, Failed> {
             (logged("decision=allow") > 0).then_some(())
         })?;
         callbound(&["revoke", "--tokens-of-team", "acme"], &policy)?;
-        poll("the token to be refused everywhere", PATIENCE, || {
+        poll("the token to be refused by every worker", PATIENCE, || {
             let mut crowd = Crowd::connect(&fleet.addresses(), 16).ok()?;
             (tally(&crowd.at_once(&call(&token, ALLOWED)).ok()?) == [(401, 16)].into()).then_some(())
         })?;

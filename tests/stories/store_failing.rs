@@ -1,5 +1,5 @@
-//! A store that is away, slow, or not what it should be: nothing passes, nothing passes twice, and everything is well
-//! again as soon as it is back.
+//! A store that is missing, slow or misconfigured: nothing is allowed, nothing is allowed twice, and service resumes as
+//! soon as it is back.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,24 +10,24 @@ use serde_json::{Value, json};
 use super::store::{Crowd, Fleet, calm_window, in_redis, single_use, tally, timed, with_redis};
 use super::{ALLOWED, KEY, call, same, status};
 use crate::support::expect::Answer;
+use crate::support::fake_bridge::{Behaviour, FakeBridge};
 use crate::support::gateway::Pieces;
 use crate::support::poll;
 use crate::support::redis::{Redis, Reply};
-use crate::support::stand_in::{Behaviour, StandIn};
 
 /// The policy's time limit for an answer of the store, and what an answer to a client may take then.
 const TIMEOUT_MS: u64 = 250;
 const AT_MOST: Duration = Duration::from_secs(3);
 
-/// What goes wrong.
+/// Fault of the store.
 #[derive(Clone, Copy, Debug)]
-enum Trouble {
+enum Fault {
     RedisKilled,
     RedisStopped,
     BridgeKilled,
     BridgeStopped,
-    InItsPlace(Behaviour),
-    /// Redis holds as much as it may.
+    BridgeFaked(Behaviour),
+    /// Redis has reached its memory limit.
     Full,
     /// Redis follows another one and takes no changes.
     ReadOnly,
@@ -35,45 +35,46 @@ enum Trouble {
     Forbidden,
 }
 
-impl Trouble {
-    /// Begins it; what stands in for the bridge does so until it is dropped.
-    fn begin(self, redis: &mut Redis) -> Result<Option<StandIn>, String> {
+impl Fault {
+    /// Starts the fault; a fake bridge runs until it is dropped.
+    fn begin(self, redis: &mut Redis) -> Result<Option<FakeBridge>, String> {
         match self {
             Self::RedisKilled => redis.kill_redis(),
             Self::RedisStopped => redis.freeze_redis()?,
             Self::BridgeKilled => redis.kill_bridge(),
             Self::BridgeStopped => redis.freeze_bridge()?,
-            Self::InItsPlace(behaviour) => return redis.stand_in(behaviour).map(Some),
-            Self::Full => tell(redis, &["CONFIG", "SET", "maxmemory", "1"])?,
-            Self::ReadOnly => tell(redis, &["REPLICAOF", "127.0.0.1", "1"])?,
-            Self::Forbidden => tell(redis, &["ACL", "SETUSER", "default", "-get"])?,
+            Self::BridgeFaked(behaviour) => return redis.fake_bridge(behaviour).map(Some),
+            Self::Full => command(redis, &["CONFIG", "SET", "maxmemory", "1"])?,
+            Self::ReadOnly => command(redis, &["REPLICAOF", "127.0.0.1", "1"])?,
+            Self::Forbidden => command(redis, &["ACL", "SETUSER", "default", "-get"])?,
         }
         Ok(None)
     }
 
-    fn end(self, stand_in: Option<StandIn>, redis: &mut Redis) -> Result<(), String> {
-        drop(stand_in);
+    fn end(self, fake_bridge: Option<FakeBridge>, redis: &mut Redis) -> Result<(), String> {
+        drop(fake_bridge);
         match self {
             Self::RedisKilled => redis.start_redis(),
             Self::RedisStopped => redis.thaw_redis(),
-            Self::BridgeKilled | Self::InItsPlace(_) => redis.start_bridge(),
+            Self::BridgeKilled | Self::BridgeFaked(_) => redis.start_bridge(),
             Self::BridgeStopped => redis.thaw_bridge(),
-            Self::Full => tell(redis, &["CONFIG", "SET", "maxmemory", "512mb"]),
-            Self::ReadOnly => tell(redis, &["REPLICAOF", "NO", "ONE"]),
-            Self::Forbidden => tell(redis, &["ACL", "SETUSER", "default", "+get"]),
+            Self::Full => command(redis, &["CONFIG", "SET", "maxmemory", "512mb"]),
+            Self::ReadOnly => command(redis, &["REPLICAOF", "NO", "ONE"]),
+            Self::Forbidden => command(redis, &["ACL", "SETUSER", "default", "+get"]),
         }?;
         redis.wait_until_back()
     }
 
-    /// Whether Redis hears what the gateway never gets an answer to: then the token is spent.
-    fn is_heard(self) -> bool {
+    /// Returns true if Redis executes the command although the gateway gets no answer: then the token is spent.
+    fn reaches_redis(self) -> bool {
         use Behaviour::{CutsShort, Previous, Slow, Swallows};
-        let heard = |behaviour| matches!(behaviour, Slow(_) | Swallows | CutsShort | Previous);
-        matches!(self, Self::RedisStopped) || matches!(self, Self::InItsPlace(behaviour) if heard(behaviour))
+        let reaches = |behaviour| matches!(behaviour, Slow(_) | Swallows | CutsShort | Previous);
+        matches!(self, Self::RedisStopped)
+            || matches!(self, Self::BridgeFaked(behaviour) if reaches(behaviour))
     }
 }
 
-fn tell(redis: &Redis, words: &[&str]) -> Result<(), String> {
+fn command(redis: &Redis, words: &[&str]) -> Result<(), String> {
     match redis.client()?.ask(words)? {
         Reply::Text(_) => Ok(()),
         other => Err(format!("{words:?}: {other:?}")),
@@ -84,7 +85,7 @@ fn tell(redis: &Redis, words: &[&str]) -> Result<(), String> {
 fn needing_the_store(redis: &Redis) -> Value {
     let mut policy = in_redis(single_use(), redis);
     policy["store"]["redis"]["timeout_ms"] = json!(TIMEOUT_MS);
-    // Kept as long as the machine is: what is tested here is not that Redis has started anew.
+    // Durable, because a restart of Redis is not the subject of these tests.
     policy["store"]["redis"]["durable"] = json!(true);
     policy["limits"] = json!([{
         "id": "calls", "per": "key", "routes": ["dial"],
@@ -95,30 +96,29 @@ fn needing_the_store(redis: &Redis) -> Value {
 
 pub fn away() -> Result<Completion, Failed> {
     with_redis(|pieces, redis| {
-        let troubles =
-            [Trouble::RedisKilled, Trouble::RedisStopped, Trouble::BridgeKilled, Trouble::BridgeStopped];
-        suffer(pieces, redis, &troubles)
+        let faults = [Fault::RedisKilled, Fault::RedisStopped, Fault::BridgeKilled, Fault::BridgeStopped];
+        play_all(pieces, redis, &faults)
     })
 }
 
-pub fn answering_in_other_words() -> Result<Completion, Failed> {
+pub fn malformed_answers() -> Result<Completion, Failed> {
     with_redis(|pieces, redis| {
         let behaviours = [
             Behaviour::Garbage,
-            Behaviour::Says("<html>Welcome to nginx!</html>"),
-            Behaviour::Says("{}"),
-            Behaviour::Says(r#"{"EVAL":null}"#),
-            Behaviour::Says(r#"{"EVAL":[true,"OK"]}"#),
-            Behaviour::Says(r#"{"EVAL":"{\"epoch\":1,\"answers\":[[0,0],[0,0]]}"}"#),
+            Behaviour::Answers("<html>Welcome to nginx!</html>"),
+            Behaviour::Answers("{}"),
+            Behaviour::Answers(r#"{"EVAL":null}"#),
+            Behaviour::Answers(r#"{"EVAL":[true,"OK"]}"#),
+            Behaviour::Answers(r#"{"EVAL":"{\"epoch\":1,\"answers\":[[0,0],[0,0]]}"}"#),
             Behaviour::Status(500),
             Behaviour::Status(404),
             Behaviour::Closes,
         ];
-        suffer(pieces, redis, &behaviours.map(Trouble::InItsPlace))
+        play_all(pieces, redis, &behaviours.map(Fault::BridgeFaked))
     })
 }
 
-pub fn answering_too_late_or_to_somebody_else() -> Result<Completion, Failed> {
+pub fn late_answers() -> Result<Completion, Failed> {
     with_redis(|pieces, redis| {
         let behaviours = [
             Behaviour::Hangs,
@@ -127,29 +127,29 @@ pub fn answering_too_late_or_to_somebody_else() -> Result<Completion, Failed> {
             Behaviour::CutsShort,
             Behaviour::Previous,
         ];
-        suffer(pieces, redis, &behaviours.map(Trouble::InItsPlace))
+        play_all(pieces, redis, &behaviours.map(Fault::BridgeFaked))
     })
 }
 
 pub fn redis_in_the_wrong_state() -> Result<Completion, Failed> {
-    with_redis(|pieces, redis| suffer(pieces, redis, &[Trouble::Full, Trouble::ReadOnly, Trouble::Forbidden]))
+    with_redis(|pieces, redis| play_all(pieces, redis, &[Fault::Full, Fault::ReadOnly, Fault::Forbidden]))
 }
 
-fn suffer(pieces: &Pieces, redis: Redis, troubles: &[Trouble]) -> Result<(), String> {
+fn play_all(pieces: &Pieces, redis: Redis, faults: &[Fault]) -> Result<(), String> {
     let policy = needing_the_store(&redis);
     let mut fleet = Fleet::shared(pieces, redis, &policy, 1)?;
-    for trouble in troubles {
-        endure(&mut fleet, *trouble).map_err(|problem| format!("{trouble:?}: {problem}"))?;
+    for fault in faults {
+        play(&mut fleet, *fault).map_err(|problem| format!("{fault:?}: {problem}"))?;
     }
     fleet.counts_agree()
 }
 
-/// One trouble, from good through bad to good.
-fn endure(fleet: &mut Fleet, trouble: Trouble) -> Result<(), String> {
+/// Plays one fault: service before, refusals during, and service after it.
+fn play(fleet: &mut Fleet, fault: Fault) -> Result<(), String> {
     const CLIENTS: usize = 8;
     let tokens = (0..CLIENTS).map(|_| fleet.mint()).collect::<Result<Vec<_>, _>>()?;
     let (before, logged) = (fleet.upstream.count(), fleet.decisions("reason=store_unavailable"));
-    let stand_in = trouble.begin(fleet.redis()?)?;
+    let fake_bridge = fault.begin(fleet.redis()?)?;
 
     let (answers, took) = timed(|| use_all(fleet, &tokens));
     same("answers to tokens", tally(&answers?), BTreeMap::from([(503, CLIENTS)]))?;
@@ -163,15 +163,15 @@ fn endure(fleet: &mut Fleet, trouble: Trouble) -> Result<(), String> {
         (fleet.decisions("reason=store_unavailable") == logged + 2 * CLIENTS).then_some(())
     })?;
 
-    trouble.end(stand_in, fleet.redis()?)?;
+    fault.end(fake_bridge, fleet.redis()?)?;
     fleet.wait_until_it_serves()?;
     let before = fleet.upstream.count();
     let (again, once_more) = (use_all(fleet, &tokens)?, use_all(fleet, &tokens)?);
     let released = again.iter().filter(|answer| answer.status == 200).count();
     same("requests upstream afterwards", fleet.upstream.count() - before, released)?;
     same("a second time", tally(&once_more), BTreeMap::from([(401, CLIENTS)]))?;
-    match trouble.is_heard() {
-        true => same("what Redis had heard", tally(&again), BTreeMap::from([(401, CLIENTS)])),
+    match fault.reaches_redis() {
+        true => same("tokens that Redis had spent", tally(&again), BTreeMap::from([(401, CLIENTS)])),
         false => Ok(()),
     }
 }
@@ -185,9 +185,9 @@ fn use_all(fleet: &Fleet, tokens: &[String]) -> Result<Vec<Answer>, String> {
     })
 }
 
-/// The bridge knows a client by the number of its socket alone: what one gave up waiting for is answered to whoever got
-/// the number after it. A spent token must not be let through by another one's good answer.
-pub fn late_answers_to_somebody_else() -> Result<Completion, Failed> {
+/// The bridge knows a client only by its socket number: the late answer for one client goes to the next with that
+/// number. A spent token must not be allowed by the answer for another one.
+pub fn crossed_answers() -> Result<Completion, Failed> {
     with_redis(|pieces, redis| {
         let policy = needing_the_store(&redis);
         let mut fleet = Fleet::shared(pieces, redis, &policy, 1)?;
@@ -213,7 +213,7 @@ fn cross(fleet: &mut Fleet) -> Result<(), String> {
         redis.thaw_redis()?;
         thread.join().map_err(|_| "a client died")?
     })?;
-    same("who gave up", tally(&gave_up), BTreeMap::from([(503, CLIENTS)]))?;
+    same("clients that gave up", tally(&gave_up), BTreeMap::from([(503, CLIENTS)]))?;
     if after.iter().any(|answer| !matches!(answer.status, 401 | 503)) {
         return Err(format!("spent tokens were answered {:?}", tally(&after)));
     }
@@ -222,12 +222,12 @@ fn cross(fleet: &mut Fleet) -> Result<(), String> {
     fleet.wait_until_it_serves()
 }
 
-/// Redis that began anew: nothing that it may have forgotten is good any more, and what is new works.
-pub fn redis_that_lost_its_data() -> Result<Completion, Failed> {
+/// A Redis that lost its data: tokens whose uses it may have lost are refused, and new ones work.
+pub fn redis_without_data() -> Result<Completion, Failed> {
     with_redis(|pieces, redis| {
         let mut policy = in_redis(single_use(), &redis);
         let mut fleet = Fleet::shared(pieces, redis, &policy, 1)?;
-        for what in ["lost", "kept, but nobody vouches for it"] {
+        for what in ["lost", "kept, but not durable"] {
             let (spent, unspent) = one_spent_of_two(&fleet)?;
             match what {
                 "lost" => fleet.redis()?.restart_losing_data()?,
@@ -254,14 +254,14 @@ pub fn redis_that_lost_its_data() -> Result<Completion, Failed> {
 }
 
 fn one_spent_of_two(fleet: &Fleet) -> Result<(String, String), String> {
-    fleet.let_a_second_pass();
+    fleet.wait_one_second();
     let (spent, unspent) = (fleet.mint()?, fleet.mint()?);
     status("the first use", &fleet.use_at(0, &spent)?, 200)?;
     Ok((spent, unspent))
 }
 
-/// A Redis that may drop what it likes is no store: it is refused as soon as that is seen.
-pub fn redis_that_may_forget() -> Result<Completion, Failed> {
+/// A Redis with an evicting policy is refused as soon as that is detected.
+pub fn evicting_redis() -> Result<Completion, Failed> {
     with_redis(|pieces, redis| {
         let mut policy = in_redis(single_use(), &redis);
         policy["store"]["revocations"] = json!({"refresh_seconds": 1, "stale_seconds": 3});
@@ -269,20 +269,20 @@ pub fn redis_that_may_forget() -> Result<Completion, Failed> {
         let client = || fleet.redis.as_ref().ok_or("no Redis")?.client();
         let unspent = fleet.mint()?;
         client()?.ask(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"])?;
-        // Each worker sees it with its next question for revocations, and waits until what it knows is too old.
-        poll("every worker to see it", Duration::from_secs(8), || everywhere(&fleet, KEY, 503))?;
+        // Each worker detects it with its next query for revocations, and refuses once they are stale.
+        poll("every worker to see it", Duration::from_secs(8), || at_every_worker(&fleet, KEY, 503))?;
         let before = fleet.upstream.count();
-        everywhere(&fleet, &unspent, 503).ok_or("a token is not refused")?;
-        everywhere(&fleet, KEY, 503).ok_or("a key is not refused any more")?;
+        at_every_worker(&fleet, &unspent, 503).ok_or("a token is not refused")?;
+        at_every_worker(&fleet, KEY, 503).ok_or("a key is not refused any more")?;
         same("requests upstream", fleet.upstream.count(), before)?;
         client()?.ask(&["CONFIG", "SET", "maxmemory-policy", "noeviction"])?;
         fleet.wait_until_it_serves()?;
-        status("what nobody spent", &fleet.use_at(0, &unspent)?, 200)
+        status("an unspent token", &fleet.use_at(0, &unspent)?, 200)
     })
 }
 
-/// Whether clients enough to meet every worker get this answer.
-fn everywhere(fleet: &Fleet, credential: &str, status: u16) -> Option<()> {
+/// Returns `Some` if every worker gives this answer.
+fn at_every_worker(fleet: &Fleet, credential: &str, status: u16) -> Option<()> {
     let mut crowd = Crowd::connect(&fleet.addresses(), 16).ok()?;
     let answers = crowd.at_once(&call(credential, ALLOWED)).ok()?;
     (tally(&answers) == BTreeMap::from([(status, 16)])).then_some(())

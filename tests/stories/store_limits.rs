@@ -1,4 +1,4 @@
-//! Limits, exact to the request: under many clients, after floods of strangers, over gateways.
+//! Limits, exact to the request: under many clients, after floods of failed requests, over two gateways.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,10 +16,10 @@ use crate::support::gateway::Pieces;
 const CLIENTS: usize = 64;
 const MAX: usize = 100;
 const REQUESTS: usize = 500;
-/// Of good form, and nobody's.
-const STRANGER: &str = "demo_ffeeddccbbaa99887766554433221100";
+/// Well-formed API key that does not exist.
+const UNKNOWN_KEY: &str = "demo_ffeeddccbbaa99887766554433221100";
 
-/// A hundred calls for a key, and one more for everybody together.
+/// Limits of a hundred calls per key, and one more for all keys together.
 fn limited() -> Value {
     let mut policy = policy();
     let seconds = calm_window();
@@ -63,29 +63,25 @@ fn exact(fleet: &Fleet) -> Result<(), String> {
     same("answers", tally(&answers), BTreeMap::from([(200, MAX), (429, REQUESTS - MAX)]))?;
     same("requests upstream", fleet.upstream.count(), MAX)?;
     fleet.counts_agree()?;
-    say_how_many_are_left(&answers)?;
-    // What the key's limit refused did not weigh on the others': one of 101 is left.
+    check_remaining(&answers)?;
+    // Requests refused by the key's limit did not charge the other limit: one of 101 is left.
     status("another key", &exchange(fleet.address(0)?, &call(SECOND_KEY, ALLOWED))?, 200)?;
     let refused = exchange(fleet.address(0)?, &call(SECOND_KEY, ALLOWED))?;
     status("and once more", &refused, 429)?;
     let named = refused.header("ratelimit").is_some_and(|value| value.contains("\"all\""));
-    if named {
-        Ok(())
-    } else {
-        Err(format!("the other limit is not named: {:?}", refused.header("ratelimit")))
-    }
+    if named { Ok(()) } else { Err(format!("the other limit is missing: {:?}", refused.header("ratelimit"))) }
 }
 
-/// Strangers, forgers and requests that no policy lets through: none of them is charged.
+/// Sends unknown keys, forged tokens and calls outside the bounds: they are not charged.
 fn flood(fleet: &Fleet, crowd: &mut Crowd, token: &str) -> Result<(), String> {
     let (good, last) = token.split_at(token.len() - 1);
     let forged = format!("{good}{}", if last == "A" { "Q" } else { "A" });
-    let nobody =
+    let without_credential =
         Request { headers: Vec::new(), ..call("", ALLOWED) }.header("content-type", "application/json");
     let flood = [
-        (call(STRANGER, ALLOWED), 401),
+        (call(UNKNOWN_KEY, ALLOWED), 401),
         (call(&forged, ALLOWED), 401),
-        (nobody, 401),
+        (without_credential, 401),
         (call(token, "+15550009999"), 403),
     ];
     for (request, expected) in flood {
@@ -94,19 +90,19 @@ fn flood(fleet: &Fleet, crowd: &mut Crowd, token: &str) -> Result<(), String> {
     same("requests upstream", fleet.upstream.count(), 0)
 }
 
-/// Every answer says what is left; the released ones said each number once.
-fn say_how_many_are_left(answers: &[Answer]) -> Result<(), String> {
+/// Checks the limit headers of every answer; the allowed ones show each remaining number once.
+fn check_remaining(answers: &[Answer]) -> Result<(), String> {
     let (released, refused): (Vec<&Answer>, Vec<&Answer>) =
         answers.iter().partition(|answer| answer.status == 200);
     let left: BTreeSet<usize> = released.iter().filter_map(|answer| remaining(answer, "hour")).collect();
-    same("numbers said to be left", left, (0..MAX).collect())?;
+    same("remaining counts", left, (0..MAX).collect())?;
     for answer in refused {
         let seconds = answer.header("retry-after").and_then(|value| value.parse::<u64>().ok());
         let waits = seconds.is_some_and(|seconds| (800..200_000).contains(&seconds));
-        let says_policy =
+        let names_limit =
             answer.header("ratelimit-policy").is_some_and(|value| value.contains("\"hour\";q=100;w="));
-        if !waits || !says_policy || remaining(answer, "hour") != Some(0) {
-            return Err(format!("a refusal says {:?}", answer.headers));
+        if !waits || !names_limit || remaining(answer, "hour") != Some(0) {
+            return Err(format!("headers of a refusal: {:?}", answer.headers));
         }
     }
     Ok(())
@@ -130,7 +126,7 @@ pub fn burst_on_two_gateways() -> Result<Completion, Failed> {
     })
 }
 
-/// One each two hours, and twenty at once.
+/// A rate of one call per two hours, with a burst of twenty.
 fn evenly() -> Value {
     let mut policy = policy();
     policy["limits"] = json!([{
@@ -148,11 +144,11 @@ fn burst(fleet: &Fleet) -> Result<(), String> {
         let seconds = answer.header("retry-after").and_then(|value| value.parse::<u64>().ok());
         seconds.is_some_and(|seconds| (7_100..=7_200).contains(&seconds))
     });
-    if waits { Ok(()) } else { Err("a refusal does not say when to come again".to_owned()) }
+    if waits { Ok(()) } else { Err("a refusal without a correct retry-after".to_owned()) }
 }
 
-/// Who waits as long as he is told is let through, in windows and at an even rate, and not before.
-pub fn retry_after_is_true(pieces: &Pieces) -> Result<(), String> {
+/// A request after `retry-after` is allowed, with windows and rates, and not before.
+pub fn retry_after_is_exact(pieces: &Pieces) -> Result<(), String> {
     let mut policy = with_second_key(policy());
     policy["limits"] = json!([
         {"id": "window", "per": "key", "routes": ["dial"], "credentials": ["api_key"], "window": {"max": 2, "seconds": 3}},
@@ -161,14 +157,14 @@ pub fn retry_after_is_true(pieces: &Pieces) -> Result<(), String> {
     let fleet = Fleet::local(pieces, &policy, 2)?;
     let token = fleet.mint()?;
     for credential in [KEY, &token] {
-        // A window may end in between.
+        // A window may end meanwhile.
         let refused = (0..5).map(|_| exchange(fleet.address(0)?, &call(credential, ALLOWED)));
         let refused =
             refused.collect::<Result<Vec<_>, String>>()?.into_iter().find(|answer| answer.status == 429);
-        let refused = refused.ok_or("five at once were let through")?;
+        let refused = refused.ok_or("five at once were allowed")?;
         let seconds: u64 = refused.header("retry-after").and_then(|value| value.parse().ok()).unwrap_or(99);
         if !(1..=3).contains(&seconds) {
-            return Err(format!("to be tried again after {seconds} s"));
+            return Err(format!("retry-after is {seconds} s"));
         }
         std::thread::sleep(Duration::from_secs(seconds) + Duration::from_millis(100));
         status("after waiting", &exchange(fleet.address(0)?, &call(credential, ALLOWED))?, 200)?;
@@ -176,21 +172,22 @@ pub fn retry_after_is_true(pieces: &Pieces) -> Result<(), String> {
     Ok(())
 }
 
-/// Who guesses is refused before he is looked at, also with a good key; a gateway's guesses count on all workers.
-pub fn guesses_are_limited(pieces: &Pieces) -> Result<(), String> {
+/// At the limit of failures an address is refused before authentication, even with a valid key; failures count on all
+/// workers.
+pub fn failures_are_limited(pieces: &Pieces) -> Result<(), String> {
     let mut policy = policy();
     policy["limits"] = json!([{
-        "id": "guesses", "per": "address", "count": "failures", "window": {"max": 30, "seconds": calm_window()}
+        "id": "failures", "per": "address", "count": "failures", "window": {"max": 30, "seconds": calm_window()}
     }]);
     let fleet = Fleet::local(pieces, &policy, 2)?;
     let mut crowd = Crowd::connect(&fleet.addresses(), CLIENTS)?;
     let good = tally(&crowd.send(&call(KEY, ALLOWED), 100)?);
-    same("good ones are no guesses", good, BTreeMap::from([(200, 100)]))?;
-    let answers = tally(&crowd.send(&call(STRANGER, ALLOWED), 200)?);
-    let [guesses, refused] = [401, 429].map(|code| answers.get(&code).copied().unwrap_or_default());
-    // Each worker may be at one more while the last is written down.
-    if !(30..=32).contains(&guesses) || guesses + refused != 200 {
-        return Err(format!("guesses: {answers:?}"));
+    same("valid keys are not failures", good, BTreeMap::from([(200, 100)]))?;
+    let answers = tally(&crowd.send(&call(UNKNOWN_KEY, ALLOWED), 200)?);
+    let [failures, refused] = [401, 429].map(|code| answers.get(&code).copied().unwrap_or_default());
+    // Each worker may accept one more while the last is being recorded.
+    if !(30..=32).contains(&failures) || failures + refused != 200 {
+        return Err(format!("failures: {answers:?}"));
     }
     status("a good key from there", &exchange(fleet.address(0)?, &call(KEY, ALLOWED))?, 429)?;
     same("requests upstream", fleet.upstream.count(), 100)

@@ -1,5 +1,5 @@
-//! Credentials that are revoked before their time: by the admin route, at once at one gateway and in the declared time at
-//! all, and by the policy.
+//! Credentials revoked before their expiry: by the admin route, at once on one gateway and in the declared time on all,
+//! and by the policy.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -17,13 +17,13 @@ use crate::support::poll;
 use crate::support::real_now;
 
 const CLIENTS: usize = 32;
-/// A key of `acme-west`, one more of it, and one of another organisation that may revoke too.
+/// Two keys of `acme-west`, and one of another organization that may revoke too.
 const WEST_KEY: &str = "demo_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 const SPARE_KEY: &str = "demo_bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
 const RIVAL_KEY: &str = "demo_cccccccccccccccccccccccccccccccc";
 const WEST_NUMBER: &str = "+15551239999";
 
-/// The stories' policy with a team below `acme`, a rival, and a route to revoke.
+/// Returns the shared policy with a team below `acme`, a rival, and a route to revoke.
 fn with_admin() -> Value {
     let mut policy = policy();
     let scopes = json!(["tokens:mint", "calls:write", "keys:revoke"]);
@@ -66,7 +66,7 @@ fn claim(token: &str, name: &str) -> Result<String, String> {
     claims[name].as_str().map(str::to_owned).ok_or_else(|| format!("no `{name}` in {claims}"))
 }
 
-/// Revokes at the first gateway; what it answers.
+/// Revokes at the first gateway and returns its answer.
 fn revoke(fleet: &Fleet, key: &str, what: &Value) -> Result<Value, String> {
     let request = Request::new("POST", "/v1/revocations").bearer(key).json(what);
     let answer = exchange(fleet.address(0)?, &request)?;
@@ -74,14 +74,14 @@ fn revoke(fleet: &Fleet, key: &str, what: &Value) -> Result<Value, String> {
     Ok(answer.json())
 }
 
-/// One way to revoke, what it stops, and what it leaves alone.
+/// One revocation, with the credentials it stops and those it spares.
 struct Revocation {
     what: Value,
     stopped: Vec<(&'static str, String)>,
     spared: Vec<(&'static str, String)>,
 }
 
-/// Each way there is, the narrow ones first: what is stopped stays stopped.
+/// Returns every kind of revocation, the narrow ones first, since the stopped credentials stay stopped.
 fn ways(fleet: &Fleet) -> Result<Vec<Revocation>, String> {
     let west = |fleet| west_token(fleet, WEST_KEY);
     let (lost, other, spare) = (west(fleet)?, west(fleet)?, west_token(fleet, SPARE_KEY)?);
@@ -110,11 +110,11 @@ fn ways(fleet: &Fleet) -> Result<Vec<Revocation>, String> {
     ])
 }
 
-/// Local: from the answer on, no worker lets it through, on connections that are open already.
+/// With one gateway: from the answer on, no worker accepts the credential, even on open connections.
 pub fn at_once_on_every_worker(pieces: &Pieces) -> Result<(), String> {
     let fleet = Fleet::local(pieces, &with_admin(), 2)?;
     let mut crowd = Crowd::connect(&fleet.addresses(), CLIENTS)?;
-    refuse_what_is_out_of_reach(&fleet)?;
+    check_foreign_ids_are_refused(&fleet)?;
     for way in ways(&fleet)? {
         let context = |problem: String| format!("{}: {problem}", way.what);
         let all = || way.stopped.iter().chain(&way.spared);
@@ -129,14 +129,14 @@ pub fn at_once_on_every_worker(pieces: &Pieces) -> Result<(), String> {
     fleet.counts_agree()
 }
 
-/// In a fleet: everywhere within the time that the answer names.
+/// With several gateways: at_every_worker within the time that the answer states.
 pub fn in_time_on_all_gateways() -> Result<Completion, Failed> {
     with_redis(|pieces, redis| {
         let mut policy = in_redis(with_admin(), &redis);
         policy["store"]["revocations"] = json!({"refresh_seconds": 1});
         let fleet = Fleet::shared(pieces, redis, &policy, 2)?;
         let mut crowd = Crowd::connect(&fleet.addresses(), CLIENTS)?;
-        refuse_what_is_out_of_reach(&fleet)?;
+        check_foreign_ids_are_refused(&fleet)?;
         for way in ways(&fleet)? {
             let context = |problem: String| format!("{}: {problem}", way.what);
             let all = || way.stopped.iter().chain(&way.spared);
@@ -154,7 +154,7 @@ pub fn in_time_on_all_gateways() -> Result<Completion, Failed> {
     })
 }
 
-/// Every connection meets the same answer.
+/// Checks that every connection gets the same answer.
 fn expect<'a>(
     fleet: &Fleet,
     crowd: &mut Crowd,
@@ -171,14 +171,14 @@ fn expect<'a>(
     Ok(())
 }
 
-/// What is somebody else's, and what is nobody's, get one answer.
-fn refuse_what_is_out_of_reach(fleet: &Fleet) -> Result<(), String> {
+/// Ids of other organizations and unknown ids get one and the same answer.
+fn check_foreign_ids_are_refused(fleet: &Fleet) -> Result<(), String> {
     let attempts = [
         (RIVAL_KEY, json!({"key": "west"})),
         (RIVAL_KEY, json!({"tokens_of_key": "west"})),
         (RIVAL_KEY, json!({"tokens_of_team": "acme-west"})),
         (WEST_KEY, json!({"tokens_of_team": "acme"})),
-        (KEY, json!({"key": "nobody"})),
+        (KEY, json!({"key": "unknown"})),
     ];
     let mut bodies = Vec::new();
     for (key, what) in &attempts {
@@ -191,7 +191,7 @@ fn refuse_what_is_out_of_reach(fleet: &Fleet) -> Result<(), String> {
     same("different answers", bodies.len(), 1)
 }
 
-/// Tokens that are minted after an instant are not of those before it.
+/// Tokens minted after the revocation are accepted.
 fn mint_again(fleet: &Fleet) -> Result<(), String> {
     let (mint, limit) = (|| west_token(fleet, SPARE_KEY), Duration::from_secs(6));
     // Issued in the same second, it is revoked as well.
@@ -221,14 +221,14 @@ pub fn by_the_policy(pieces: &Pieces) -> Result<(), String> {
         expect(&fleet, &mut crowd, way.spared.iter(), 200).map_err(context)?;
     }
     mint_again(&fleet)?;
-    // And back: what a policy no longer revokes was only said there.
+    // A policy without the revocations allows the credentials again.
     policy.as_object_mut().into_iter().for_each(|policy| _ = policy.remove("revocations"));
     fleet.deliver(&policy)?;
     expect(&fleet, &mut crowd, [("the key", WEST_KEY.to_owned())].iter(), 200)?;
     fleet.counts_agree()
 }
 
-/// When the revocations cannot be fetched any more: refused once they are too old, or served, as the policy says.
+/// Revocations that cannot be fetched: once stale, requests are refused or served, as the policy declares.
 pub fn too_old() -> Result<Completion, Failed> {
     with_redis(|pieces, redis| {
         let mut policy = in_redis(with_admin(), &redis);
@@ -241,28 +241,28 @@ pub fn too_old() -> Result<Completion, Failed> {
         fleet.redis()?.kill_bridge();
         status("just after the store has gone", &answer(&fleet)?, 200)?;
         let asking = Request::new("POST", "/v1/revocations").bearer(KEY).json(&json!({"key": "spare"}));
-        status("what cannot be revoked now", &exchange(fleet.address(0)?, &asking)?, 503)?;
+        status("a revocation without the store", &exchange(fleet.address(0)?, &asking)?, 503)?;
         poll("them to be too old", Duration::from_secs(8), || {
             (answer(&fleet).ok()?.status == 503).then_some(())
         })?;
-        poll("every worker to refuse", Duration::from_secs(3), || everywhere(&fleet, &request, 503))?;
+        poll("every worker to refuse", Duration::from_secs(3), || at_every_worker(&fleet, &request, 503))?;
         let before = fleet.upstream.count();
-        (0..4).try_for_each(|_| everywhere(&fleet, &request, 503).ok_or("it is served again"))?;
+        (0..4).try_for_each(|_| at_every_worker(&fleet, &request, 503).ok_or("a stale request is served"))?;
         same("requests upstream", fleet.upstream.count(), before)?;
         fleet.redis()?.start_bridge()?;
-        poll("them to be fresh again", Duration::from_secs(6), || everywhere(&fleet, &request, 200))?;
+        poll("them to be fresh again", Duration::from_secs(6), || at_every_worker(&fleet, &request, 200))?;
 
         policy["store"]["revocations"]["when_stale"] = json!("serve");
         fleet.deliver(&policy)?;
         fleet.redis()?.kill_bridge();
         std::thread::sleep(Duration::from_secs(5));
-        everywhere(&fleet, &request, 200).ok_or("not served with what is known")?;
+        at_every_worker(&fleet, &request, 200).ok_or("not served with what is known")?;
         Ok(())
     })
 }
 
-/// Whether clients enough to meet every worker get this answer.
-fn everywhere(fleet: &Fleet, request: &Request, status: u16) -> Option<()> {
+/// Returns `Some` if every worker gives this answer.
+fn at_every_worker(fleet: &Fleet, request: &Request, status: u16) -> Option<()> {
     let answers = Crowd::connect(&fleet.addresses(), 16).ok()?.at_once(request).ok()?;
     (tally(&answers) == BTreeMap::from([(status, 16)])).then_some(())
 }

@@ -1,4 +1,4 @@
-//! Sessions that are counted while they are open, and the seconds they last together.
+//! Concurrent sessions, and the total seconds of a token.
 
 use std::time::{Duration, Instant};
 
@@ -13,9 +13,9 @@ use crate::support::corpus::Request;
 use crate::support::gateway::Pieces;
 use crate::support::poll;
 
-/// How long a lease lasts that nobody renews, with a second for whole seconds.
+/// Duration of a lease without renewal, rounded up by a second.
 const LEASE: Duration = Duration::from_secs(16);
-/// How soon a slot is free again when its client has said goodbye.
+/// Time until a session is freed after its client closed it.
 const SOON: Duration = Duration::from_secs(2);
 
 /// Two sessions at a time for a token.
@@ -49,20 +49,20 @@ fn open_within(fleet: &Fleet, gateway: usize, token: &str, limit: Duration) -> R
     poll("a free slot", limit, || open(fleet, gateway, token).ok())
 }
 
-/// Handshakes meet every worker, and all of them refuse.
+/// Checks that every worker refuses another handshake.
 fn is_full(fleet: &Fleet, gateway: usize, token: &str) -> Result<(), String> {
     let before = fleet.upstream.count();
     for _ in 0..6 {
         let refused = ask(fleet, gateway, token)?.refused()?;
         status("one more", &refused, 429)?;
         let seconds = refused.header("retry-after").and_then(|value| value.parse::<u64>().ok());
-        same("it says when to come again", seconds.is_some_and(|seconds| seconds > 0), true)?;
+        same("retry-after is given", seconds.is_some_and(|seconds| seconds > 0), true)?;
     }
     same("requests upstream", fleet.upstream.count(), before)
 }
 
-/// Two, not three; the slot of one that has gone is free soon; those that stay are counted for as long as they do.
-pub fn as_many_as_it_may(pieces: &Pieces) -> Result<(), String> {
+/// Two sessions are allowed and a third is not; a closed one is freed soon, and open ones count as long as they last.
+pub fn concurrent_sessions(pieces: &Pieces) -> Result<(), String> {
     let fleet = Fleet::local(pieces, &two_at_a_time()?, 2)?;
     let (token, other) = (mint(&fleet)?, mint(&fleet)?);
     let (first, second) = (open(&fleet, 0, &token)?, open(&fleet, 0, &token)?);
@@ -73,25 +73,25 @@ pub fn as_many_as_it_may(pieces: &Pieces) -> Result<(), String> {
     first.close()?;
     let third = open_within(&fleet, 0, &token, SOON)?;
     is_full(&fleet, 0, &token)?;
-    // Without a word, as when a browser is closed.
+    // Without a close frame, as when a browser is closed.
     drop(second);
     let mut fourth = open_within(&fleet, 0, &token, SOON)?;
     is_full(&fleet, 0, &token)?;
 
-    // Leases are renewed: nobody's slot is free because time has passed, nor after another policy.
+    // Leases are renewed: no session is freed by the passing of time or by another policy.
     let mut policy = two_at_a_time()?;
     policy["tokens"]["ek"]["ttl_seconds"]["max"] = json!(3_000);
     fleet.deliver(&policy)?;
     std::thread::sleep((LEASE + SOON).saturating_sub(begin.elapsed()));
     is_full(&fleet, 0, &token)?;
-    same("one of them still speaks", fourth.ask("still there?")?, "still there?".to_owned())?;
+    same("an open session", fourth.ask("hello again")?, "hello again".to_owned())?;
     third.close()?;
     open_within(&fleet, 0, &token, SOON).map(drop)
 }
 
-/// A gateway that is killed cannot say that its sessions are over: they count until their leases end, and those of the
-/// other gateway go on.
-pub fn slots_come_back_after_a_crash() -> Result<Completion, Failed> {
+/// A killed gateway cannot report the end of its sessions: they count until their leases end, and those of the other
+/// gateway continue.
+pub fn crashed_sessions_are_freed() -> Result<Completion, Failed> {
     with_redis(|pieces, redis| {
         let policy = in_redis(two_at_a_time()?, &redis);
         let mut fleet = Fleet::shared(pieces, redis, &policy, 2)?;
@@ -106,17 +106,16 @@ pub fn slots_come_back_after_a_crash() -> Result<Completion, Failed> {
         drop(lost);
         is_full(&fleet, 1, &token)?;
         let _again = open_within(&fleet, 1, &token, LEASE + SOON)?;
-        // By now the other's first lease would have ended too.
+        // By now the first lease of the other gateway would have ended too.
         std::thread::sleep((LEASE + SOON).saturating_sub(begin.elapsed()));
         is_full(&fleet, 1, &token)?;
-        same("the other's still speaks", kept.ask("still there?")?, "still there?".to_owned())?;
+        same("the session of the other gateway", kept.ask("hello again")?, "hello again".to_owned())?;
         kept.close()?;
         open_within(&fleet, 1, &token, SOON + Duration::from_secs(1)).map(drop)
     })
 }
 
-/// All sessions of a token together last as long as it says: what one does not take is another's, and at the end all are
-/// cut.
+/// The sessions of a token share its total seconds: unused ones go to the next, and at the end all are closed.
 pub fn seconds_together(pieces: &Pieces) -> Result<(), String> {
     const TOTAL: u64 = 5;
     let mut policy = policy()?;
@@ -125,8 +124,8 @@ pub fn seconds_together(pieces: &Pieces) -> Result<(), String> {
     let token = mint(&fleet)?;
     let begin = Instant::now();
     let first = open(&fleet, 0, &token)?;
-    // It may take all there is, so there is nothing for a second one beside it.
-    status("beside it", &ask(&fleet, 0, &token)?.refused()?, 403)?;
+    // The first session reserves all seconds, so a second one gets none.
+    status("while the first is open", &ask(&fleet, 0, &token)?.refused()?, 403)?;
     std::thread::sleep(Duration::from_millis(1_200));
     first.close()?;
 
@@ -134,7 +133,7 @@ pub fn seconds_together(pieces: &Pieces) -> Result<(), String> {
     let opened = rest.opened;
     let closed = rest.wait_until_closed()?;
     let (own, all) = (closed.duration_since(opened), closed.duration_since(begin));
-    // The first took part of a second more, and each is counted in whole ones.
+    // The first session lasted a fraction of a second more, and whole seconds are counted.
     let is_rest = (Duration::from_millis(1_500)..=Duration::from_secs(TOTAL)).contains(&own);
     if !is_rest || all > Duration::from_secs(TOTAL + 3) {
         return Err(format!("the rest of {TOTAL} s lasted {own:?}, {all:?} after the first began"));
@@ -150,21 +149,21 @@ pub fn seconds_together(pieces: &Pieces) -> Result<(), String> {
     open(&fleet, 0, &mint(&fleet)?).map(drop)
 }
 
-/// A single-use token comes back to the session it lost, for as long as it may, and never beside itself.
-pub fn lost_session_comes_back(pieces: &Pieces) -> Result<(), String> {
-    come_back(&Fleet::local(pieces, &may_come_back()?, 2)?)
+/// A single-use token resumes its lost session within the time allowed, and never a session that is open.
+pub fn lost_session_is_resumed(pieces: &Pieces) -> Result<(), String> {
+    resume(&Fleet::local(pieces, &resumable()?, 2)?)
 }
 
-pub fn lost_session_comes_back_elsewhere() -> Result<Completion, Failed> {
+pub fn lost_session_at_other_gateway() -> Result<Completion, Failed> {
     with_redis(|pieces, redis| {
-        let policy = in_redis(may_come_back()?, &redis);
-        come_back(&Fleet::shared(pieces, redis, &policy, 2)?)
+        let policy = in_redis(resumable()?, &redis);
+        resume(&Fleet::shared(pieces, redis, &policy, 2)?)
     })
 }
 
 const GRACE: u64 = 4;
 
-fn may_come_back() -> Result<Value, String> {
+fn resumable() -> Result<Value, String> {
     let mut policy = policy()?;
     let routes = policy["routes"].as_array_mut().ok_or("no routes")?;
     let stream = routes.iter_mut().find(|route| route["id"] == "stream").ok_or("no stream")?;
@@ -172,19 +171,19 @@ fn may_come_back() -> Result<Value, String> {
     Ok(policy)
 }
 
-fn come_back(fleet: &Fleet) -> Result<(), String> {
+fn resume(fleet: &Fleet) -> Result<(), String> {
     let last = fleet.gateways.len() - 1;
-    // The route counts a token that carries no uses: one of the second in which the store began may have been used.
-    fleet.let_a_second_pass();
+    // The route counts a token without uses of its own: one from the store's first second would be refused.
+    fleet.wait_one_second();
     let token = mint(fleet)?;
     let first = open(fleet, 0, &token)?;
     for gateway in [0, last] {
-        status("beside itself", &ask(fleet, gateway, &token)?.refused()?, 401)?;
+        status("while it is open", &ask(fleet, gateway, &token)?.refused()?, 401)?;
     }
     drop(first);
     let second = open_within(fleet, last, &token, SOON)?;
-    status("beside itself again", &ask(fleet, 0, &token)?.refused()?, 401)?;
-    // Longer than it may be away: while it is there, that does not begin.
+    status("while the second is open", &ask(fleet, 0, &token)?.refused()?, 401)?;
+    // Longer than the resumption time, which does not start while the session is open.
     std::thread::sleep(Duration::from_secs(GRACE + 1));
     second.close()?;
     let third = open_within(fleet, 0, &token, SOON)?;

@@ -1,4 +1,4 @@
-//! An Envoy that is not set up to hold requests: nothing leaks, and the operator reads which setting is missing.
+//! An Envoy that is not configured to hold requests: nothing leaks, and the log names the missing setting.
 
 use std::time::{Duration, Instant};
 

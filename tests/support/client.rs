@@ -1,5 +1,5 @@
 //! Clients. HTTP/1.1 is written by hand, so that a test can send what no library would (odd bytes, slow chunks, half a
-//! request); HTTP/2 is hyper's. Both keep their connection alive, and everything has a time limit.
+//! request); HTTP/2 is hyper's. Both keep their connection alive, and every operation has a time limit.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -22,7 +22,7 @@ use super::corpus::{Framing, Headers, Request};
 use super::expect::Answer;
 use super::recorder::pairs;
 
-/// How long anything may take.
+/// Time limit of every operation.
 const LIMIT: Duration = Duration::from_secs(25);
 
 /// One HTTP/1.1 connection.
@@ -45,7 +45,7 @@ impl Http1 {
     pub fn exchange(&mut self, request: &Request) -> Result<Answer, String> {
         let mut writer = self.stream.try_clone().map_err(text)?;
         std::thread::scope(|scope| {
-            // The gateway may hang up on a request it has refused.
+            // The gateway may close the connection of a request it has refused.
             scope.spawn(move || drop(write_request(&mut writer, request)));
             let answer = self.read_answer_to(&request.method);
             if answer.is_err() {
@@ -60,7 +60,7 @@ impl Http1 {
         self.stream.write_all(bytes).map_err(text)
     }
 
-    /// Goes away without a word.
+    /// Closes the connection without reading the answer.
     pub fn abandon(self) {
         let _ = self.stream.shutdown(Shutdown::Both);
     }
@@ -147,16 +147,16 @@ impl Http1 {
 /// The head of an HTTP/1.1 request as it goes on the wire.
 pub fn head(request: &Request) -> Vec<u8> {
     let mut head = format!("{} {} HTTP/1.1\r\n", request.method, request.path).into_bytes();
-    let says = |name: &str| request.headers.iter().any(|(other, _)| other.eq_ignore_ascii_case(name));
+    let has = |name: &str| request.headers.iter().any(|(other, _)| other.eq_ignore_ascii_case(name));
     let mut headers: Headers = Vec::new();
-    if !says("host") {
+    if !has("host") {
         headers.push(("host".to_owned(), b"api.example.com".to_vec()));
     }
     headers.extend(request.headers.iter().cloned());
     if let Some(body) = &request.body {
         if !request.framing.has_length() {
             headers.push(("transfer-encoding".to_owned(), b"chunked".to_vec()));
-        } else if !says("content-length") {
+        } else if !has("content-length") {
             headers.push(("content-length".to_owned(), body.len().to_string().into_bytes()));
         }
     }
@@ -346,7 +346,7 @@ pub fn exchange(address: SocketAddr, request: &Request) -> Result<Answer, String
     }
 }
 
-/// What comes of a WebSocket's handshake.
+/// Result of a WebSocket handshake.
 pub enum Handshake {
     Open(Box<Socket>),
     Refused(Answer),
@@ -364,13 +364,13 @@ impl Handshake {
     /// The refusal; an open socket is an error.
     pub fn refused(self) -> Result<Answer, String> {
         match self {
-            Self::Open(_) => Err("it was let through".to_owned()),
+            Self::Open(_) => Err("it was allowed".to_owned()),
             Self::Refused(answer) => Ok(answer),
         }
     }
 }
 
-/// Asks for a WebSocket on a connection of its own; see [`Request::websocket`].
+/// Opens a WebSocket on a connection of its own; see [`Request::websocket`].
 pub fn websocket(address: SocketAddr, request: &Request) -> Result<Handshake, String> {
     let mut connection = Http1::connect(address)?;
     let answer = connection.exchange(request)?;
@@ -380,11 +380,11 @@ pub fn websocket(address: SocketAddr, request: &Request) -> Result<Handshake, St
     Ok(Handshake::Open(Box::new(Socket::new(connection)?)))
 }
 
-/// A WebSocket that is open; dropping it leaves without a word.
+/// Open WebSocket; dropping it closes the connection without a close frame.
 pub struct Socket {
     stream: WebSocketStream<tokio::net::TcpStream>,
     runtime: Runtime,
-    /// When the handshake was answered.
+    /// Time at which the handshake was answered.
     pub opened: Instant,
 }
 
@@ -401,8 +401,8 @@ impl Socket {
         Ok(Self { stream, runtime, opened })
     }
 
-    pub fn send(&mut self, said: &str) -> Result<(), String> {
-        let sending = self.stream.send(Message::text(said));
+    pub fn send(&mut self, message: &str) -> Result<(), String> {
+        let sending = self.stream.send(Message::text(message));
         self.runtime.block_on(limited(sending))?.map_err(text)
     }
 
@@ -411,7 +411,7 @@ impl Socket {
         self.runtime.block_on(limited(async {
             loop {
                 match self.stream.next().await {
-                    Some(Ok(Message::Text(said))) => return Ok(said.to_string()),
+                    Some(Ok(Message::Text(text))) => return Ok(text.to_string()),
                     Some(Ok(Message::Close(_)) | Err(_)) | None => {
                         return Err("the socket is closed".to_owned());
                     }
@@ -421,9 +421,9 @@ impl Socket {
         }))?
     }
 
-    /// Says a text and hears the answer.
-    pub fn ask(&mut self, said: &str) -> Result<String, String> {
-        self.send(said)?;
+    /// Sends a text and returns the answer.
+    pub fn ask(&mut self, message: &str) -> Result<String, String> {
+        self.send(message)?;
         self.receive()
     }
 

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::expect::Expect;
 use super::recipe::{Mint, Recipe};
 
-/// Where a case is run.
+/// Gateway, real or imitated, on which a case is played.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
@@ -22,11 +22,11 @@ pub enum Level {
     Core,
     /// The compiled module in the test's own proxy-wasm host, which imitates Envoy.
     Wasm,
-    /// The same, with Envoy's buffer filter holding the headers.
+    /// The module in the same host, with Envoy's buffer filter holding the headers.
     Buffer,
-    /// The same, imitating Kong.
+    /// The module in the same host, imitating Kong.
     Kong,
-    /// The same, imitating APISIX.
+    /// The module in the same host, imitating APISIX.
     Apisix,
     /// A real Envoy, sockets and all.
     Envoy,
@@ -34,14 +34,14 @@ pub enum Level {
     Mesh,
 }
 
-/// The environment variable that Kong's randomness begins with, and 32 bytes for it.
+/// Environment variable for Kong's entropy, and 32 bytes for it.
 const ENTROPY: (&str, &str) = ("CALLBOUND_ENTROPY", "Y29ycHVzLWVudHJvcHktb2YtdGhpcnR5LXR3by1ieXQ");
 
 impl Level {
     pub const ALL: [Self; 7] =
         [Self::Core, Self::Wasm, Self::Buffer, Self::Kong, Self::Apisix, Self::Envoy, Self::Mesh];
 
-    /// The level that `levels` names when it means this one too.
+    /// Returns the level by which `levels` names this one too.
     pub fn base(self) -> Self {
         match self {
             Self::Core => Self::Core,
@@ -54,7 +54,7 @@ impl Level {
         format!("{self:?}").to_lowercase()
     }
 
-    /// What is merged over a policy to have it on this level's host.
+    /// Returns the overlay that adapts a policy to this level's host.
     fn overlay(self) -> Option<Value> {
         match self {
             Self::Core | Self::Wasm | Self::Envoy => None,
@@ -69,14 +69,14 @@ impl Level {
     }
 }
 
-/// One policy and the requests made under it, ready to be played.
+/// One policy and the requests made under it, ready to play.
 #[derive(Clone)]
 pub struct File {
     pub name: String,
-    /// The policy's text: the file byte for byte when nothing was merged over it.
+    /// Text of the policy: the file byte for byte when it has no overlay.
     pub policy: String,
     pub env: BTreeMap<String, String>,
-    /// The client's address; where sockets are real it is this machine's.
+    /// Client's address; with real sockets it is the loopback.
     pub peer: Option<IpAddr>,
     pub cases: Vec<Case>,
     pub vars: Vars,
@@ -101,7 +101,7 @@ struct RawFile {
     cases: Vec<Case>,
 }
 
-/// One request, or the same one several times, and what must come of it.
+/// One request, played once or several times, and its expectation.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Case {
@@ -116,12 +116,12 @@ pub struct Case {
     repeat: Option<u32>,
     #[serde(default)]
     mint: Option<Keep>,
-    /// Seconds that pass before the case.
+    /// Seconds to wait before the case.
     #[serde(default)]
     pub after: u64,
 }
 
-/// A value of an answer that later cases use.
+/// Value of an answer that later cases use.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Keep {
@@ -156,7 +156,7 @@ struct RequestSpec {
     mint: Option<Keep>,
 }
 
-/// Text, or bytes that are none.
+/// Text, or arbitrary bytes.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
 enum Text {
@@ -164,7 +164,7 @@ enum Text {
     Bytes { base64: String },
 }
 
-/// How a request is put on the wire.
+/// Framing of a request on the wire.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Framing {
@@ -177,7 +177,7 @@ pub enum Framing {
     Slow,
     /// HTTP/1.1 in chunks, with trailers.
     Trailers,
-    /// HTTP/2.
+    /// HTTP/2 with `content-length`.
     H2,
     /// HTTP/2 with trailers and no `content-length`.
     H2Trailers,
@@ -185,7 +185,7 @@ pub enum Framing {
     Websocket,
 }
 
-/// What a handshake says.
+/// Headers of a handshake.
 const HANDSHAKE: [(&str, &str); 4] = [
     ("connection", "Upgrade"),
     ("upgrade", "websocket"),
@@ -202,12 +202,12 @@ impl Framing {
         matches!(self, Self::H2 | Self::H2Trailers)
     }
 
-    /// Whether the length is announced.
+    /// Returns true if the length is announced.
     pub fn has_length(self) -> bool {
         matches!(self, Self::Length | Self::H2 | Self::Websocket)
     }
 
-    /// The pause between two pieces.
+    /// Pause between two pieces.
     pub fn pause(self) -> Duration {
         Duration::from_millis(if self == Self::Slow { 40 } else { 0 })
     }
@@ -216,7 +216,7 @@ impl Framing {
 /// Header names and values as they are sent.
 pub type Headers = Vec<(String, Vec<u8>)>;
 
-/// A request with everything replaced.
+/// Request with every variable replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     pub method: String,
@@ -242,7 +242,7 @@ impl Request {
         self.header("authorization", &format!("Bearer {credential}"))
     }
 
-    /// A WebSocket's handshake.
+    /// Builds the handshake of a WebSocket.
     pub fn websocket(path: &str) -> Self {
         let mut request = Self { framing: Framing::Websocket, ..Self::new("GET", path) };
         add_handshake(&mut request.headers);
@@ -254,12 +254,12 @@ impl Request {
         self.header("content-type", "application/json")
     }
 
-    /// Whether the headers end the request. Those of a handshake do not: the socket's frames follow.
+    /// Returns true if the headers end the request. Those of a handshake do not: the socket's frames follow.
     pub fn ends_with_headers(&self) -> bool {
         self.body.is_none() && self.framing != Framing::Websocket
     }
 
-    /// The body in the pieces its framing sends.
+    /// Splits the body into the pieces that its framing sends.
     pub fn pieces(&self) -> Vec<&[u8]> {
         let Some(body) = &self.body else { return Vec::new() };
         let size = match self.framing {
@@ -271,7 +271,7 @@ impl Request {
 }
 
 impl Case {
-    /// Whether the case is played at this level.
+    /// Returns true if the case is played at this level.
     pub fn runs_at(&self, level: Level) -> bool {
         let levels = self.levels.as_ref().or(self.expect.levels.as_ref());
         levels.is_none_or(|levels| levels.contains(&level) || levels.contains(&level.base()))
@@ -285,7 +285,7 @@ impl Case {
         self.mint.as_ref().or(self.request.mint.as_ref())
     }
 
-    /// The request with tokens, keys and kept values of this moment in it.
+    /// Builds the request, with tokens, keys and kept values as of `now`.
     pub fn request(&self, vars: &Vars, now: u64) -> Result<Request, String> {
         let spec = &self.request;
         let text = |text: &Text| match text {
@@ -303,8 +303,8 @@ impl Case {
             _ => return Err("one of `json`, `text` and `base64`".to_owned()),
         };
         let mut headers = pairs(&spec.headers)?;
-        let says_type = headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type"));
-        let default = body.is_some() && !says_type;
+        let has_type = headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type"));
+        let default = body.is_some() && !has_type;
         match &spec.content_type {
             Some(Some(value)) => headers.push(("content-type".to_owned(), value.clone().into_bytes())),
             None if default => headers.push(("content-type".to_owned(), b"application/json".to_vec())),
@@ -325,8 +325,8 @@ impl Case {
     }
 }
 
-/// What stands for `${…}`: `${name}` a token or a kept value, `${key:name}` an API key, `${now}` Unix seconds,
-/// `${fill:N}` N letters.
+/// Values for `${…}`: `${name}` a token or a kept value, `${key:name}` an API key, `${now}` Unix seconds, `${fill:N}` N
+/// letters.
 #[derive(Clone)]
 pub struct Vars {
     keys: BTreeMap<String, String>,
@@ -370,7 +370,7 @@ impl Vars {
 }
 
 impl File {
-    /// The file on a level's host.
+    /// Returns the file adapted to a level's host.
     pub fn at(&self, level: Level) -> Self {
         let mut file = self.clone();
         if let Some(overlay) = level.overlay() {
@@ -380,7 +380,7 @@ impl File {
         file
     }
 
-    /// The file with something merged over its policy.
+    /// Returns the file with an overlay merged over its policy.
     pub fn with(&self, overlay: Value) -> Self {
         let mut policy: Value = serde_json::from_str(&self.policy).unwrap_or_default();
         callbound::policy::merge(&mut policy, overlay);
@@ -425,7 +425,7 @@ fn policy_text(raw: &RawFile, folder: &Path) -> Result<(String, Value), String> 
     Ok((parsed.to_string(), parsed))
 }
 
-/// Adds what a handshake says; what the request says itself stays.
+/// Adds the headers of a handshake; those of the request win.
 fn add_handshake(headers: &mut Headers) {
     for (name, value) in HANDSHAKE {
         if !headers.iter().any(|(other, _)| other.eq_ignore_ascii_case(name)) {
@@ -434,7 +434,7 @@ fn add_handshake(headers: &mut Headers) {
     }
 }
 
-/// A member that is there, be it `null`.
+/// Reads a present member, even if it is `null`.
 fn present<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
     T::deserialize(from).map(Some)
 }

@@ -1,4 +1,4 @@
-//! What must come of a request, and the comparison with what came.
+//! Expected results of a request, and their comparison with the observed ones.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -29,7 +29,7 @@ pub struct Expect {
     _why: Option<String>,
 }
 
-/// What the upstream must and must not see.
+/// Headers and path that the upstream must and must not see.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct ExpectUpstream {
@@ -37,7 +37,7 @@ struct ExpectUpstream {
     headers: BTreeMap<String, Wanted>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     absent: Vec<String>,
-    /// Where it is another than the one sent (Envoy normalises, callbound takes credentials out).
+    /// Path at the upstream, if it differs from the one sent (Envoy normalises, callbound removes credentials).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     path: Option<String>,
 }
@@ -51,19 +51,20 @@ enum Wanted {
     Absent(()),
 }
 
-/// What came of a request.
+/// Observed result of a request.
 #[derive(Clone, Default)]
 pub struct Observed {
-    /// What the upstream saw, complete or not.
+    /// Request as the upstream saw it, complete or not.
     pub upstream: Option<Seen>,
-    /// The answer, whoever gave it.
+    /// Answer to the client, from gateway or upstream.
     pub answer: Option<Answer>,
-    /// The decision as the operator reads it; `None` when the request never came to be judged.
+    /// Decision as the operator reads it; `None`: the request was never judged.
     pub decision: Option<LoggedDecision>,
 }
 
 impl Observed {
-    /// Whether what was good before was judged again: released, or refused because it was good as often as it may be.
+    /// Returns true if a request that was allowed before was judged again: allowed, or refused because its uses or its
+    /// limit are used up.
     pub fn is_alive(&self) -> bool {
         let reason = self.decision.as_ref().and_then(|decision| decision.0.get("reason"));
         let is_used_up = |reason: &String| matches!(reason.as_str(), "token_spent" | "limit_reached");
@@ -80,7 +81,7 @@ pub struct Seen {
     pub body: Vec<u8>,
     pub trailers: Headers,
     pub complete: bool,
-    /// What became of it if it was a WebSocket's handshake and the upstream took it.
+    /// WebSocket session, if the request was a handshake and the upstream accepted it.
     pub session: Option<Session>,
 }
 
@@ -88,14 +89,14 @@ pub struct Seen {
 #[derive(Clone, Debug)]
 pub struct Session {
     pub begun: Instant,
-    /// What the client said.
+    /// Texts that the client sent.
     pub texts: Vec<String>,
-    /// When it ended, and how: `closed 1000` by the client's word, else `lost: …`.
+    /// Time and manner of its end: `closed 1000` by the client's close frame, else `lost: …`.
     pub ended: Option<(Instant, String)>,
 }
 
 impl Session {
-    /// How long it lasted, once it is over.
+    /// Returns its duration, once it is over.
     pub fn lasted(&self) -> Option<Duration> {
         self.ended.as_ref().map(|(ended, _)| ended.duration_since(self.begun))
     }
@@ -140,12 +141,12 @@ impl LoggedDecision {
 }
 
 impl Expect {
-    /// Whether the request is to reach the upstream.
+    /// Returns true if the request must reach the upstream.
     pub fn is_release(&self) -> bool {
         self.upstream.is_some()
     }
 
-    /// Compares; the error holds every difference, what was expected and what came, in full.
+    /// Compares with the observed result; the error lists every difference in full.
     pub fn check(&self, sent: &Request, observed: &Observed) -> Result<(), String> {
         let mut wrong = Vec::new();
         match (&self.upstream, &observed.upstream) {
@@ -239,7 +240,7 @@ fn check_upstream(wanted: &ExpectUpstream, sent: &Request, seen: &Seen, wrong: &
     }
     let mut headers = wanted.headers.clone();
     if seen.session.is_some() {
-        // A real Envoy takes this one for itself; the stories tell how long sockets last.
+        // A real Envoy removes this header; the duration of sockets is tested in `tests/stories`.
         headers.remove("x-envoy-upstream-stream-duration-ms");
     }
     check_headers("upstream", &headers, &seen.headers, wrong);
@@ -271,7 +272,7 @@ fn values_of(pairs: &Headers, name: &str) -> Vec<String> {
     found.map(|(_, value)| String::from_utf8_lossy(value).into_owned()).collect()
 }
 
-/// Where `part` is not contained in `whole`; arrays must be equal.
+/// Finds the first place where `part` is not contained in `whole`; arrays must be equal.
 fn subset(part: &Value, whole: &Value) -> Option<String> {
     match (part, whole) {
         (Value::Object(part), Value::Object(whole)) => part.iter().find_map(|(name, value)| {

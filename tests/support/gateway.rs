@@ -15,10 +15,10 @@ use super::corpus::Request;
 use super::poll;
 use super::require::{Piece, Skip, in_path, require};
 
-/// How long Envoy may take to start; a filter that never loads is given up by Envoy itself after 15 s.
+/// Time limit for Envoy's start; Envoy itself gives up a filter that never loads after 15 s.
 const START_LIMIT: Duration = Duration::from_secs(45);
 
-/// What a gateway is made of.
+/// Policy, environment and upstream of a gateway.
 pub struct Setup<'a> {
     pub policy: &'a str,
     pub env: &'a BTreeMap<String, String>,
@@ -97,7 +97,7 @@ impl Gateway {
         let _ = self.child.wait();
     }
 
-    /// Where clients connect.
+    /// Returns the address for clients.
     pub fn address(&self) -> SocketAddr {
         self.listen
     }
@@ -116,7 +116,7 @@ impl Gateway {
         })
     }
 
-    /// How many policies were taken up, and how many refused.
+    /// Returns the numbers of accepted and of rejected policies.
     fn deliveries(&self) -> (u64, u64) {
         (self.stat("http_filter.callbound.config_reload"), self.stat("http_filter.callbound.update_rejected"))
     }
@@ -132,7 +132,7 @@ impl Gateway {
         self.stat("cluster.upstream.upstream_rq_total$")
     }
 
-    /// Envoy's log.
+    /// Returns the text of Envoy's log.
     pub fn log(&self) -> String {
         read(&self.folder.0.join("log"))
     }
@@ -153,7 +153,7 @@ impl Gateway {
         poll("an access log line", Duration::from_secs(20), || self.access_log().get(seen).cloned())
     }
 
-    /// Waits until the log says something.
+    /// Waits until the log contains a text.
     pub fn wait_for_log(&self, text: &str) -> Result<(), String> {
         let what = format!("`{text}` in Envoy's log");
         poll(&what, Duration::from_secs(10), || self.log().contains(text).then_some(()))

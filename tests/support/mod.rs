@@ -6,12 +6,12 @@ pub mod browser;
 pub mod client;
 pub mod corpus;
 pub mod expect;
+pub mod fake_bridge;
 pub mod gateway;
 pub mod recipe;
 pub mod recorder;
 pub mod redis;
 pub mod require;
-pub mod stand_in;
 
 use std::time::{Duration, Instant};
 

@@ -1,19 +1,16 @@
-//! Tokens to order: well-made, forged and broken ones.
-//!
-//! Written from RFC 7515 and the policy alone, with the hash and curve crates and nothing of the module's token code,
-//! so that an error there is not repeated here.
+//! Tokens made from recipes: valid, forged and malformed ones.
 
 use std::collections::BTreeMap;
 
 use base64ct::{Base64UrlUnpadded, Encoding as _};
 use ed25519_dalek::Signer as _;
 use rsa::pkcs1::DecodeRsaPrivateKey as _;
-use rsa::signature::SignatureEncoding as _;
+use rsa::signature::{SignatureEncoding as _, Signer as _};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-/// How a token is made; absent members are taken from the recipe it is `like`, then from the policy.
+/// Recipe of a token; absent members come from the recipe it is `like`, then from the policy.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
@@ -42,7 +39,7 @@ enum KeySource {
     Base64url(String),
 }
 
-/// What is done to a finished token.
+/// Change to a finished token.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Alter {
@@ -230,8 +227,8 @@ fn sign(alg: &str, key: &[u8], message: &[u8]) -> Result<Vec<u8>, String> {
         }
         "RS256" => {
             // Forgeries that only name the algorithm bring no RSA key.
-            let Ok(key) = rsa::RsaPrivateKey::from_pkcs1_der(key) else { return Ok(hmac(key, &[message])) };
-            Ok(rsa::pkcs1v15::SigningKey::<Sha256>::new(key).sign(message).to_vec())
+            let Ok(key) = rsa::PrivateKey::from_pkcs1_der(key) else { return Ok(hmac(key, &[message])) };
+            Ok(rsa::pkcs1v15::SigningKey::<rsa::sha2::Sha256>::new(key).sign(message).to_vec())
         }
         "none" => Ok(Vec::new()),
         // An algorithm that is only named: the bytes under it do not matter.

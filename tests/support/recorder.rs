@@ -54,12 +54,12 @@ impl Recorder {
         self.address
     }
 
-    /// The status of every answer from now on.
+    /// Sets the status of every answer from now on.
     pub fn answer_with(&self, status: u16) {
         lock(&self.state).status = status;
     }
 
-    /// Everything that has come, oldest first.
+    /// Returns all requests, oldest first.
     pub fn seen(&self) -> Vec<Seen> {
         lock(&self.state).seen.clone()
     }
@@ -68,7 +68,7 @@ impl Recorder {
         lock(&self.state).seen.len()
     }
 
-    /// The request of this place in the order they came.
+    /// Returns the request at this position, in the order of arrival.
     pub fn get(&self, index: usize) -> Option<Seen> {
         lock(&self.state).seen.get(index).cloned()
     }
@@ -154,7 +154,7 @@ async fn receive(mut body: Incoming, index: usize, state: &Mutex<State>) -> bool
     true
 }
 
-/// Headers as the corpus writes them.
+/// Converts headers to the corpus's form.
 pub fn pairs(headers: &HeaderMap) -> Headers {
     headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect()
 }

@@ -1,5 +1,5 @@
-//! A real Redis and a real bridge to it, started from the deployment in `envoy/redis`; what can go wrong with them; and a
-//! look at what is kept there.
+//! A real Redis and its HTTP bridge, started from the deployment in `envoy/redis`, with their faults, and a client to
+//! inspect the data.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -14,18 +14,18 @@ use sha2::{Digest as _, Sha256};
 
 use super::client;
 use super::corpus::Request;
+use super::fake_bridge::{Behaviour, FakeBridge};
 use super::gateway::{Folder, command_that_ends_with_us};
 use super::poll;
 use super::require::{Piece, Skip, require, root};
-use super::stand_in::{Behaviour, StandIn};
 
 const START_LIMIT: Duration = Duration::from_secs(15);
 
-/// What the deployment's two passwords are here.
+/// Passwords of the deployment, in these tests.
 const BRIDGES_PASSWORD: &str = "the bridge's password in the tests";
 const OPERATORS_PASSWORD: &str = "the operator's password in the tests";
 
-/// The programs.
+/// Paths of the programs.
 #[derive(Clone)]
 pub struct RedisPieces {
     redis: PathBuf,
@@ -43,7 +43,7 @@ pub struct Redis {
     redis: Option<Child>,
     bridge: Option<Child>,
     pieces: RedisPieces,
-    /// Where Redis, the bridge, and the bridge behind a stand-in listen.
+    /// Addresses of Redis, of the bridge, and of the bridge behind a fake one.
     redis_address: SocketAddr,
     bridge_address: SocketAddr,
     behind: SocketAddr,
@@ -108,7 +108,7 @@ impl Redis {
         fs::write(self.folder.path().join(to), text).map_err(|error| error.to_string())
     }
 
-    /// Where gateways reach the bridge.
+    /// Returns the address of the bridge for gateways.
     pub fn address(&self) -> SocketAddr {
         self.bridge_address
     }
@@ -118,7 +118,7 @@ impl Redis {
         json!({"url": format!("http://{}", self.bridge_address), "timeout_ms": 5000})
     }
 
-    /// Starts Redis on what is there of its data.
+    /// Starts Redis with its existing data.
     pub fn start_redis(&mut self) -> Result<(), String> {
         let folder = self.folder.path().to_owned();
         fs::create_dir_all(folder.join("data")).map_err(|error| error.to_string())?;
@@ -189,7 +189,7 @@ impl Redis {
         self.wait_until_back()
     }
 
-    /// Stops Redis where it is: its connections stay, it says nothing.
+    /// Suspends Redis: its connections stay open without an answer.
     pub fn freeze_redis(&self) -> Result<(), String> {
         signal("STOP", self.redis.as_ref())
     }
@@ -207,11 +207,11 @@ impl Redis {
         signal("CONT", self.bridge.as_ref())
     }
 
-    /// Puts something else in the bridge's place, on its port. The real one goes on behind it for those that pass
-    /// requests on; [`Redis::start_bridge`] puts it back once the stand-in is dropped.
-    pub fn stand_in(&mut self, behaviour: Behaviour) -> Result<StandIn, String> {
+    /// Replaces the bridge by a fake one on its port. The real one keeps running behind it for behaviours that pass
+    /// requests on; [`Redis::start_bridge`] restores it once the fake is dropped.
+    pub fn fake_bridge(&mut self, behaviour: Behaviour) -> Result<FakeBridge, String> {
         self.run_bridge("behind.json", self.behind)?;
-        StandIn::start(self.bridge_address, self.behind, behaviour)
+        FakeBridge::start(self.bridge_address, self.behind, behaviour)
     }
 
     /// The operator's connection to Redis.
@@ -223,7 +223,7 @@ impl Redis {
         }
     }
 
-    /// What both programs have said.
+    /// Returns the logs of both programs.
     pub fn log(&self) -> String {
         ["redis.log", "webdis.log"]
             .map(|name| fs::read_to_string(self.folder.path().join(name)).unwrap_or_default())
@@ -273,8 +273,8 @@ fn digest(text: &str) -> String {
     Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// An address nobody listens on, and that nobody is given by chance while its program restarts: below the ports from
-/// which the kernel takes those of outgoing connections.
+/// Returns an unused address below the ports that the kernel gives to outgoing connections, so that it stays free while
+/// its program restarts.
 fn free_address() -> Result<SocketAddr, String> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = u16::try_from(std::process::id() % 10_000).unwrap_or_default();
@@ -288,7 +288,7 @@ fn free_address() -> Result<SocketAddr, String> {
     Err("no free port".to_owned())
 }
 
-/// What Redis answers.
+/// Answer of Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
     Text(String),
@@ -348,7 +348,7 @@ impl RedisClient {
             ":" => number().map(Reply::Number),
             "$" => self.read_text(number()?),
             "*" => (0..number()?.max(0)).map(|_| self.read()).collect::<Result<_, _>>().map(Reply::List),
-            other => Err(format!("Redis said `{other}{rest}`")),
+            other => Err(format!("Redis answered `{other}{rest}`")),
         }
     }
 

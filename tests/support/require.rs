@@ -1,19 +1,19 @@
-//! Pieces a test needs that are not in this repository. What is missing is named with its install line, and the tests
-//! that need it are counted as skipped; `CALLBOUND_REQUIRE=all` makes a skip a failure.
+//! Programs and files that a test needs and this repository does not hold. A missing one is named with its install
+//! line, and the tests that need it are counted as skipped; `CALLBOUND_REQUIRE=all` makes a skip a failure.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use libtest_mimic::{Completion, Failed};
 
-/// Something a test cannot do without.
+/// Requirement of a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Piece {
     /// The compiled module, `dist/callbound.wasm`.
     Module,
     /// A real Envoy: `ENVOY_BIN`, or what set-up unpacked.
     Envoy,
-    /// A browser.
+    /// A headless browser.
     Chromium,
     /// A Docker engine that answers.
     Docker,
@@ -25,7 +25,7 @@ pub enum Piece {
     Clients,
 }
 
-/// A piece that is not here, and how to get it.
+/// Missing requirement, with its install line.
 #[derive(Clone, Debug)]
 pub struct Skip(String);
 
@@ -53,7 +53,7 @@ pub fn require(piece: Piece) -> Result<PathBuf, Skip> {
 }
 
 impl Skip {
-    /// How a test ends that cannot run.
+    /// Returns the result of a test that cannot run.
     pub fn end(&self) -> Result<Completion, Failed> {
         let must_run = std::env::var("CALLBOUND_REQUIRE").is_ok_and(|value| value == "all");
         if must_run {
@@ -75,7 +75,7 @@ fn envoy() -> Option<PathBuf> {
     }
 }
 
-/// The command is of no use without an engine behind it.
+/// Finds the Docker command, if its engine answers.
 fn docker() -> Option<PathBuf> {
     let docker = in_path("docker")?;
     let mut info = Command::new(&docker);

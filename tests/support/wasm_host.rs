@@ -1,40 +1,38 @@
-//! A gateway small enough to read: a synchronous proxy-wasm ABI 0.2.1 host on wasmtime.
+//! A synchronous proxy-wasm ABI 0.2.1 host on wasmtime, small enough to read.
 //!
-//! It stands in for one worker of Envoy with `allow_on_headers_stop_iteration: true`, so that a
-//! test can send the compiled module any request, in any order of steps, and see what left towards the
-//! upstream. By the table in [`switches`] it imitates three more: Envoy with its buffer filter behind the
-//! module, Kong, and APISIX; what nginx does otherwise than Envoy is in `wasm_host/nginx.rs`.
+//! It imitates one worker of Envoy with `allow_on_headers_stop_iteration: true`: a test can send the compiled module any
+//! request, in any order of steps, and see what reached the upstream. By the table in [`host_rules`] it imitates three
+//! more hosts: Envoy with its buffer filter after the module, Kong, and APISIX; nginx's own rules are in
+//! `wasm_host/nginx.rs`.
 //!
-//! What it models, with Envoy's rules and status codes:
+//! It models, with Envoy's rules and status codes:
 //!
-//! * Holding. Pause in the headers callback holds the headers and lets body callbacks run. Each of
-//!   them reads the whole body so far from offset 0 and is told its whole size. Continue from a
-//!   body or trailers callback, or `proxy_continue_stream`, releases all that is held. Without the flag
-//!   (`stop_iteration_flag: false`) Pause in the headers callback stops everything until resumed.
-//! * Leaks. [`Outcome::upstream`] is what the upstream really saw, complete or not. A refusal that
-//!   came after a release therefore shows *both* a reply and an upstream request.
-//! * Local replies, from any callback or from a tick through the effective context: sent once the
-//!   callback has returned, with its action overridden, and passed through the filter's own
-//!   response callbacks.
-//! * Header maps (first value, all pairs, writes while held, `BadArgument` after release), buffers,
-//!   the 413 for a body that outgrows the buffer, properties, shared data with CAS, metrics, ticks,
-//!   HTTP calls, foreign functions, environment, clock, randomness, logs.
-//! * Life cycle. A new configuration is tried in a throw-away VM, then becomes a new root context
-//!   in the same VM. Streams begun on the old root keep it; it is deleted with its last stream. At the
-//!   end of a stream come `on_log`, `on_done`, `on_delete`, in Envoy's order.
-//! * A trap kills the VM (`FAIL_CLOSED`). Envoy would answer 503; here the reply stays empty and
-//!   [`Outcome::trapped`] is set, so that no test can take a crash for a refusal.
+//! * Holding. Pause in the headers callback holds the headers and lets body callbacks run. Each of them reads the whole
+//!   body so far from offset 0 and receives its whole size. Continue from a body or trailers callback, or
+//!   `proxy_continue_stream`, releases everything that is held. Without the flag (`stop_iteration_flag: false`) Pause in
+//!   the headers callback stops everything until resumed.
+//! * Leaks. [`Outcome::upstream`] is the request that really reached the upstream, complete or not. A refusal that came
+//!   after a release therefore shows *both* a reply and an upstream request.
+//! * Local replies, from any callback or from a tick through the effective context: sent once the callback has returned,
+//!   with its action overridden, and passed through the filter's own response callbacks.
+//! * Header maps (first value, all pairs, writes while held, `BadArgument` after release), buffers, the 413 for a body
+//!   that outgrows the buffer, properties, shared data with CAS, metrics, ticks, HTTP calls, foreign functions,
+//!   environment, clock, randomness, logs.
+//! * Life cycle. A new configuration is tried in a throw-away VM, then becomes a new root context in the same VM. Streams
+//!   begun on the old root keep it; it is deleted with its last stream. At the end of a stream come `on_log`, `on_done`,
+//!   `on_delete`, in Envoy's order.
+//! * A trap kills the VM (`FAIL_CLOSED`). Envoy would answer 503; here the reply stays empty and [`Outcome::trapped`] is
+//!   set, so that no test can take a crash for a refusal.
 //!
-//! Stricter than Envoy: after any release request headers can be neither read one by one nor
-//! written (Envoy forgets to forbid it when the release came from a body callback).
+//! Stricter than Envoy: after any release request headers can be neither read one by one nor written (Envoy allows it
+//! when the release came from a body callback).
 //!
-//! The hosts in nginx are as strict: what ends a worker there, or writes past the module's memory, traps
-//! here. What nginx itself refuses (a path it cannot decode, a second `host`) gets through to the module.
+//! The hosts in nginx are as strict: an error that ends a worker there, or writes past the module's memory, traps here.
+//! Requests that nginx itself refuses (a path it cannot decode, a second `host`) get through to the module.
 //!
-//! What it refuses to model: gRPC calls and shared queues (status 12, which the SDK turns into a
-//! trap), TCP streams, response trailers, gRPC-shaped local replies, the codec (header values may
-//! be any bytes, repeated headers are never joined, nothing is added), routes, timers (call
-//! [`Vm::tick`]), the reload of a crashed VM, endless loops (they hang the test).
+//! Not modelled: gRPC calls and shared queues (status 12, which the SDK turns into a trap), TCP streams, response
+//! trailers, gRPC-shaped local replies, the codec (header values may be any bytes, repeated headers are never joined,
+//! nothing is added), routes, timers (call [`Vm::tick`]), the reload of a crashed VM, endless loops (they hang the test).
 //!
 //! Every host call can be counted ([`Vm::host_calls`]) and made to fail ([`Vm::fail`]).
 
@@ -51,8 +49,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use wasmtime::{Engine, Extern, ExternType, Instance, InstancePre, Linker, Store, Val};
 use wasmtime::{StoreLimits, StoreLimitsBuilder, WasmParams, WasmResults};
 
-/// Defines imports: their names, how to link them, and what they do. Arguments are `u32` unless
-/// said otherwise; `Ok` is status 0.
+/// Defines imports: their names, their linking, and their functions. Arguments are `u32` unless typed; `Ok` is status 0.
 macro_rules! imports {
     ($names:ident, $link:ident, $module:literal; $(
         $(#[$about:meta])*
@@ -90,34 +87,37 @@ macro_rules! or_u32 {
 
 #[path = "wasm_host/abi.rs"]
 mod abi;
+#[path = "wasm_host/exchange.rs"]
+mod exchange;
 #[path = "wasm_host/host.rs"]
 mod host;
+#[path = "wasm_host/host_rules.rs"]
+pub mod host_rules;
 #[path = "wasm_host/nginx.rs"]
 mod nginx;
-#[path = "wasm_host/said.rs"]
-mod said;
-#[path = "wasm_host/shared.rs"]
-mod shared;
+#[path = "wasm_host/shared_data.rs"]
+mod shared_data;
 #[path = "wasm_host/stream.rs"]
 mod stream;
-#[path = "wasm_host/switches.rs"]
-pub mod switches;
 #[path = "wasm_host/vm.rs"]
 mod vm;
 #[path = "wasm_host/wasi.rs"]
 mod wasi;
 
-pub use said::*;
-pub use shared::SharedData;
-pub use switches::Switches;
+pub use exchange::*;
+pub use host_rules::HostRules;
+pub use shared_data::SharedData;
 pub use vm::Vm;
 use vm::{text, with_status};
 
 use abi::*;
 use host::*;
+use host_rules::{
+    BodyCallback, Crash, EndOfStream, FromRoot, HeaderCount, HeaderRules, LonePause, MetricRules,
+    PropertyRules, SharedDataRules, TickRules, Unimplemented,
+};
 use nginx::{Change, Nginx};
 use stream::*;
-use switches::{Body, Counts, Crash, End, FromRoot, LonePause, Metering, Missing, Sharing, Ticks};
 use wasi::*;
 
 /// Statuses of the ABI.

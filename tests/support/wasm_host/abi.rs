@@ -8,7 +8,7 @@ const MAX_METRIC_NAME: usize = 256;
 /// Changes one header of a map.
 fn change(guest: &mut Guest<'_>, map: u32, name: &[u8], change: Change) -> Answer {
     let host = guest.data_mut();
-    if host.world.host.phases && map == 0 {
+    if host.world.host.has_phases && map == 0 {
         return host.change_nginx_header(name, change);
     }
     let pairs = host.writable_map(map).ok_or(BAD_ARGUMENT)?;
@@ -21,10 +21,10 @@ fn change(guest: &mut Guest<'_>, map: u32, name: &[u8], change: Change) -> Answe
     Ok(())
 }
 
-/// What a metric that is not there, and one that is misused, come to.
+/// Returns the refusals for an unknown metric and for a misused one.
 fn metric_refusals(guest: &Guest<'_>) -> (Refusal, Refusal) {
     match guest.data().world.host.metrics {
-        Metering::Strict => (trap("metric not found"), trap("metric misused")),
+        MetricRules::Strict => (trap("metric not found"), trap("metric misused")),
         _ => (NOT_FOUND, BAD_ARGUMENT),
     }
 }
@@ -51,7 +51,7 @@ imports! { ENV_FUNCTIONS, link_env, "env";
         let host = guest.data_mut();
         let context = host.context();
         let root = host.root_of(context);
-        if host.world.host.ticks == Ticks::Once {
+        if host.world.host.ticks == TickRules::Once {
             let has_one = host.roots.get(&root).is_some_and(|period| *period > 0);
             if context != root || (has_one && period > 0) {
                 return Err(trap("tick_period already set, or not in a root context"));
@@ -63,7 +63,7 @@ imports! { ENV_FUNCTIONS, link_env, "env";
 
     fn proxy_set_effective_context(guest, context) {
         let host = guest.data_mut();
-        if !host.world.host.switches_context {
+        if !host.world.host.sets_effective_context {
             return Ok(());
         }
         if !host.exists(context) {
@@ -73,7 +73,7 @@ imports! { ENV_FUNCTIONS, link_env, "env";
         Ok(())
     }
 
-    /// Contexts are deleted at once here, so there is never a pending `on_done` to confirm.
+    /// Contexts are deleted at once, so there is never a pending `on_done` to confirm.
     fn proxy_done(_guest) {
         Err(NOT_FOUND)
     }
@@ -100,7 +100,7 @@ imports! { ENV_FUNCTIONS, link_env, "env";
     // Buffers
 
     fn proxy_get_buffer_bytes(guest, kind, start, length, data_out, size_out) {
-        if guest.data().world.host.phases {
+        if guest.data().world.host.has_phases {
             return match guest.data_mut().nginx_buffer(kind, start, length)? {
                 Some(bytes) => give(guest, &bytes, data_out, size_out),
                 None => Ok(()),
@@ -209,7 +209,7 @@ imports! { ENV_FUNCTIONS, link_env, "env";
         let headers = read_pairs(guest, headers, headers_size)?;
         let host = guest.data_mut();
         let mut reply = Reply { status, details, headers, body };
-        if host.world.host.phases {
+        if host.world.host.has_phases {
             match host.nginx_reply(reply, grpc_status)? {
                 Some(checked) => reply = checked,
                 None => return Ok(()),
@@ -236,7 +236,7 @@ imports! { ENV_FUNCTIONS, link_env, "env";
         if !complete {
             return Err(if rules.traps { trap("no :method, or no :path") } else { BAD_ARGUMENT });
         }
-        if host.world.host.phases {
+        if host.world.host.has_phases {
             host.check_nginx_call(&cluster)?;
         } else if !host.world.clusters.contains(&cluster) {
             return Err(BAD_ARGUMENT);
@@ -264,7 +264,7 @@ imports! { ENV_FUNCTIONS, link_env, "env";
         let key = read(guest, key, key_size)?;
         let world = &guest.data().world;
         guest.data().check_zone(&key)?;
-        let (value, cas) = world.shared.get(&key, world.host.sharing).ok_or(NOT_FOUND)?;
+        let (value, cas) = world.shared.get(&key, world.host.shared_data).ok_or(NOT_FOUND)?;
         give(guest, &value, data_out, size_out)?;
         write_u32(guest, cas_out, cas)
     }
@@ -272,9 +272,9 @@ imports! { ENV_FUNCTIONS, link_env, "env";
     fn proxy_set_shared_data(guest, key, key_size, data, size, cas) {
         let key = read(guest, key, key_size)?;
         let value = read(guest, data, size)?;
-        let rules = guest.data().world.host.sharing;
+        let rules = guest.data().world.host.shared_data;
         guest.data().check_zone(&key)?;
-        let value = Some(value.as_slice()).filter(|_| rules == Sharing::Process || data != 0);
+        let value = Some(value.as_slice()).filter(|_| rules == SharedDataRules::Process || data != 0);
         let written = guest.data().world.shared.set(&key, value, cas, rules);
         if written { Ok(()) } else { Err(Refusal::Status(status::CAS_MISMATCH)) }
     }
@@ -286,10 +286,10 @@ imports! { ENV_FUNCTIONS, link_env, "env";
         let kind = kinds.into_iter().nth(kind as usize).ok_or(BAD_ARGUMENT)?;
         let name = read_text(guest, name, name_size)?;
         let rules = guest.data().world.host.metrics;
-        if rules == Metering::Ignored {
+        if rules == MetricRules::Ignored {
             return Ok(());
         }
-        let is_strict = rules == Metering::Strict;
+        let is_strict = rules == MetricRules::Strict;
         if is_strict && name.len() + "callbound".len() + 4 > MAX_METRIC_NAME {
             return Err(trap("name too long"));
         }
@@ -307,11 +307,11 @@ imports! { ENV_FUNCTIONS, link_env, "env";
     }
 
     fn proxy_record_metric(guest, id, recorded: u64) {
-        if guest.data().world.host.metrics == Metering::Ignored {
+        if guest.data().world.host.metrics == MetricRules::Ignored {
             return Ok(());
         }
         let (no_metric, misuse) = metric_refusals(guest);
-        let is_strict = guest.data().world.host.metrics == Metering::Strict;
+        let is_strict = guest.data().world.host.metrics == MetricRules::Strict;
         match guest.data_mut().metrics.find(id).ok_or(no_metric)? {
             (MetricKind::Counter, _) if is_strict => return Err(misuse),
             (MetricKind::Counter, value) => *value = value.saturating_add(recorded),
@@ -320,12 +320,12 @@ imports! { ENV_FUNCTIONS, link_env, "env";
         Ok(())
     }
 
-    /// A counter only grows; by nothing is an error too.
+    /// A counter only grows; an increment of 0 is an error too.
     fn proxy_increment_metric(guest, id, offset: i64) {
-        if guest.data().world.host.metrics == Metering::Ignored {
+        if guest.data().world.host.metrics == MetricRules::Ignored {
             return Ok(());
         }
-        let is_strict = guest.data().world.host.metrics == Metering::Strict;
+        let is_strict = guest.data().world.host.metrics == MetricRules::Strict;
         let (no_metric, misuse) = metric_refusals(guest);
         match guest.data_mut().metrics.find(id).ok_or(no_metric)? {
             (MetricKind::Histogram, _) => return Err(misuse),

@@ -12,18 +12,18 @@ pub(super) struct Host {
     pub(super) world: World,
     pub(super) limits: StoreLimits,
     pub(super) random: File,
-    /// The state of a generator that is none, where random bytes are weak.
+    /// State of the predictable generator, on hosts with weak random bytes.
     pub(super) weak: u64,
-    /// The body that was shown last, where a buffer outlives its request.
+    /// Body shown last, on hosts where a buffer outlives its request.
     pub(super) stale_body: Vec<u8>,
     pub(super) last_id: u32,
     /// Root contexts and their tick periods.
     pub(super) roots: BTreeMap<u32, u32>,
     pub(super) streams: BTreeMap<u32, StreamState>,
-    /// The context being called, and the one it speaks for (0: itself).
+    /// Context being called, and the effective one (0: itself).
     pub(super) current: u32,
     pub(super) effective: u32,
-    /// What the module was called for.
+    /// Callback that is running.
     pub(super) callback: Callback,
     pub(super) stop_iteration: bool,
     pub(super) deferred: VecDeque<Deferred>,
@@ -75,7 +75,7 @@ impl Host {
         self.roots.contains_key(&context) || self.streams.contains_key(&context)
     }
 
-    /// The context a host call speaks for.
+    /// Returns the context a host call acts on.
     pub(super) fn context(&self) -> u32 {
         if self.exists(self.effective) { self.effective } else { self.current }
     }
@@ -120,14 +120,14 @@ impl Host {
         too_large
     }
 
-    /// A header map as the filter may read it now.
+    /// Returns a header map as the filter may read it now.
     pub(super) fn readable_map(&mut self, map: u32) -> Answer<Option<Pairs>> {
         match (self.world.host.headers, map) {
-            (switches::Headers::Envoy, _) | (_, 2) => Ok(self.held_map(map).cloned()),
+            (HeaderRules::Envoy, _) | (_, 2) => Ok(self.held_map(map).cloned()),
             (_, 0) => self.nginx_headers(),
-            (switches::Headers::OpenResty, 6) if self.call_response.is_none() => Err(NOT_FOUND),
+            (HeaderRules::OpenResty, 6) if self.call_response.is_none() => Err(NOT_FOUND),
             (_, 6) => Ok(self.held_map(map).cloned()),
-            (switches::Headers::NgxWasm, _) => Err(trap("there is no such map")),
+            (HeaderRules::NgxWasm, _) => Err(trap("there is no such map")),
             _ => Err(UNIMPLEMENTED),
         }
     }
@@ -148,7 +148,7 @@ impl Host {
         }
     }
 
-    /// A header map as the filter may change it now: not after its release.
+    /// Returns a header map as the filter may change it now: not after its release.
     pub(super) fn writable_map(&mut self, map: u32) -> Option<&mut Pairs> {
         let stream = self.stream()?;
         let held = stream.holds(map) && !stream.logging;
@@ -188,9 +188,9 @@ impl Host {
 
     pub(super) fn property(&mut self, path: &str) -> Answer<Vec<u8>> {
         match self.world.host.properties {
-            switches::Properties::NgxWasm => return self.ngx_wasm_property(path),
-            switches::Properties::Variables => return self.nginx_variable(path),
-            switches::Properties::Envoy => {}
+            PropertyRules::NgxWasm => return self.ngx_wasm_property(path),
+            PropertyRules::Variables => return self.nginx_variable(path),
+            PropertyRules::Envoy => {}
         }
         let own = self.stream().and_then(|stream| stream.properties.get(path).cloned());
         own.or_else(|| self.world.properties.get(path).cloned()).ok_or(NOT_FOUND)
@@ -198,21 +198,21 @@ impl Host {
 
     pub(super) fn set_property(&mut self, path: String, value: Vec<u8>) -> Answer {
         match self.world.host.properties {
-            switches::Properties::NgxWasm => return self.set_ngx_wasm_property(&path, value),
-            switches::Properties::Variables => return self.set_nginx_variable(&path, value),
-            switches::Properties::Envoy => {}
+            PropertyRules::NgxWasm => return self.set_ngx_wasm_property(&path, value),
+            PropertyRules::Variables => return self.set_nginx_variable(&path, value),
+            PropertyRules::Envoy => {}
         }
         self.stream().ok_or(NOT_FOUND)?.properties.insert(path, value);
         Ok(())
     }
 
-    /// A zone for a key, where there are zones: by the text before the first `/`, else the one for all.
+    /// Checks that a key has a zone, on hosts with zones: named by the text before the first `/`, else the one for all.
     pub(super) fn check_zone(&self, key: &[u8]) -> Answer {
         let zones = &self.world.zones;
         let prefix = key.split(|byte| *byte == b'/').next().unwrap_or_default();
         let is_zone = zones.iter().any(|zone| zone.as_bytes() == prefix) || zones.contains("*");
-        match self.world.host.sharing {
-            Sharing::Zones if !is_zone => Err(trap("could not resolve namespace")),
+        match self.world.host.shared_data {
+            SharedDataRules::Zones if !is_zone => Err(trap("could not resolve namespace")),
             _ => Ok(()),
         }
     }
@@ -225,7 +225,7 @@ pub(super) enum MetricKind {
     Histogram,
 }
 
-/// Metrics by kind and name. Each definition gets an id of its own, unless a host says that a name has one.
+/// Metrics by kind and name. Each definition gets an id of its own, unless the host gives one per name.
 #[derive(Default)]
 pub(super) struct Metrics {
     pub(super) defined: Vec<(MetricKind, String)>,
@@ -256,7 +256,7 @@ impl Metrics {
 pub(super) type Guest<'a> = wasmtime::Caller<'a, Host>;
 pub(super) type Answer<T = ()> = Result<T, Refusal>;
 
-/// What the module is called for.
+/// Callback of the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Callback {
     RequestHeaders,
@@ -286,7 +286,7 @@ impl Callback {
     }
 }
 
-/// Why a host call does not return 0.
+/// Error of a host call.
 pub(super) enum Refusal {
     Status(u32),
     Trap(wasmtime::Error),
@@ -298,12 +298,12 @@ pub(super) const UNIMPLEMENTED: Refusal = Refusal::Status(status::UNIMPLEMENTED)
 pub(super) const INTERNAL_FAILURE: Refusal = Refusal::Status(status::INTERNAL_FAILURE);
 pub(super) const OUT_OF_BOUNDS: Refusal = Refusal::Status(status::INVALID_MEMORY_ACCESS);
 
-/// What ends the callback, and on some hosts more.
+/// Ends the callback, and on some hosts the instance.
 pub(super) fn trap(why: &str) -> Refusal {
     Refusal::Trap(wasmtime::Error::msg(format!("trap by the host: {why}")))
 }
 
-/// Counts a host call and lets it fail if a test asked for that.
+/// Counts a host call, and lets it fail if a test requires it.
 pub(super) fn enter(
     mut guest: Guest<'_>,
     name: &'static str,
@@ -315,10 +315,12 @@ pub(super) fn enter(
         return Ok(*status);
     }
     let rules = host.world.host;
-    match rules.missing_is {
-        _ if !rules.missing.contains(&name) => {}
-        Missing::Status => return Ok(status::UNIMPLEMENTED as i32),
-        Missing::Trap => return Err(wasmtime::Error::msg(format!("trap by the host: {name} is not there"))),
+    match rules.unimplemented_is {
+        _ if !rules.unimplemented.contains(&name) => {}
+        Unimplemented::Status => return Ok(status::UNIMPLEMENTED as i32),
+        Unimplemented::Trap => {
+            return Err(wasmtime::Error::msg(format!("trap by the host: {name} is not there")));
+        }
     }
     match run(&mut guest) {
         Ok(()) => Ok(0),
@@ -354,7 +356,7 @@ pub(super) fn write_u64(guest: &mut Guest, at: u32, value: u64) -> Answer {
     write(guest, at, &value.to_le_bytes())
 }
 
-/// Hands bytes to the guest in memory of its own. Nothing is handed over as a null pointer.
+/// Copies bytes into memory allocated by the guest. Empty bytes are a null pointer.
 pub(super) fn give(guest: &mut Guest, bytes: &[u8], data_out: u32, size_out: u32) -> Answer {
     let data = if bytes.is_empty() { 0 } else { allocate(guest, bytes.len() as u32)? };
     write(guest, data, bytes)?;

@@ -1,9 +1,9 @@
 //! The hosts in nginx: a request goes through phases, its body is read whole before it is shown, and nothing is sent to
-//! the upstream before the last of them. What one host does and the other does not is in the table of switches.
+//! the upstream before the last phase. Differences between the two hosts are in the table of [`host_rules`].
 
 use super::*;
 
-/// What nginx keeps of a request beside its headers.
+/// State that nginx keeps of a request besides its headers.
 pub(super) struct Nginx {
     pub(super) method: Vec<u8>,
     /// Path and query as they were sent: `$request_uri`.
@@ -21,7 +21,7 @@ pub(super) struct Nginx {
     step: Step,
     /// For the answer to a call.
     waits: bool,
-    /// For nothing.
+    /// The request waits without an event that could wake it.
     hangs: bool,
 }
 
@@ -40,7 +40,7 @@ pub(super) enum Change {
     Remove,
 }
 
-/// What nginx keeps a single pointer to (`ngx_http_headers_in_t`): the first of several, and it survives a removal.
+/// Headers for which nginx keeps one pointer (`ngx_http_headers_in_t`): the first of several, even after its removal.
 const BUILTIN: &[&str] = &[
     "accept-encoding",
     "authorization",
@@ -72,7 +72,7 @@ const MAX_PAIRS: usize = 100;
 /// Above this `ngx_proxy_wasm_pairs_marshal` writes more than `pairs_size` counted, past what the module allocated.
 const MAX_SAFE_HEADERS: usize = 95;
 
-/// What a gateway calls itself: `server_name:port`, never what the client asked for.
+/// Authority of the gateway: `server_name:port`, never the client's `host`.
 const SERVER: &[u8] = b"localhost:8000";
 
 impl Nginx {
@@ -81,7 +81,7 @@ impl Nginx {
         let path = pseudo(":path");
         let args = query(&path).map(<[u8]>::to_vec);
         let mut variables = world.variables.clone();
-        if world.host.properties == switches::Properties::NgxWasm {
+        if world.host.properties == PropertyRules::NgxWasm {
             // Kong computes it in its access phase, before the filter.
             variables.entry("upstream_uri".to_owned()).and_modify(|value| value.clone_from(&path));
         }
@@ -102,10 +102,9 @@ impl Nginx {
     }
 
     /// Path and query as `proxy_pass` sends them.
-    fn target(&self, rules: &Switches) -> Vec<u8> {
+    fn target(&self, rules: &HostRules) -> Vec<u8> {
         let changed = self.variables.get("upstream_uri").filter(|uri| !uri.is_empty());
-        let is_changed =
-            self.are_args_new || (self.uri.is_some() && rules.headers == switches::Headers::OpenResty);
+        let is_changed = self.are_args_new || (self.uri.is_some() && rules.headers == HeaderRules::OpenResty);
         match (changed, is_changed) {
             (Some(uri), _) => uri.clone(),
             // `proxy_pass` without a URI sends r->unparsed_uri. Kong's does not follow `:path`.
@@ -156,13 +155,13 @@ fn decoded(path: &[u8]) -> Vec<u8> {
 }
 
 /// The headers as nginx keeps them: no pseudo-headers, and always a `host`.
-pub(super) fn real_headers(sent: &Pairs, rules: &Switches) -> Pairs {
+pub(super) fn real_headers(sent: &Pairs, rules: &HostRules) -> Pairs {
     let mut headers: Pairs = sent.iter().filter(|(name, _)| !name.starts_with(b":")).cloned().collect();
     if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(b"host")) {
         let host = first(sent, ":authority").unwrap_or_default().to_vec();
         headers.insert(0, (b"Host".to_vec(), host));
     }
-    if rules.headers == switches::Headers::OpenResty {
+    if rules.headers == HeaderRules::OpenResty {
         headers.iter_mut().for_each(|(name, _)| name.make_ascii_lowercase());
     }
     headers
@@ -211,8 +210,8 @@ impl Vm {
         let host = self.store.data();
         let rules = host.world.host;
         let count = host.streams.get(&id).map_or(0, |stream| stream.headers.len() as u32);
-        let count = if rules.counts == Counts::Zero { 0 } else { count };
-        let end = u32::from(rules.end == End::AlwaysYes);
+        let count = if rules.header_count == HeaderCount::Zero { 0 } else { count };
+        let end = u32::from(rules.end_of_stream == EndOfStream::AlwaysTrue);
         let action = self.call::<_, u32>(id, "proxy_on_request_headers", (id, count, end));
         self.after(id, action.unwrap_or(0));
     }
@@ -227,7 +226,7 @@ impl Vm {
         let Some(stream) = host.streams.get(&id) else { return };
         let asked = stream.nginx.as_ref().and_then(|nginx| nginx.variables.get("wasm_process_req_body"));
         let shows = match rules.body {
-            Body::WholeIfAsked => asked.is_some_and(|value| !value.is_empty()),
+            BodyCallback::WholeIfRequested => asked.is_some_and(|value| !value.is_empty()),
             _ => !stream.body.is_empty(),
         };
         if !shows {
@@ -241,7 +240,7 @@ impl Vm {
         self.after(id, action.unwrap_or(0));
     }
 
-    /// What a callback's action leads to.
+    /// Applies the action that a callback returned.
     fn after(&mut self, id: u32, action: u32) {
         let host = self.store.data_mut();
         let rules = host.world.host;
@@ -308,7 +307,7 @@ impl Host {
         let Some(stream) = self.stream() else { return Ok(None) };
         let Some(nginx) = &stream.nginx else { return Ok(None) };
         let (path, method, scheme) = (nginx.path.clone(), nginx.method.clone(), nginx.scheme.clone());
-        if rules == switches::Headers::OpenResty {
+        if rules == HeaderRules::OpenResty {
             let pseudo = pairs([(":scheme", scheme), (":path", path), (":method", method)]);
             return Ok(Some([stream.headers.clone(), pseudo].concat()));
         }
@@ -333,10 +332,10 @@ impl Host {
             matches!(callback, Callback::RequestHeaders | Callback::RequestBody | Callback::CallResponse)
                 && stream.response.is_none();
         match rules {
-            switches::Headers::NgxWasm if !in_time => {
+            HeaderRules::NgxWasm if !in_time => {
                 Err(trap("can only set request headers before response is produced"))
             }
-            switches::Headers::NgxWasm => stream.change_ngx_wasm(name, change),
+            HeaderRules::NgxWasm => stream.change_ngx_wasm(name, change),
             _ => stream.change_open_resty(name, change),
         }
     }
@@ -450,7 +449,7 @@ fn change_ordinary(headers: &mut Pairs, name: &[u8], change: Change) {
 // -------------------------------------------------------------------------------------------------
 
 impl Host {
-    /// `ngx_proxy_wasm_properties.c`.
+    /// Reads a property; see `ngx_proxy_wasm_properties.c`.
     pub(super) fn ngx_wasm_property(&mut self, path: &str) -> Answer<Vec<u8>> {
         let constant = self.world.properties.get(path).cloned();
         let Some(stream) = self.stream() else { return Err(outside_a_request(path)) };
@@ -526,11 +525,11 @@ impl Host {
         Ok(())
     }
 
-    /// A buffer as hosts in nginx give it; `None`: OK, and nothing is written.
+    /// Returns a buffer as hosts in nginx do; `None`: OK, and nothing is written.
     pub(super) fn nginx_buffer(&mut self, kind: u32, start: u32, length: u32) -> Answer<Option<Vec<u8>>> {
         let (start, length) = (start as usize, length as usize);
         match self.world.host.headers {
-            switches::Headers::NgxWasm => self.ngx_wasm_buffer(kind, length),
+            HeaderRules::NgxWasm => self.ngx_wasm_buffer(kind, length),
             _ if kind == 7 => self.buffer(kind).ok_or(NOT_FOUND).map(Some),
             _ if kind > 4 => Err(UNIMPLEMENTED),
             _ => {
@@ -569,7 +568,7 @@ impl Host {
         Ok(Some(bytes).filter(|bytes| !bytes.is_empty()))
     }
 
-    /// What becomes of a local reply; `None`: nothing.
+    /// Adapts a local reply to the host; `None`: it is not sent.
     pub(super) fn nginx_reply(&mut self, mut reply: Reply, grpc_status: i32) -> Answer<Option<Reply>> {
         let rules = self.world.host.replies;
         let (context, callback) = (self.context(), self.callback);
@@ -602,18 +601,18 @@ impl Host {
                 reply.headers.push((name, value));
             }
         }
-        if rules.fills_empty && reply.body.is_empty() && reply.status >= 300 {
+        if rules.has_error_page && reply.body.is_empty() && reply.status >= 300 {
             reply.body = format!("<html><title>{}</title></html>", reply.status).into_bytes();
             reply.headers.push((b"content-type".to_vec(), b"text/html".to_vec()));
         }
         if !reply.body.is_empty() {
-            reply.body.extend_from_slice(rules.ending);
+            reply.body.extend_from_slice(rules.body_suffix);
         }
         self.deferred.retain(|old| !old.is_of(context));
         Ok(Some(reply))
     }
 
-    /// Whether a call may be made now, and to there.
+    /// Fails unless a call to this address may be made now.
     pub(super) fn check_nginx_call(&mut self, address: &str) -> Answer {
         let rules = self.world.host.calls;
         let (callback, context) = (self.callback, self.context());

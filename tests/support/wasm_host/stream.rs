@@ -23,7 +23,7 @@ impl Frame {
     }
 }
 
-/// What Envoy does only when the callback that asked for it has returned.
+/// Effect that Envoy defers until the callback has returned.
 pub(super) enum Deferred {
     Resume(u32),
     ResumeResponse(u32),
@@ -42,12 +42,12 @@ impl Deferred {
 pub(super) struct StreamState {
     pub(super) root: u32,
     pub(super) stop_iteration_flag: bool,
-    /// In which instance its context was made.
+    /// Instance in which its context was created.
     pub(super) generation: u32,
     pub(super) headers: Pairs,
-    /// What nginx keeps beside the headers.
+    /// nginx's state besides the headers.
     pub(super) nginx: Option<Nginx>,
-    /// What a buffer filter behind this one holds, where there is one for this request.
+    /// A buffer filter follows this one and holds the request.
     pub(super) has_filter_behind: bool,
     pub(super) behind: Option<Upstream>,
     /// Bytes shown to the filter and not released yet.
@@ -71,12 +71,12 @@ pub(super) struct StreamState {
 
 impl StreamState {
     pub(super) fn new(root: u32, generation: u32, request: &Request, world: &World) -> StreamState {
-        let nginx = world.host.phases.then(|| Nginx::new(request, world));
+        let nginx = world.host.has_phases.then(|| Nginx::new(request, world));
         let headers = match &nginx {
             Some(_) => nginx::real_headers(&request.headers, world.host),
             None => pairs(request.headers.clone()),
         };
-        // `callbound envoy` gives whatever says `upgrade` a route that switches the buffer filter off: it would wait for an
+        // `callbound envoy` gives requests with `upgrade` a route without the buffer filter, which would wait for an
         // end that never comes.
         let has_filter_behind = world.host.buffer_filter && first(&headers, "upgrade").is_none();
         let stop_iteration_flag = request.stop_iteration_flag && world.host.holds_headers;
@@ -104,7 +104,7 @@ impl StreamState {
         }
     }
 
-    /// What was let go by the filter, wherever it is.
+    /// Returns the part that the filter has released.
     fn gone(&self) -> Option<&Upstream> {
         self.behind.as_ref().or(self.upstream.as_ref())
     }
@@ -114,7 +114,7 @@ impl StreamState {
         self.gone().is_none_or(|gone| map == 1 && !gone.complete)
     }
 
-    /// No more of the request is shown: it was answered, reset, or is at its end.
+    /// Returns true if no more of the request is shown: it was answered, reset, or is at its end.
     pub(super) fn over(&self) -> bool {
         self.reset || self.logging || self.response.is_some() || self.failed.is_some()
     }
@@ -176,7 +176,7 @@ pub(super) enum Stage {
 pub(super) struct Response {
     pub(super) source: Source,
     pub(super) details: String,
-    /// With `:status`.
+    /// Headers with `:status`.
     pub(super) headers: Pairs,
     pub(super) body: Vec<u8>,
     pub(super) stage: Stage,
@@ -214,7 +214,7 @@ impl Response {
     }
 }
 
-/// Envoy's own touches to a local reply: a length, and a type where the filter named none.
+/// Completes a local reply as Envoy does: a length, and a type if the filter set none.
 pub(super) fn complete_local_headers(headers: &mut Pairs, body: &[u8]) {
     headers.retain(|(name, _)| name != b"content-length");
     if body.is_empty() {

@@ -11,14 +11,14 @@ pub struct Vm {
     pub(super) dead: Option<String>,
     /// The last trap, where it did not end the VM.
     pub(super) crashed: Option<String>,
-    /// Which instance this is, counted from 0, and whether the next call needs a new one.
+    /// Number of the instance, from 0, and whether the next call needs a new one.
     pub(super) generation: u32,
     pub(super) is_broken: bool,
     pub(super) configuration: Vec<u8>,
 }
 
 impl Vm {
-    /// The world around this VM, to read or to change.
+    /// Returns the world around this VM.
     pub fn world(&mut self) -> &mut World {
         &mut self.store.data_mut().world
     }
@@ -27,7 +27,7 @@ impl Vm {
         self.world().now_ns = now_ns;
     }
 
-    /// See [`World::fail`].
+    /// Lets a host function fail; see [`World::fail`].
     pub fn fail(&mut self, function: &str, status: i32) -> Result<(), String> {
         self.world().fail(function, status)
     }
@@ -53,7 +53,7 @@ impl Vm {
         self.store.data().metrics.of_kind(MetricKind::Gauge)
     }
 
-    /// How often each host function was called since the start or the last reset.
+    /// Returns the number of calls of each host function since the start or the last reset.
     pub fn host_calls(&self) -> BTreeMap<&'static str, u64> {
         self.store.data().calls.clone()
     }
@@ -62,23 +62,23 @@ impl Vm {
         self.store.data_mut().calls.clear();
     }
 
-    /// The size of the VM's linear memory. It never shrinks.
+    /// Returns the size of the VM's linear memory, which never shrinks.
     pub fn memory_bytes(&mut self) -> usize {
         let memory = self.instance.get_memory(&mut self.store, "memory");
         memory.map_or(0, |memory| memory.data_size(&self.store))
     }
 
-    /// Why the module trapped last, if it ever did.
+    /// Returns the message of the last trap.
     pub fn trapped(&self) -> Option<&str> {
         self.dead.as_deref().or(self.crashed.as_deref())
     }
 
-    /// The tick period the present root context asked for, in milliseconds; 0 is none.
+    /// Returns the tick period of the present root context, in milliseconds; 0: none.
     pub fn tick_period(&self) -> u32 {
         self.store.data().roots.get(&self.root).copied().unwrap_or_default()
     }
 
-    /// One tick of every live root context that asked for ticks.
+    /// Ticks every live root context that asked for ticks.
     pub fn tick(&mut self) {
         let roots = &self.store.data().roots;
         let due: Vec<u32> = roots.iter().filter(|(_, period)| **period > 0).map(|(id, _)| *id).collect();
@@ -88,7 +88,7 @@ impl Vm {
         }
     }
 
-    /// Delivers a new configuration as Envoy does. False: it was refused, the old one stays.
+    /// Delivers a new configuration as Envoy does. False: it was refused and the old one stays.
     pub fn reconfigure(&mut self, config: &[u8]) -> bool {
         let canary = self.module.start_in(self.store.data().world.clone(), config);
         if let Err(refused) = canary {
@@ -104,7 +104,7 @@ impl Vm {
         accepted
     }
 
-    /// The whole life of one stream. An upstream that got it all answers `request.answer`.
+    /// Plays a whole stream. An upstream that received all of it answers `request.answer`.
     pub fn exchange(&mut self, request: &Request) -> Outcome {
         let frames = request.chunks.len() + usize::from(request.trailers.is_some());
         let stream = self.begin(request);
@@ -133,7 +133,7 @@ impl Vm {
     pub fn begin(&mut self, request: &Request) -> Stream {
         let is_empty = request.chunks.is_empty() && request.trailers.is_none();
         // Where a whole body is read first, a handshake is a request without one.
-        let ends = is_empty && (!request.unfinished || self.world().host.phases);
+        let ends = is_empty && (!request.unfinished || self.world().host.has_phases);
         self.open_request(request, ends)
     }
 
@@ -159,7 +159,7 @@ impl Vm {
         self.feed(stream.0, Frame::Trailers(pairs(trailers.clone())));
     }
 
-    /// The upstream answers, if it has the whole request and nobody has answered yet.
+    /// Lets the upstream answer, if it has the whole request and there is no answer yet.
     pub fn respond(&mut self, stream: Stream, answer: &Reply) {
         let Some(state) = self.store.data().streams.get(&stream.0) else {
             return;
@@ -169,7 +169,7 @@ impl Vm {
         }
     }
 
-    /// How the stream stands, without ending it.
+    /// Returns the present result of the stream, without ending it.
     pub fn look(&self, stream: Stream) -> Outcome {
         let host = self.store.data();
         let mut outcome = host.streams.get(&stream.0).map(StreamState::outcome).unwrap_or_default();
@@ -212,13 +212,13 @@ impl Vm {
         let (headers, body) =
             answer.map_or((0, 0), |reply| (reply.headers.len() as u32 + 1, reply.body.len() as u32));
         self.store.data_mut().call_response = answer.map(|reply| (with_status(reply), reply.body.clone()));
-        let phases = self.world().host.phases;
+        let has_phases = self.world().host.has_phases;
         // Where the request is the host's own, calls act on it whatever context they name.
-        let context = call.stream.filter(|_| phases).unwrap_or(call.root);
+        let context = call.stream.filter(|_| has_phases).unwrap_or(call.root);
         self.call::<_, ()>(context, "proxy_on_http_call_response", (call.root, token, headers, body, 0));
         self.store.data_mut().call_response = None;
         self.settle();
-        if phases {
+        if has_phases {
             self.go_on_after_call(context);
         }
     }
@@ -271,7 +271,7 @@ impl Vm {
         accepted
     }
 
-    /// Makes what a call needs: an instance, and in it the request's context, blank if the instance is a new one.
+    /// Prepares a call: an instance, and in it the request's context, blank if the instance is new.
     fn prepare(&mut self, context: u32) -> bool {
         if self.is_broken && !self.replace_instance() {
             self.fail_stream(context, "there is no instance");
@@ -286,7 +286,7 @@ impl Vm {
         true
     }
 
-    /// What a trap does to the request it came in, and to the rest.
+    /// Applies a trap to the request it happened in and to the VM.
     fn crash(&mut self, context: u32, reason: String) {
         match self.world().host.crash {
             Crash::Dead => self.dead = Some(reason),
@@ -364,7 +364,7 @@ impl Vm {
     pub(super) fn feed(&mut self, id: u32, frame: Frame) {
         if let Some(stream) = self.store.data_mut().streams.get_mut(&id) {
             stream.backlog.push_back(frame);
-            match self.world().host.phases {
+            match self.world().host.has_phases {
                 true => self.advance(id),
                 false => self.pump(id),
             }
@@ -445,7 +445,7 @@ impl Vm {
     pub(super) fn settle(&mut self) {
         while let Some(deferred) = self.store.data_mut().deferred.pop_front() {
             match deferred {
-                Deferred::Resume(id) if self.world().host.phases => self.wake(id),
+                Deferred::Resume(id) if self.world().host.has_phases => self.wake(id),
                 Deferred::Resume(id) => self.resume_request(id),
                 Deferred::ResumeResponse(id) => self.resume_response(id),
                 Deferred::Reply(id, reply) => self.begin_response(id, reply, Source::Filter),

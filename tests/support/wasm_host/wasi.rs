@@ -36,10 +36,10 @@ imports! { WASI_FUNCTIONS, link_wasi_functions, "wasi_snapshot_preview1";
         }
         let mut bytes = vec![0; size as usize];
         let host = guest.data_mut();
-        if host.world.host.is_random {
+        if host.world.host.has_strong_random {
             host.random.read_exact(&mut bytes).map_err(|_| Refusal::Status(errno::IO))?;
         } else {
-            // libc's random(), of which everything follows from a little: here the same for every worker.
+            // libc's random(), which is predictable: here the same for every worker.
             bytes.iter_mut().for_each(|byte| {
                 host.weak = host.weak.wrapping_mul(1_103_515_245).wrapping_add(12_345);
                 *byte = (host.weak >> 16) as u8;

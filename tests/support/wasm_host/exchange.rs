@@ -1,4 +1,4 @@
-//! What tests say and see.
+//! Requests that tests send, results that they see, and the world around a VM.
 
 use super::*;
 
@@ -35,18 +35,18 @@ impl Level {
     }
 }
 
-/// A whole request, and the answer of the upstream should it get that far.
+/// Whole request, and the answer of the upstream if it gets there.
 #[derive(Clone, Debug)]
 pub struct Request {
     pub headers: Pairs,
     /// One body callback each. None and no trailers: the headers end the stream.
     pub chunks: Vec<Vec<u8>>,
     pub trailers: Option<Pairs>,
-    /// The headers do not end the stream, and nothing follows: a handshake, whose frames are not shown here.
+    /// The headers do not end the stream and nothing follows: a handshake, whose frames are not shown here.
     pub unfinished: bool,
     /// `allow_on_headers_stop_iteration`. False: Pause from the headers callback stops everything.
     pub stop_iteration_flag: bool,
-    /// `HTTP/1.1` or `HTTP/2.0`, as hosts say it that say it.
+    /// `HTTP/1.1` or `HTTP/2.0`, for hosts that report it.
     pub protocol: &'static str,
     pub answer: Reply,
 }
@@ -95,12 +95,12 @@ impl Request {
     }
 }
 
-/// An answer: the filter's own, or the upstream's as the client gets it.
+/// Answer of the filter itself, or the upstream's as the client gets it.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Reply {
     pub status: u32,
     pub details: String,
-    /// Without `:status`.
+    /// Headers without `:status`.
     pub headers: Pairs,
     pub body: Vec<u8>,
 }
@@ -115,7 +115,7 @@ impl Reply {
     }
 }
 
-/// What the upstream saw of a request.
+/// Request as the upstream saw it.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Upstream {
     pub headers: Pairs,
@@ -152,22 +152,22 @@ fn lines(pairs: &Pairs) -> Vec<String> {
     pairs.iter().map(line).collect()
 }
 
-/// What became of one stream.
+/// Result of one stream.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
     /// The filter's own answer (or the host's 413).
     pub reply: Option<Reply>,
-    /// What left towards the upstream; `None` is the only proof that nothing did.
+    /// Request sent to the upstream; `None` is the only proof that nothing was.
     pub upstream: Option<Upstream>,
     /// The upstream's answer after the filter's response callbacks.
     pub response: Option<Reply>,
-    /// What the filter set with `proxy_set_property`, by path; parts are joined with NUL.
+    /// Properties that the filter set, by path; parts are joined with NUL.
     pub properties: BTreeMap<String, Vec<u8>>,
-    /// Something of the request or of the reply is still waiting.
+    /// Part of the request or of the reply is still waiting.
     pub held: bool,
     /// The filter reset the stream (`proxy_close_stream`).
     pub reset: bool,
-    /// The module trapped in this request, or before in a VM that is dead since, and why.
+    /// Message of the trap in this request, or of an earlier one that killed the VM.
     pub trapped: Option<String>,
     /// The status the host answers by itself when the module trapped, where it does.
     pub failed: Option<u32>,
@@ -185,7 +185,7 @@ impl Outcome {
     }
 }
 
-/// A stream in the making: a handle for the step-by-step calls of [`Vm`].
+/// Handle of a stream for the step-by-step calls of [`Vm`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stream(pub(super) u32);
 
@@ -198,11 +198,11 @@ pub struct HttpCall {
     pub body: Vec<u8>,
     pub timeout_ms: u32,
     pub(super) root: u32,
-    /// The request it was made for, where the host knows.
+    /// Request it was made for, on hosts that record it.
     pub(super) stream: Option<u32>,
 }
 
-/// Why a VM did not start, or refused its configuration.
+/// Reason why a VM did not start or refused its configuration.
 #[derive(Clone, Debug)]
 pub struct StartError {
     pub reason: String,
@@ -240,8 +240,8 @@ pub struct World {
     pub zones: BTreeSet<String>,
     /// nginx variables that were made by `set $name ''`, or are another gateway's, with their values at first.
     pub variables: BTreeMap<String, Vec<u8>>,
-    /// Which host this is.
-    pub host: &'static Switches,
+    /// Rules of the imitated host.
+    pub host: &'static HostRules,
     pub(super) faults: BTreeMap<String, i32>,
 }
 
@@ -258,21 +258,21 @@ impl World {
             memory_limit: BUFFER_LIMIT,
             zones: BTreeSet::new(),
             variables: BTreeMap::new(),
-            host: &switches::ENVOY,
+            host: &host_rules::ENVOY,
             faults: BTreeMap::new(),
         }
     }
 
     /// As [`World::new`], with another host's rules and what an operator sets up there.
-    pub fn imitating(host: &'static Switches, env: &[(String, String)], now_ns: u64) -> World {
+    pub fn imitating(host: &'static HostRules, env: &[(String, String)], now_ns: u64) -> World {
         let mut world = World { host, ..World::new(env, now_ns) };
         match host.properties {
-            switches::Properties::Envoy => {}
-            switches::Properties::NgxWasm => {
+            PropertyRules::Envoy => {}
+            PropertyRules::NgxWasm => {
                 world.properties.clear();
                 world.zones.insert("callbound".to_owned());
             }
-            switches::Properties::Variables => {
+            PropertyRules::Variables => {
                 world.properties.clear();
                 let names = ["callbound", "upstream_uri", "wasm_process_req_body", "wasm_process_resp_body"];
                 world.variables.extend(names.map(|name| (name.to_owned(), Vec::new())));

@@ -1,4 +1,4 @@
-//! What answers in the bridge's place when it should not: garbage, nothing, too late, somebody else's answer.
+//! A fake bridge that answers with garbage, not at all, too late, or with the answer to another request.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -11,18 +11,18 @@ use super::client;
 use super::corpus::Request;
 use super::poll;
 
-/// How a stand-in answers.
+/// Behaviour of a fake bridge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Behaviour {
-    /// Bytes that are no HTTP.
+    /// Sends bytes that are not HTTP.
     Garbage,
-    /// 200 with this body.
-    Says(&'static str),
-    /// This status, with an empty body.
+    /// Answers 200 with this body.
+    Answers(&'static str),
+    /// Answers this status with an empty body.
     Status(u16),
-    /// Reads, and never says anything.
+    /// Reads and never answers.
     Hangs,
-    /// Takes the connection and closes it.
+    /// Accepts the connection and closes it.
     Closes,
     /// Passes the request on at once and holds the answer back for so long.
     Slow(Duration),
@@ -30,13 +30,13 @@ pub enum Behaviour {
     Swallows,
     /// Passes the request on and closes in the middle of the answer.
     CutsShort,
-    /// Passes the request on and answers with the answer to the one before: what a bridge does that takes a new
-    /// client for one that has gone.
+    /// Passes the request on and answers with the previous answer, as a bridge does that confuses a new client with a
+    /// disconnected one.
     Previous,
 }
 
-/// Something that listens where the bridge should; it ends when dropped.
-pub struct StandIn {
+/// Fake bridge on the port of the real one; it ends when dropped.
+pub struct FakeBridge {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -47,21 +47,21 @@ struct Shared {
     behind: SocketAddr,
     behaviour: Behaviour,
     is_over: AtomicBool,
-    asked: AtomicUsize,
+    connections: AtomicUsize,
     open: Mutex<Vec<TcpStream>>,
     previous: Mutex<Vec<u8>>,
 }
 
-impl StandIn {
+impl FakeBridge {
     pub fn start(address: SocketAddr, behind: SocketAddr, behaviour: Behaviour) -> Result<Self, String> {
-        // The one before may still be letting go of the port.
+        // The previous listener may still hold the port.
         let listener = poll("the bridge's port", Duration::from_secs(5), || TcpListener::bind(address).ok())?;
         let shared = Arc::new(Shared {
             address,
             behind,
             behaviour,
             is_over: AtomicBool::new(false),
-            asked: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
             open: Mutex::default(),
             previous: Mutex::new(br#"{"EVAL":[1]}"#.to_vec()),
         });
@@ -70,13 +70,13 @@ impl StandIn {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// How many connections have come.
-    pub fn asked(&self) -> usize {
-        self.shared.asked.load(Ordering::Relaxed)
+    /// Returns the number of accepted connections.
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::Relaxed)
     }
 }
 
-impl Drop for StandIn {
+impl Drop for FakeBridge {
     fn drop(&mut self) {
         self.shared.is_over.store(true, Ordering::Relaxed);
         let _ = TcpStream::connect(self.shared.address);
@@ -93,7 +93,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         if shared.is_over.load(Ordering::Relaxed) {
             return;
         }
-        shared.asked.fetch_add(1, Ordering::Relaxed);
+        shared.connections.fetch_add(1, Ordering::Relaxed);
         if let Ok(copy) = stream.try_clone() {
             shared.open.lock().unwrap_or_else(PoisonError::into_inner).push(copy);
         }
@@ -124,7 +124,7 @@ fn serve(mut stream: &TcpStream, shared: &Shared) -> Option<()> {
                 stream.write_all(b"\x00\x01\xff this is no HTTP\r\n\r\n").ok()?;
                 return None;
             }
-            Behaviour::Says(text) => answer(stream, 200, text.as_bytes(), false)?,
+            Behaviour::Answers(text) => answer(stream, 200, text.as_bytes(), false)?,
             Behaviour::Status(status) => answer(stream, status, b"", false)?,
             Behaviour::Hangs => std::thread::park_timeout(Duration::from_secs(60)),
             Behaviour::Slow(delay) => {
@@ -162,7 +162,7 @@ fn answer(mut stream: &TcpStream, status: u16, body: &[u8], is_cut: bool) -> Opt
     stream.write_all(&wire).ok()
 }
 
-/// The body of the next request, whose length is announced or which comes in chunks.
+/// Reads the body of the next request, with a length or in chunks.
 fn read_request(mut stream: &TcpStream, received: &mut Vec<u8>) -> Option<Vec<u8>> {
     loop {
         if let Some((body, length)) = whole_request(received) {
@@ -175,7 +175,7 @@ fn read_request(mut stream: &TcpStream, received: &mut Vec<u8>) -> Option<Vec<u8
     }
 }
 
-/// The body of the request at the beginning of these bytes, and how many of them are its.
+/// Returns the body of the first request in these bytes, and the length of that request.
 fn whole_request(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
     let head = bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
     let text = String::from_utf8_lossy(bytes.get(..head)?).to_ascii_lowercase();

@@ -1,4 +1,4 @@
-//! What all workers of a gateway share.
+//! Key-value store of a gateway's workers.
 
 use super::*;
 
@@ -9,7 +9,7 @@ pub struct SharedData(Arc<Mutex<SharedEntries>>);
 #[derive(Default)]
 struct SharedEntries {
     last_cas: u32,
-    /// By key, or by what a host takes for it.
+    /// Entries by identity of the key; see [`identity`].
     entries: BTreeMap<Vec<u8>, Entry>,
     grown: usize,
 }
@@ -21,21 +21,21 @@ struct Entry {
 }
 
 impl SharedData {
-    pub fn get(&self, key: &[u8], rules: Sharing) -> Option<(Vec<u8>, u32)> {
+    pub fn get(&self, key: &[u8], rules: SharedDataRules) -> Option<(Vec<u8>, u32)> {
         let store = self.lock();
         let entry = store.entries.get(&identity(key, rules))?;
         Some((entry.value.clone(), entry.cas))
     }
 
     /// Writes if the version allows it; no value deletes.
-    pub fn set(&self, key: &[u8], value: Option<&[u8]>, cas: u32, rules: Sharing) -> bool {
+    pub fn set(&self, key: &[u8], value: Option<&[u8]>, cas: u32, rules: SharedDataRules) -> bool {
         let mut store = self.lock();
         let id = identity(key, rules);
         let present = store.entries.get(&id).map(|entry| entry.cas);
         let may = match rules {
             // Version 0, or a key that is not there yet, always writes.
-            Sharing::Process => cas == 0 || present.is_none_or(|present| present == cas),
-            Sharing::Zones => cas == present.unwrap_or(0) && (value.is_some() || present.is_some()),
+            SharedDataRules::Process => cas == 0 || present.is_none_or(|present| present == cas),
+            SharedDataRules::Zones => cas == present.unwrap_or(0) && (value.is_some() || present.is_some()),
         };
         let Some(value) = value.filter(|_| may) else {
             if may {
@@ -45,8 +45,8 @@ impl SharedData {
         };
         store.last_cas = store.last_cas.wrapping_add(1).max(1);
         let cas = match rules {
-            Sharing::Process => store.last_cas,
-            Sharing::Zones => present.unwrap_or(0).wrapping_add(1),
+            SharedDataRules::Process => store.last_cas,
+            SharedDataRules::Zones => present.unwrap_or(0).wrapping_add(1),
         };
         let entry = Entry { key: key.to_vec(), value: value.to_vec(), cas };
         let before = store.entries.insert(id, entry);
@@ -58,17 +58,17 @@ impl SharedData {
         self.lock().entries.values().map(|entry| entry.key.clone()).collect()
     }
 
-    /// Drops what a full zone with eviction might drop.
+    /// Drops the values for which `drops` returns true, as a full zone with eviction may.
     pub fn evict(&self, mut drops: impl FnMut(&[u8]) -> bool) {
         self.lock().entries.retain(|_, entry| !drops(&entry.key));
     }
 
-    /// How often a value was replaced by a longer one: in a zone that is full that is an error, or worse.
+    /// Returns the number of values replaced by a longer one: in a full zone that fails.
     pub fn times_grown(&self) -> usize {
         self.lock().grown
     }
 
-    /// Keys and values together: what an unbounded store would show as growth.
+    /// Returns the size of keys and values together.
     pub fn size_in_bytes(&self) -> usize {
         self.lock().entries.values().map(|entry| entry.key.len() + entry.value.len()).sum()
     }
@@ -78,12 +78,12 @@ impl SharedData {
     }
 }
 
-/// What a key is found by.
-fn identity(key: &[u8], rules: Sharing) -> Vec<u8> {
+/// Returns the identity by which a host finds a key.
+fn identity(key: &[u8], rules: SharedDataRules) -> Vec<u8> {
     match rules {
-        Sharing::Process => key.to_vec(),
+        SharedDataRules::Process => key.to_vec(),
         // ngx_wa_shm_rbtree_lookup(rbtree, crc32): the text is never compared.
-        Sharing::Zones => crc32(key).to_be_bytes().to_vec(),
+        SharedDataRules::Zones => crc32(key).to_be_bytes().to_vec(),
     }
 }
 

@@ -1,8 +1,8 @@
-//! What differs between hosts, as one table: three hosts, one of them in two arrangements.
+//! Differences between hosts, as one table: three hosts, one of them in two arrangements.
 //!
-//! Nothing here is a real gateway. Each line says what is imitated and where it was read: the file and function of the
-//! host's own source, or `[U]` where it was inferred. What a line cannot know is made the worse of two: a call that may
-//! crash the real host traps here.
+//! Nothing here is a real gateway. Each line names what is imitated and its source: the file and function of the host's
+//! own code, or `[U]` where it was inferred. Where the source leaves two readings the worse one is imitated: a call that
+//! may crash the real host traps here.
 //!
 //! * Envoy: proxy-wasm-cpp-host `src/context.cc`, `src/exports.cc`, `src/shared_data.cc`; Envoy
 //!   `source/extensions/common/wasm/context.cc`, `source/extensions/filters/http/buffer/buffer_filter.cc`.
@@ -11,190 +11,196 @@
 //! * APISIX: wasm-nginx-module `src/http/ngx_http_wasm_api.c`, `src/http/ngx_http_wasm_module.c`,
 //!   `lib/resty/proxy-wasm.lua`; APISIX's `apisix/wasm.lua`.
 
-/// One host's rules.
+/// Rules of one host.
 #[derive(Debug)]
-pub struct Switches {
+pub struct HostRules {
     pub name: &'static str,
-    /// Whether a request goes through phases, its whole body read before the one that judges it. Else frame by frame.
-    pub phases: bool,
-    /// Whether Pause from the headers callback holds them while body callbacks run; else it stops everything.
+    /// Requests go through phases, and the whole body is read before the phase that judges it. Else frame by frame.
+    pub has_phases: bool,
+    /// Pause from the headers callback holds the headers while body callbacks run. Else it stops everything.
     pub holds_headers: bool,
-    /// Whether a buffer filter stands behind this one, which holds what it is given until the request is complete.
+    /// A buffer filter follows this one and holds the request until it is complete.
     pub buffer_filter: bool,
-    pub end: End,
-    pub counts: Counts,
-    pub body: Body,
-    /// Whether trailers are shown and sent on.
+    pub end_of_stream: EndOfStream,
+    pub header_count: HeaderCount,
+    pub body: BodyCallback,
+    /// Trailers are shown and forwarded.
     pub has_trailers: bool,
     pub lone_pause: LonePause,
-    pub calls: Calls,
-    pub replies: Replies,
-    pub sharing: Sharing,
-    /// The functions that can be imported at all; `None`: all of the ABI.
+    pub calls: CallRules,
+    pub replies: ReplyRules,
+    pub shared_data: SharedDataRules,
+    /// Functions that can be imported; `None`: the whole ABI.
     pub registered: Option<&'static [&'static str]>,
+    /// WASI functions that can be imported; `None`: all.
     pub wasi: Option<&'static [&'static str]>,
-    /// Functions that are there and do nothing, and what calling them does.
-    pub missing: &'static [&'static str],
-    pub missing_is: Missing,
-    pub headers: Headers,
-    pub properties: Properties,
-    pub metrics: Metering,
-    pub ticks: Ticks,
-    /// Whether `proxy_on_vm_start` is called.
+    /// Registered functions that do nothing.
+    pub unimplemented: &'static [&'static str],
+    pub unimplemented_is: Unimplemented,
+    pub headers: HeaderRules,
+    pub properties: PropertyRules,
+    pub metrics: MetricRules,
+    pub ticks: TickRules,
+    /// `proxy_on_vm_start` is called.
     pub starts_vm: bool,
     pub crash: Crash,
-    /// Whether `proxy_set_effective_context` does anything.
-    pub switches_context: bool,
-    /// Whether random bytes are fit for secrets.
-    pub is_random: bool,
-    /// The clock's step, in nanoseconds.
+    /// `proxy_set_effective_context` has an effect.
+    pub sets_effective_context: bool,
+    /// Random bytes are fit for secrets.
+    pub has_strong_random: bool,
+    /// Resolution of the clock, in nanoseconds.
     pub clock_step: u64,
-    /// What is called at the end of a stream, in order.
+    /// Callbacks at the end of a stream, in order.
     pub last_calls: &'static [&'static str],
-    /// Whether the body of a response is shown.
+    /// The response body is shown.
     pub shows_response_body: bool,
 }
 
-/// What `end_of_stream` says in the headers callback.
+/// Value of `end_of_stream` in the headers callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    Told,
-    AlwaysNo,
-    AlwaysYes,
+pub enum EndOfStream {
+    Reported,
+    AlwaysFalse,
+    AlwaysTrue,
 }
 
-/// What the number of headers says.
+/// Number of headers in the headers callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Counts {
+pub enum HeaderCount {
     All,
-    /// Without pseudo-headers.
+    /// Headers without the pseudo-headers.
     Real,
     Zero,
 }
 
-/// When the body callback comes.
+/// Time of the body callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Body {
+pub enum BodyCallback {
     EachChunk,
-    /// Once, with all of it; not at all for an empty one.
+    /// Once with the whole body; never for an empty one.
     WholeUnlessEmpty,
-    /// Once, with all of it, be it empty, if the property `wasm_process_req_body` was set.
-    WholeIfAsked,
+    /// Once with the whole body, even an empty one, if the property `wasm_process_req_body` was set.
+    WholeIfRequested,
 }
 
-/// What Pause does when no call is under way and nothing was answered.
+/// Effect of Pause without a pending call or an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LonePause {
     Holds,
-    /// For ever: nothing wakes the request.
+    /// The request waits forever.
     Hangs,
     Crashes,
 }
 
-/// HTTP calls.
+/// Rules of HTTP calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Calls {
-    /// Whether the request goes on by itself after the last answer.
+pub struct CallRules {
+    /// The request resumes by itself after the last answer.
     pub resumes_automatically: bool,
-    /// Whether a call is awaited although the callback returned Continue.
+    /// A call is awaited although the callback returned Continue.
     pub beats_continue: bool,
-    /// Whether a call wins over an answer made in the same callback.
+    /// A call wins over an answer made in the same callback.
     pub beats_reply: bool,
-    /// How many at once.
+    /// Most calls of a request at a time.
     pub at_once: usize,
-    /// Whether one that cannot be made traps.
+    /// A call that cannot be made traps.
     pub traps: bool,
-    /// Whether it needs an `:authority`.
+    /// A call needs an `:authority`.
     pub needs_authority: bool,
 }
 
-/// Local replies.
+/// Rules of local replies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Replies {
-    /// Whether a second one traps.
+pub struct ReplyRules {
+    /// A second reply traps.
     pub once: bool,
-    /// What one from a root context comes to.
+    /// Effect of a reply from a root context.
     pub from_root: FromRoot,
-    /// What is added to a body.
-    pub ending: &'static [u8],
-    /// Whether an empty one becomes an error page.
-    pub fills_empty: bool,
-    /// Whether a header that is named twice is sent once.
+    /// Bytes added to a body.
+    pub body_suffix: &'static [u8],
+    /// An empty body becomes an error page.
+    pub has_error_page: bool,
+    /// Headers with the same name are sent once.
     pub joins_headers: bool,
 }
 
+/// Effect of a local reply from a root context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FromRoot {
-    /// It goes to the effective context.
+    /// It is sent for the effective context.
     Sent,
     Traps,
     BadArgument,
 }
 
-/// Data that workers share.
+/// Rules of data shared by workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sharing {
-    /// One map, any version over nothing, 0 over anything.
+pub enum SharedDataRules {
+    /// One map. Any version creates a value; version 0 overwrites any.
     Process,
-    /// Zones by prefix; 0 only over nothing, and nothing but 0 over nothing; keys are their CRC-32.
+    /// Zones by prefix. Only version 0 creates a value, and it overwrites none. Keys are compared by CRC-32.
     Zones,
 }
 
+/// Effect of calling an unimplemented function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Missing {
+pub enum Unimplemented {
     Trap,
     Status,
 }
 
-/// How request headers are shown and changed.
+/// Rules of request headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Headers {
-    /// Names in lower case, all alike.
+pub enum HeaderRules {
+    /// Names are in lower case, and all headers follow the same rules.
     Envoy,
     NgxWasm,
     OpenResty,
 }
 
+/// Rules of properties.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Properties {
-    /// Paths; whatever is set becomes filter state.
+pub enum PropertyRules {
+    /// Properties are paths; values that are set become filter state.
     Envoy,
     NgxWasm,
-    /// One nginx variable each.
+    /// Each property is an nginx variable.
     Variables,
 }
 
+/// Rules of metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Metering {
+pub enum MetricRules {
     Counted,
-    /// Counted; misuse traps.
+    /// Metrics are counted and misuse traps.
     Strict,
     Ignored,
 }
 
+/// Rules of the tick period.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ticks {
+pub enum TickRules {
     Any,
-    /// A second period traps, and so does one that is asked for outside a root context.
+    /// A second period traps, and so does one set outside a root context.
     Once,
 }
 
-/// What a trap leaves.
+/// Effect of a trap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Crash {
-    /// A VM that is dead for all.
+    /// The VM is dead for every request.
     Dead,
-    /// This request's failure with this status and a new instance, in which other requests have blank contexts.
+    /// This request fails with this status; a new instance has blank contexts for the other requests.
     NewInstance(u32),
-    /// This request's failure, and the instance as it stood in that moment.
+    /// This request fails with this status; the instance keeps its state.
     Kept(u32),
 }
 
 /// Envoy with `allow_on_headers_stop_iteration: true`.
-pub static ENVOY: Switches = TABLE_ENVOY;
+pub static ENVOY: HostRules = TABLE_ENVOY;
 
 /// Envoy without that flag, and its buffer filter between this filter and the router.
-pub static BUFFER: Switches = Switches {
+pub static BUFFER: HostRules = HostRules {
     name: "envoy, held by its buffer filter",
     // convertVmCallResultToFilterHeadersStatus: StopIteration becomes StopAllIterationAndWatermark.
     holds_headers: false,
@@ -203,28 +209,28 @@ pub static BUFFER: Switches = Switches {
     ..TABLE_ENVOY
 };
 
-/// That, with the buffer filter missing or in front: what a wrong order of filters does.
-pub static MISPLACED: Switches = Switches {
+/// Envoy with the buffer filter missing or in front: the effect of a wrong order of filters.
+pub static MISPLACED: HostRules = HostRules {
     name: "envoy, its buffer filter misplaced",
     buffer_filter: false,
     holds_headers: false,
     ..TABLE_ENVOY
 };
 
-const TABLE_ENVOY: Switches = Switches {
+const TABLE_ENVOY: HostRules = HostRules {
     name: "envoy",
-    phases: false,
+    has_phases: false,
     // PluginConfig.allow_on_headers_stop_iteration, Envoy 1.35 and later.
     holds_headers: true,
     buffer_filter: false,
-    end: End::Told,
-    counts: Counts::All,
+    end_of_stream: EndOfStream::Reported,
+    header_count: HeaderCount::All,
     // Context::decodeData: the whole buffer so far, each time.
-    body: Body::EachChunk,
+    body: BodyCallback::EachChunk,
     has_trailers: true,
     lone_pause: LonePause::Holds,
     // Context::httpCall: belongs to the root context, nothing resumes by itself.
-    calls: Calls {
+    calls: CallRules {
         resumes_automatically: false,
         beats_continue: false,
         beats_reply: false,
@@ -233,53 +239,53 @@ const TABLE_ENVOY: Switches = Switches {
         needs_authority: true,
     },
     // Context::sendLocalResponse: deferred until the callback has returned.
-    replies: Replies {
+    replies: ReplyRules {
         once: false,
         from_root: FromRoot::Sent,
-        ending: b"",
-        fills_empty: false,
+        body_suffix: b"",
+        has_error_page: false,
         joins_headers: false,
     },
     // SharedData::set.
-    sharing: Sharing::Process,
+    shared_data: SharedDataRules::Process,
     registered: None,
     wasi: None,
-    missing: &[],
-    missing_is: Missing::Status,
-    headers: Headers::Envoy,
-    properties: Properties::Envoy,
-    metrics: Metering::Counted,
-    ticks: Ticks::Any,
+    unimplemented: &[],
+    unimplemented_is: Unimplemented::Status,
+    headers: HeaderRules::Envoy,
+    properties: PropertyRules::Envoy,
+    metrics: MetricRules::Counted,
+    ticks: TickRules::Any,
     starts_vm: true,
     // FAIL_CLOSED.
     crash: Crash::Dead,
-    switches_context: true,
-    is_random: true,
+    sets_effective_context: true,
+    has_strong_random: true,
     clock_step: 1,
     last_calls: &["proxy_on_log", "proxy_on_done", "proxy_on_delete"],
     shows_response_body: true,
 };
 
 /// Kong 3.9 with ngx_wasm_module.
-pub static KONG: Switches = Switches {
+pub static KONG: HostRules = HostRules {
     name: "kong",
     // ngx_http_wasm_content reads the body before the original content handler (proxy_pass) runs.
-    phases: true,
+    has_phases: true,
     holds_headers: true,
     buffer_filter: false,
     // The headers callback's end_of_stream is always 0.
-    end: End::AlwaysNo,
+    end_of_stream: EndOfStream::AlwaysFalse,
     // ngx_wasm_list_nelts(headers).
-    counts: Counts::Real,
+    header_count: HeaderCount::Real,
     // ngx_wasm_ops_on_request_body_handler: "received empty body" is no callback.
-    body: Body::WholeUnlessEmpty,
+    body: BodyCallback::WholeUnlessEmpty,
     // No NGX_HTTP_PROXY_WASM step for request trailers; nginx sends none on.
     has_trailers: false,
     // action2rc: NGX_AGAIN, and no timer.
     lone_pause: LonePause::Hangs,
     // ngx_http_proxy_wasm_dispatch_resume_handler; run_step takes the returned Continue over the call's Pause;
     // dispatch: no :method, no :path, a bad host are NGX_ERROR, a trap.
-    calls: Calls {
+    calls: CallRules {
         resumes_automatically: true,
         beats_continue: false,
         beats_reply: false,
@@ -289,37 +295,37 @@ pub static KONG: Switches = Switches {
     },
     // ngx_proxy_wasm_host.c, proxy_send_local_response: "local response already stashed"; in a root context rctx is NULL
     // [U: the worker ends]; the body's length is body_len + sizeof(LF); ngx_http_wasm_set_resp_header in mode SET.
-    replies: Replies {
+    replies: ReplyRules {
         once: true,
         from_root: FromRoot::Traps,
-        ending: b"\n",
-        fills_empty: false,
+        body_suffix: b"\n",
+        has_error_page: false,
         joins_headers: true,
     },
     // ngx_proxy_wasm_host.c, get/set_shared_data; ngx_wa_shm_kv.c: cas != (n == NULL ? 0 : n->cas) is a mismatch.
-    sharing: Sharing::Zones,
-    // ngx_proxy_wasm_hfuncs[]. proxy_get_log_level stands there with another arity.
+    shared_data: SharedDataRules::Zones,
+    // ngx_proxy_wasm_hfuncs[]. proxy_get_log_level has another arity there.
     registered: Some(KONG_FUNCTIONS),
     // ngx_wasi_preview1_host.c, the whole table.
     wasi: Some(KONG_WASI),
     // ngx_proxy_wasm_hfuncs_nop: NGX_WAVM_NYI, a trap.
-    missing: KONG_MISSING,
-    missing_is: Missing::Trap,
+    unimplemented: KONG_UNIMPLEMENTED,
+    unimplemented_is: Unimplemented::Trap,
     // ngx_proxy_wasm_maps.c, ngx_http_wasm_headers_request.c.
-    headers: Headers::NgxWasm,
+    headers: HeaderRules::NgxWasm,
     // ngx_proxy_wasm_properties.c; kong/runloop/wasm/properties.lua.
-    properties: Properties::NgxWasm,
+    properties: PropertyRules::NgxWasm,
     // ngx_wa_metrics.c.
-    metrics: Metering::Strict,
+    metrics: MetricRules::Strict,
     // ngx_proxy_wasm_host.c, proxy_set_tick_period_milliseconds: "tick_period already set".
-    ticks: Ticks::Once,
+    ticks: TickRules::Once,
     starts_vm: true,
     // ngx_http_proxy_wasm_ecode; get_instance makes a new one, on_configure is called again, on_vm_start is not.
     crash: Crash::NewInstance(500),
     // ngx_proxy_wasm_host.c: proxy_set_effective_context is OK and does nothing.
-    switches_context: false,
+    sets_effective_context: false,
     // ngx_wasi_preview1_host.c, random_get: ngx_random(), which is random().
-    is_random: false,
+    has_strong_random: false,
     // ngx_wasm_wall_time and ngx_wasm_monotonic_time: milliseconds.
     clock_step: 1_000_000,
     // ngx_proxy_wasm.c: the log phase calls proxy_on_done, then proxy_on_log; its end proxy_on_delete.
@@ -328,22 +334,22 @@ pub static KONG: Switches = Switches {
 };
 
 /// APISIX with wasm-nginx-module.
-pub static APISIX: Switches = Switches {
+pub static APISIX: HostRules = HostRules {
     name: "apisix",
-    phases: true,
+    has_phases: true,
     holds_headers: true,
     buffer_filter: false,
     // proxy-wasm.lua, on_http_request: num_headers 0, end_of_stream 1.
-    end: End::AlwaysYes,
-    counts: Counts::Zero,
+    end_of_stream: EndOfStream::AlwaysTrue,
+    header_count: HeaderCount::Zero,
     // apisix/wasm.lua, http_request_wrapper: ctx.var.wasm_process_req_body ~= "".
-    body: Body::WholeIfAsked,
+    body: BodyCallback::WholeIfRequested,
     has_trailers: false,
     // ngx_http_wasm_handle_rc_before_proxy: RC_NEED_HTTP_CALL without a callout [U: the worker crashes].
     lone_pause: LonePause::Crashes,
     // ngx_http_wasm_handle_rc_before_proxy looks at ctx->callout first; proxy_http_call: a second one is
     // PROXY_RESULT_INTERNAL_FAILURE; after the callback rc 0 goes on.
-    calls: Calls {
+    calls: CallRules {
         resumes_automatically: true,
         beats_continue: true,
         beats_reply: true,
@@ -352,35 +358,35 @@ pub static APISIX: Switches = Switches {
         needs_authority: false,
     },
     // proxy_send_http_response; an empty body is no ngx.print, and ngx.exit makes nginx's page.
-    replies: Replies {
+    replies: ReplyRules {
         once: false,
         from_root: FromRoot::BadArgument,
-        ending: b"",
-        fills_empty: true,
+        body_suffix: b"",
+        has_error_page: true,
         joins_headers: false,
     },
     // Never reached: the functions are missing.
-    sharing: Sharing::Process,
+    shared_data: SharedDataRules::Process,
     // host_apis[]. proxy_get_log_level is not in it; proxy_get_metric is, with another type.
     registered: Some(APISIX_FUNCTIONS),
     // wasmtime's own WASI.
     wasi: None,
     // PROXY_RESULT_UNIMPLEMENTED in ngx_http_wasm_api.c.
-    missing: APISIX_MISSING,
-    missing_is: Missing::Status,
+    unimplemented: APISIX_UNIMPLEMENTED,
+    unimplemented_is: Unimplemented::Status,
     // ngx_http_wasm_api.c, proxy_get_header_map_pairs and ngx_http_wasm_set_req_header.
-    headers: Headers::OpenResty,
+    headers: HeaderRules::OpenResty,
     // ngx_http_wasm_api.c, proxy_get_property, proxy_set_property.
-    properties: Properties::Variables,
+    properties: PropertyRules::Variables,
     // proxy_define_metric and the others return OK and write nothing.
-    metrics: Metering::Ignored,
-    ticks: Ticks::Any,
+    metrics: MetricRules::Ignored,
+    ticks: TickRules::Any,
     // apisix/wasm.lua: a plugin's context is made and configured at its first request; no proxy_on_vm_start.
     starts_vm: false,
     // ngx_http_wasm_handle_rc_before_proxy: rc < 0, Lua answers 503; the instance is the plugin's for its life.
     crash: Crash::Kept(503),
-    switches_context: false,
-    is_random: true,
+    sets_effective_context: false,
+    has_strong_random: true,
     clock_step: 1,
     // The pool's clean-up: proxy_on_done, proxy_on_delete; proxy_on_log is never called.
     last_calls: &["proxy_on_done", "proxy_on_delete"],
@@ -447,7 +453,7 @@ const KONG_WASI: &[&str] = &[
     "random_get",
 ];
 
-const KONG_MISSING: &[&str] = &[
+const KONG_UNIMPLEMENTED: &[&str] = &[
     "proxy_call_foreign_function",
     "proxy_clear_route_cache",
     "proxy_close_stream",
@@ -504,7 +510,7 @@ const APISIX_FUNCTIONS: &[&str] = &[
     "proxy_set_tick_period_milliseconds",
 ];
 
-const APISIX_MISSING: &[&str] = &[
+const APISIX_UNIMPLEMENTED: &[&str] = &[
     "proxy_call_foreign_function",
     "proxy_clear_route_cache",
     "proxy_dequeue_shared_queue",
@@ -526,8 +532,8 @@ const APISIX_MISSING: &[&str] = &[
     "proxy_set_tick_period_milliseconds",
 ];
 
-impl Switches {
-    /// Whether the host links a module with these imports, each `module.name`.
+impl HostRules {
+    /// Fails unless the host links a module with these imports, each `module.name`.
     pub fn links(&self, imports: &[String]) -> Result<(), String> {
         for import in imports {
             let known = match import.split_once('.') {
@@ -536,7 +542,7 @@ impl Switches {
                 None => true,
             };
             if !known {
-                return Err(format!("{}: nothing is registered as `{import}`", self.name));
+                return Err(format!("{}: no function is registered as `{import}`", self.name));
             }
         }
         Ok(())
