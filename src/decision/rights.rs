@@ -59,15 +59,8 @@ impl<'a> Rights<'a> {
             Principal::Key { key } => return Self::of_key(policy, key, now),
             Principal::Token { source, token, key } => (*source, token.as_ref(), key),
         };
-        let time = match source {
-            TokenSource::Family(index) => {
-                policy.families.get(index).ok_or(Reason::TokenType)?.check_time(token, now)
-            }
-            TokenSource::Issuer(index) => {
-                policy.issuers.get(index).ok_or(Reason::TokenType)?.check_time(token, now)
-            }
-        };
-        time.map_err(|_| Reason::TokenExpired)?;
+        let verifier = policy.verifier(source).ok_or(Reason::TokenType)?;
+        verifier.check_time(token, now).map_err(|_| Reason::TokenExpired)?;
         // A bound nobody here knows would be one nobody judges.
         if token.bounds.iter().any(|(name, _)| policy.bound(name).is_none()) {
             return Err(Reason::TokenClaims.into());

@@ -1,7 +1,7 @@
-//! Tokens minted elsewhere: an issuer's keys, and what its claims mean here.
+//! Issuers: tokens minted by others, mapped to an API key of this policy.
 //!
-//! An issuer says who somebody is and how far they are bounded, never more than the API key it stands for may do.
-//! Nothing in a token chooses a key set, an algorithm or an address to ask.
+//! An issuer's token identifies a client and bounds it; it never grants more than the API key it acts as. Nothing in a
+//! token chooses a key set, an algorithm or an address to fetch from.
 
 use std::borrow::Cow;
 
@@ -9,46 +9,52 @@ use serde::Deserialize;
 
 use crate::json::Json;
 
-use super::api_key::{digest, hex};
-use super::claims::{TextBounds, VerifiedToken, is_bound_text, numbers};
-use super::family::{Clock, Parts, TokenError};
-use super::keyring::{Algorithm, HostVerify, decode_base64url};
-use super::remote::{KeySet, RemoteJwks};
+use super::super::api_key::{digest, hex};
+use super::super::jwks::KeySet;
+use super::super::key::{Algorithm, HostVerify};
+use super::super::remote_jwks::RemoteJwks;
+use super::claim_rules::ClaimRules;
+use super::claims::is_id;
+use super::clock::Clock;
+use super::compact::{Parts, decode};
+use super::error::TokenError;
+use super::verified::VerifiedToken;
+use super::verifier::{TokenVerifier, VerificationContext};
 
-/// Somebody whose tokens are accepted.
+/// An issuer whose tokens are accepted.
 pub struct Issuer {
-    /// What the policy calls it.
+    /// Name in the policy.
     pub name: String,
-    /// The `iss` its tokens carry.
+    /// `iss` of its tokens.
     pub issuer: String,
-    /// The audience its tokens must name.
+    /// Audience its tokens must name.
     pub audience: String,
-    /// The id of the API key whose rights its tokens cannot exceed.
+    /// Id of the API key whose rights its tokens cannot exceed.
     pub key_id: String,
-    /// The algorithms it signs with.
+    /// Algorithms it signs with.
     pub algorithms: Vec<Algorithm>,
-    /// The `typ` its tokens may have, compared without regard to case; `None` = any.
+    /// Accepted `typ` values, compared without regard to case; `None` = any.
     pub types: Option<Vec<String>>,
-    /// The longest lifetime that is believed, in seconds.
+    /// Longest accepted lifetime, in seconds.
     pub max_ttl: u64,
-    /// The clock difference that is forgiven.
+    /// Tolerance for its clock.
     pub clock: Clock,
-    /// Where its keys come from.
+    /// Source of its keys.
     pub keys: KeySource,
-    /// What its claims mean.
+    /// Meaning of its claims.
     pub claims: ClaimRules,
 }
 
-/// Where an issuer's keys come from.
+/// Source of an issuer's keys.
 pub enum KeySource {
-    /// The policy.
+    /// Keys in the policy.
     Inline(KeySet),
-    /// A URL, asked through the host.
+    /// Keys fetched from a URL through the host.
     Remote(RemoteJwks),
 }
 
 impl KeySource {
-    /// Where the keys are fetched from, when they are.
+    /// Returns the source to fetch from; `None` for keys in the policy.
     pub fn remote(&self) -> Option<&RemoteJwks> {
         match self {
             Self::Inline(_) => None,
@@ -57,37 +63,9 @@ impl KeySource {
     }
 }
 
-/// A claim, by the names on the way to it.
-#[derive(Debug, Clone)]
-pub struct ClaimPath {
-    /// The names.
-    pub names: Vec<String>,
-    /// Whether it may be absent.
-    pub optional: bool,
-}
-
-/// What an issuer's claims mean here.
-#[derive(Debug, Default)]
-pub struct ClaimRules {
-    /// The team somebody acts for; the key's own when not mapped.
-    pub team: Option<ClaimPath>,
-    /// The scopes; the default ones when not mapped.
-    pub scopes: Option<ClaimPath>,
-    /// The caller IDs.
-    pub from: Option<ClaimPath>,
-    /// The destinations.
-    pub to: Option<ClaimPath>,
-    /// The text bounds, by name.
-    pub texts: Vec<(String, ClaimPath)>,
-    /// Their scopes and ours; `None` = the names are the same.
-    pub renamed: Option<Vec<(String, Vec<String>)>>,
-    /// What is given when no scopes are mapped.
-    pub default_scopes: Vec<String>,
-}
-
-/// The part of a foreign JOSE header that is read; the rest chooses nothing.
+/// Members of an issuer's JOSE header that are read; the others choose nothing.
 #[derive(Deserialize)]
-struct Header<'a> {
+struct IssuerHeader<'a> {
     #[serde(borrow)]
     alg: Cow<'a, str>,
     #[serde(borrow)]
@@ -96,32 +74,56 @@ struct Header<'a> {
     typ: Option<Cow<'a, str>>,
 }
 
-/// Extensions that change what a signature covers or what the payload is (RFC 7515 section 4.1.11, RFC 7797, RFC 7519
-/// section 5.2), and keys that a token brings itself: none is understood, so none may be there.
+/// Header members that are refused: extensions that change what a signature covers or how the payload is encoded (RFC
+/// 7515 section 4.1.11, RFC 7797, RFC 7519 section 5.2), and keys that a token brings itself.
 const REFUSED_HEADERS: &[&str] = &["crit", "b64", "zip", "cty", "jwk", "jku", "x5u"];
 
 impl Issuer {
-    /// Reads the `iss` of a text that may be a token, with nothing verified: it only chooses whose keys to try.
+    /// Reads the `iss` of a text that may be a token, with nothing verified: it chooses only whose keys to try.
     pub fn claimed_by(credential: &str) -> Option<String> {
-        let claims = decode_base64url(Parts::split(credential).ok()?.claims).ok()?;
+        let claims = decode(Parts::split(credential).ok()?.claims).ok()?;
         Some(Json::parse(&claims).ok()?.get("iss")?.as_str()?.to_owned())
     }
 
-    /// Verifies a token, time included.
-    ///
-    /// # Errors
-    ///
-    /// [`TokenError`] for the first check that fails.
-    pub fn verify(
+    /// Verifies the signature and returns the `kid` of the key.
+    fn verify_signature(
+        &self,
+        parts: &Parts<'_>,
+        keys: &KeySet,
+        host: &HostVerify<'_>,
+    ) -> Result<String, TokenError> {
+        let header = decode(parts.header)?;
+        let header = Json::parse(&header).map_err(|_| TokenError::Malformed)?;
+        let header = self.read_header(&header)?;
+        let key = keys.get(&header.kid).ok_or(TokenError::UnknownKid)?;
+        if header.alg != key.algorithm().name() || !self.algorithms.contains(&key.algorithm()) {
+            return Err(TokenError::Algorithm);
+        }
+        match key.verify(parts.signed.as_bytes(), &decode(parts.signature)?, host) {
+            true => Ok(header.kid.into_owned()),
+            false => Err(TokenError::Signature),
+        }
+    }
+
+    fn read_header<'j>(&self, header: &'j Json<'_>) -> Result<IssuerHeader<'j>, TokenError> {
+        if REFUSED_HEADERS.iter().any(|name| header.get(name).is_some()) {
+            return Err(TokenError::Malformed);
+        }
+        let header: IssuerHeader<'_> = header.read().map_err(|_| TokenError::Malformed)?;
+        let typ = header.typ.as_deref().unwrap_or_default();
+        let is_accepted = |types: &Vec<String>| types.iter().any(|known| known.eq_ignore_ascii_case(typ));
+        if self.types.as_ref().is_none_or(is_accepted) { Ok(header) } else { Err(TokenError::Type) }
+    }
+
+    fn verify_with(
         &self,
         credential: &str,
         keys: &KeySet,
-        now: u64,
-        host: &HostVerify<'_>,
+        context: &VerificationContext<'_>,
     ) -> Result<VerifiedToken, TokenError> {
         let parts = Parts::split(credential)?;
-        let kid = self.verify_signature(&parts, keys, host)?;
-        let claims = decode_base64url(parts.claims).map_err(|_| TokenError::Malformed)?;
+        let kid = self.verify_signature(&parts, keys, context.host_verify)?;
+        let claims = decode(parts.claims)?;
         let claims = Json::parse(&claims).map_err(|_| TokenError::Claims)?;
         if claims.get("iss").and_then(Json::as_str) != Some(&self.issuer) {
             return Err(TokenError::Issuer);
@@ -129,144 +131,77 @@ impl Issuer {
         if !names_audience(claims.get("aud"), &self.audience) {
             return Err(TokenError::Audience);
         }
-        let token = self.translate(&kid, credential, &claims).ok_or(TokenError::Claims)?;
-        self.check_time(&token, now)?;
+        let id = token_id(&claims, parts.signed)?;
+        let token = self.translate(&claims, format!("{}/{kid}", self.name), id)?;
+        self.check_time(&token, context.now)?;
         Ok(token)
     }
 
-    /// Checks a verified token's time; to be repeated at each use.
-    ///
-    /// # Errors
-    ///
-    /// [`TokenError::Lifetime`], [`TokenError::NotYetValid`] or [`TokenError::Expired`].
-    pub fn check_time(&self, token: &VerifiedToken, now: u64) -> Result<(), TokenError> {
-        self.clock.check(self.max_ttl, token, now)
-    }
-
-    /// Whether a key of its could only be verified with the host's help.
-    pub fn needs_host(&self) -> bool {
-        self.algorithms.contains(&Algorithm::Rs256)
-    }
-
-    fn verify_signature(
-        &self,
-        parts: &Parts<'_>,
-        keys: &KeySet,
-        host: &HostVerify<'_>,
-    ) -> Result<String, TokenError> {
-        let header = decode_base64url(parts.header).map_err(|_| TokenError::Malformed)?;
-        let header = Json::parse(&header).map_err(|_| TokenError::Malformed)?;
-        if REFUSED_HEADERS.iter().any(|name| header.get(name).is_some()) {
-            return Err(TokenError::Malformed);
-        }
-        let header: Header<'_> = header.read().map_err(|_| TokenError::Malformed)?;
-        if let Some(types) = &self.types {
-            let typ = header.typ.as_deref().unwrap_or_default();
-            if !types.iter().any(|known| known.eq_ignore_ascii_case(typ)) {
-                return Err(TokenError::Type);
-            }
-        }
-        let key = keys.get(&header.kid).ok_or(TokenError::UnknownKid)?;
-        if header.alg != key.algorithm().name() || !self.algorithms.contains(&key.algorithm()) {
-            return Err(TokenError::Algorithm);
-        }
-        let signature = decode_base64url(parts.signature).map_err(|_| TokenError::Malformed)?;
-        match key.verify(parts.signed.as_bytes(), &signature, host) {
-            true => Ok(header.kid.into_owned()),
-            false => Err(TokenError::Signature),
-        }
-    }
-
-    /// Says a foreign token's claims in our words; `None` when one that is needed is missing or of another type.
-    fn translate(&self, kid: &str, credential: &str, claims: &Json<'_>) -> Option<VerifiedToken> {
-        let seconds = |name: &str| match claims.get(name) {
-            None => Some(None),
-            Some(Json::Unsigned(value)) => Some(Some(*value)),
-            Some(_) => None,
-        };
-        let exp = seconds("exp")??;
-        let rules = &self.claims;
-        let bounds = rules.texts.iter().filter_map(|(name, path)| match texts(path, claims) {
-            Some(None) => None,
-            Some(Some(values)) => {
-                Some(values.iter().all(|value| is_bound_text(value)).then(|| (name.clone(), values)))
-            }
-            None => Some(None),
-        });
-        let bounds: TextBounds = bounds.collect::<Option<_>>()?;
-        let numbers = |path: &Option<ClaimPath>| match path {
-            None => Some(None),
-            Some(path) => {
-                numbers(texts(path, claims)?.map(|list| list.into_iter().map(Cow::Owned).collect()))
-            }
-        };
-        Some(VerifiedToken {
-            kid: format!("{}/{kid}", self.name),
-            jti: token_id(claims, credential)?,
+    /// Converts the issuer's claims, refusing a mapped claim that is missing or of another type.
+    fn translate(&self, claims: &Json<'_>, kid: String, jti: String) -> Result<VerifiedToken, TokenError> {
+        let exp = seconds(claims, "exp")?.ok_or(TokenError::Claims)?;
+        Ok(VerifiedToken {
+            kid,
+            jti,
             key_id: self.key_id.clone(),
-            team: match &rules.team {
-                None => None,
-                Some(path) => match texts(path, claims)?.as_deref() {
-                    None => None,
-                    Some([one]) => Some(one.clone()),
-                    Some(_) => return None,
-                },
-            },
-            user: None,
-            // Without it, the earliest it can be: what was revoked or forgotten until then is not believed to be younger.
-            iat: seconds("iat")?.unwrap_or(exp.saturating_sub(self.max_ttl)),
-            nbf: seconds("nbf")?,
+            team: self.claims.team(claims)?,
+            // Without `iat` the earliest possible time, so that no revocation since then misses the token.
+            iat: seconds(claims, "iat")?.unwrap_or(exp.saturating_sub(self.max_ttl)),
+            nbf: seconds(claims, "nbf")?,
             exp,
-            scopes: rules.scopes_of(claims)?,
-            from: numbers(&rules.from)?,
-            to: numbers(&rules.to)?,
-            bounds,
-            session: None,
-            uses: None,
-            total: None,
-            metadata: None,
+            scopes: self.claims.scopes(claims)?,
+            from: self.claims.from(claims)?,
+            to: self.claims.to(claims)?,
+            bounds: self.claims.text_bounds(claims)?,
+            ..VerifiedToken::default()
         })
     }
 }
 
-impl ClaimRules {
-    fn scopes_of(&self, claims: &Json<'_>) -> Option<Vec<String>> {
-        let Some(path) = &self.scopes else { return Some(self.default_scopes.clone()) };
-        let theirs = match find(path, claims) {
-            None if path.optional => return Some(Vec::new()),
-            None => return None,
-            // RFC 8693 section 4.2: one string with blanks.
-            Some(Json::String(text)) => {
-                text.split(' ').filter(|scope| !scope.is_empty()).map(str::to_owned).collect()
-            }
-            Some(Json::Array(items)) => {
-                items.iter().map(|item| item.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()?
-            }
-            Some(_) => return None,
-        };
-        let Some(renamed) = &self.renamed else { return Some(theirs) };
-        let ours = renamed
-            .iter()
-            .filter(|(name, _)| theirs.contains(name))
-            .flat_map(|(_, ours)| ours.iter().cloned());
-        Some(ours.collect())
+impl TokenVerifier for Issuer {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn is_minted_here(&self) -> bool {
+        false
+    }
+
+    fn id_namespace(&self) -> &str {
+        &self.name
+    }
+
+    fn needs_host(&self) -> bool {
+        self.algorithms.contains(&Algorithm::Rs256)
+    }
+
+    fn verify(&self, token: &str, context: &VerificationContext<'_>) -> Result<VerifiedToken, TokenError> {
+        if let KeySource::Inline(keys) = &self.keys {
+            return self.verify_with(token, keys, context);
+        }
+        let remote = context.fetched_keys.ok_or(TokenError::KeysUnavailable)?;
+        let keys = remote.current(context.now).ok_or(TokenError::KeysUnavailable)?;
+        let verified = self.verify_with(token, &keys, context);
+        if matches!(verified, Err(TokenError::UnknownKid)) {
+            remote.request();
+        }
+        verified
+    }
+
+    fn check_time(&self, token: &VerifiedToken, now: u64) -> Result<(), TokenError> {
+        self.clock.check(self.max_ttl, token, now)
+    }
+
+    fn earliest_issue(&self, token: &VerifiedToken) -> u64 {
+        token.iat.saturating_sub(self.clock.ahead)
     }
 }
 
-fn find<'j, 'a>(path: &ClaimPath, claims: &'j Json<'a>) -> Option<&'j Json<'a>> {
-    path.names.iter().try_fold(claims, |at, name| at.get(name))
-}
-
-/// Reads a string or a list of strings that is not empty; the outer `None` says that it is something else, or missing.
-#[expect(clippy::option_option, reason = "an absent bound and a bad bound are two things")]
-fn texts(path: &ClaimPath, claims: &Json<'_>) -> Option<Option<Vec<String>>> {
-    match find(path, claims) {
-        None if path.optional => Some(None),
-        Some(Json::String(text)) if !text.is_empty() => Some(Some(vec![text.clone().into_owned()])),
-        Some(Json::Array(items)) if !items.is_empty() => {
-            items.iter().map(|item| item.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>().map(Some)
-        }
-        _ => None,
+fn seconds(claims: &Json<'_>, name: &str) -> Result<Option<u64>, TokenError> {
+    match claims.get(name) {
+        None => Ok(None),
+        Some(Json::Unsigned(value)) => Ok(Some(*value)),
+        Some(_) => Err(TokenError::Claims),
     }
 }
 
@@ -278,16 +213,11 @@ fn names_audience(claim: Option<&Json<'_>>, audience: &str) -> bool {
     }
 }
 
-/// The token's id: its `jti` when that is fit for logs, else the beginning of the digest of what was signed; a signature
-/// may have two spellings.
-fn token_id(claims: &Json<'_>, credential: &str) -> Option<String> {
+/// Returns the `jti`, or without one the first half of the digest of the signed text: a signature may have two spellings.
+fn token_id(claims: &Json<'_>, signed: &str) -> Result<String, TokenError> {
     match claims.get("jti") {
-        None => Some(hex(digest(credential.rsplit_once('.')?.0).get(..16)?)),
-        Some(Json::String(id))
-            if (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic()) =>
-        {
-            Some(id.clone().into_owned())
-        }
-        Some(_) => None,
+        None => Ok(hex(digest(signed).get(..16).unwrap_or_default())),
+        Some(Json::String(id)) if is_id(id) => Ok(id.clone().into_owned()),
+        Some(_) => Err(TokenError::Claims),
     }
 }
