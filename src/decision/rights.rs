@@ -7,7 +7,7 @@ use base64ct::{Base64UrlUnpadded, Encoding as _};
 
 use crate::credential::VerifiedToken;
 use crate::number::Number;
-use crate::policy::{ApiKey, Ceiling, Endpoint, PartyId, Policy, Reach, Route, TextBound, TokenSource, Told};
+use crate::policy::{ApiKey, Ceiling, Endpoint, PartyId, Policy, Reach, Route, TextBound, Told};
 use crate::reason::Reason;
 
 use super::authenticate::Principal;
@@ -66,10 +66,10 @@ impl<'a> Rights<'a> {
             return Err(Reason::TokenClaims.into());
         }
         let mut rights = Self { token: Some(token), ..Self::of_key(policy, key, now)? };
-        match source {
-            TokenSource::Family(_) if !rights.token_fits_owner() => return Err(Reason::TokenOwner.into()),
-            TokenSource::Family(_) => {}
-            TokenSource::Issuer(_) => rights.party = rights.party_of_issuer().ok_or(Reason::TokenOwner)?,
+        if !verifier.is_minted_here() {
+            rights.party = rights.party_of_issuer().ok_or(Reason::TokenOwner)?;
+        } else if !rights.token_fits_owner() {
+            return Err(Reason::TokenOwner.into());
         }
         Ok(rights)
     }
