@@ -1,8 +1,7 @@
-//! Strict JSON: what serde_json reads, minus everything two readers could read differently.
+//! Strict JSON: the texts of serde_json, minus everything two readers could read differently.
 //!
-//! A member that stands twice in one object is refused wherever it stands (RFC 8259 section 4 leaves the choice to the
-//! reader, and gateways and upstreams choose differently). Strings borrow from the text where they can.
-//! Knows nothing of policies, bodies or bounds.
+//! A duplicate member is refused at any depth: RFC 8259 section 4 leaves the choice to the reader, and gateways and
+//! upstreams choose differently. Strings borrow from the text where they can.
 
 pub mod locate;
 mod read;
@@ -24,50 +23,50 @@ pub enum Json<'a> {
     Null,
     /// `true` or `false`.
     Bool(bool),
-    /// A whole number that is not negative.
+    /// A whole number from 0 to 2^64 - 1.
     Unsigned(u64),
-    /// Any other number; nothing is ever decided by its value.
+    /// Any other number; no decision depends on its value.
     OtherNumber(Number),
     /// A string, borrowed unless it was escaped.
     String(Cow<'a, str>),
-    /// An array.
+    /// Elements of an array.
     Array(Vec<Json<'a>>),
-    /// An object.
+    /// Members of an object.
     Object(Vec<(Cow<'a, str>, Json<'a>)>),
 }
 
-/// Why a text was refused, and where.
+/// Reason for refusing a text, and its position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JsonError {
-    /// What is wrong.
+    /// Fault that was found.
     pub fault: Fault,
-    /// From 1.
+    /// Line, counted from 1; for a duplicate member that of the object's end.
     pub line: usize,
-    /// From 1, in bytes.
+    /// Column, counted from 1 in bytes.
     pub column: usize,
 }
 
-/// What can be wrong with a JSON text.
+/// Faults of a JSON text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// Not one well-formed JSON text in UTF-8.
     Malformed,
-    /// A member stands twice in one object.
+    /// Two members of one object have one name.
     DuplicateMember,
-    /// It holds more values than the reader keeps.
+    /// More values than [`Limits::values`].
     TooManyValues,
-    /// A name by which a JavaScript reader that merges objects would change the object itself.
+    /// Name that lets a JavaScript reader that merges objects change the object itself.
     Prototype,
 }
 
-/// How much of a text a reader keeps.
+/// Limits of one reading.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// The most values.
+    /// Most values that are kept.
     pub values: usize,
-    /// What becomes of arrays.
+    /// Treatment of arrays.
     pub arrays: Arrays,
-    /// Whether members named `__proto__`, `prototype` and `constructor` may stand anywhere.
+    /// True when members named `__proto__`, `prototype` and `constructor` are accepted.
     pub prototypes: bool,
 }
 
@@ -75,12 +74,12 @@ impl Limits {
     const NONE: Self = Self { values: usize::MAX, arrays: Arrays::Kept, prototypes: true };
 }
 
-/// What becomes of arrays.
+/// Treatment of arrays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arrays {
-    /// They are kept.
+    /// Elements are kept.
     Kept,
-    /// They are checked like everything else, and left empty: for a reader that looks into none.
+    /// Elements are checked and dropped, for a reader that looks into no array.
     Emptied,
 }
 
@@ -88,7 +87,7 @@ impl fmt::Display for JsonError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = match self.fault {
             Fault::Malformed => "not one well-formed JSON value",
-            Fault::DuplicateMember => "a member stands twice in one object",
+            Fault::DuplicateMember => "a member occurs twice in one object",
             Fault::TooManyValues => "too many values",
             Fault::Prototype => "a member has a name that changes objects",
         };
@@ -98,7 +97,7 @@ impl fmt::Display for JsonError {
 
 impl std::error::Error for JsonError {}
 
-/// serde's errors are texts; this one marks the error that is ours.
+/// Marks of this reader's faults: an error of serde is a text.
 const DUPLICATE: &str = "duplicate member";
 const TOO_MANY: &str = "too many values";
 const PROTOTYPE: &str = "prototype member";
@@ -113,7 +112,7 @@ impl<'a> Json<'a> {
         Self::parse_within(text, Limits::NONE)
     }
 
-    /// Reads one JSON text within limits, which bound the memory it takes.
+    /// Reads one JSON text within limits, which bound the memory.
     ///
     /// # Errors
     ///
@@ -133,7 +132,7 @@ impl<'a> Json<'a> {
         })
     }
 
-    /// Returns the members when this is an object.
+    /// Returns the members of an object; `None` for another value.
     pub fn members(&self) -> Option<&[(Cow<'a, str>, Json<'a>)]> {
         match self {
             Self::Object(members) => Some(members),
@@ -141,12 +140,12 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// Returns the member `name` of an object.
+    /// Returns the member `name` of an object; `None` for another value.
     pub fn get(&self, name: &str) -> Option<&Json<'a>> {
         self.members()?.iter().find_map(|(key, value)| (key == name).then_some(value))
     }
 
-    /// Returns the text when this is a string.
+    /// Returns the text of a string; `None` for another value.
     pub fn as_str(&self) -> Option<&str> {
         match self {
             Self::String(text) => Some(text),
@@ -154,7 +153,7 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// Copies everything borrowed.
+    /// Copies all borrowed strings.
     pub fn into_owned(self) -> Json<'static> {
         match self {
             Self::Null => Json::Null,
@@ -185,7 +184,7 @@ impl<'a> From<&'a str> for Json<'a> {
     }
 }
 
-/// Says what kind of value it is, never its content: values come from clients and from secret-bearing documents.
+/// Writes the type of the value, never its content: values come from clients and from documents with secrets.
 impl fmt::Debug for Json<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -228,7 +227,7 @@ impl<'de> Deserialize<'de> for Json<'de> {
     }
 }
 
-/// Reads a value and counts it.
+/// Reader of one value, which counts it.
 #[derive(Clone, Copy)]
 struct Seed<'c> {
     left: &'c Cell<usize>,
@@ -308,7 +307,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 }
 
-/// Sorts the names of a large object so that thousands of members cost n log n, not n².
+/// Sorts the names, so that thousands of members cost n log n, not n².
 fn has_duplicate(members: &[(Cow<'_, str>, Json<'_>)]) -> bool {
     let mut names: Vec<&str> = members.iter().map(|(name, _)| name.as_ref()).collect();
     names.sort_unstable();
@@ -349,14 +348,14 @@ mod tests {
     }
 
     #[test]
-    fn refuses_a_member_that_stands_twice_at_any_depth() {
+    fn duplicate_member_at_any_depth_is_refused() {
         for text in [r#"{"to":"a","to":"b"}"#, r#"{"to":"a","\u0074o":"b"}"#, r#"{"x":[{"y":1,"y":1}]}"#] {
             assert_eq!(fault(text.as_bytes()), Some(Fault::DuplicateMember), "{text}");
         }
     }
 
     #[test]
-    fn refuses_what_is_not_one_json_text() {
+    fn malformed_text_is_refused() {
         for text in ["", "{} {}", "\u{feff}{}", "{\"a\":\"\\ud800\"}", "[1,]", "NaN"] {
             assert_eq!(fault(text.as_bytes()), Some(Fault::Malformed), "{text}");
         }
@@ -366,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn keeps_the_order_and_writes_back_what_it_read() {
+    fn text_is_written_back_as_read() {
         let text = r#"{"b":[1,null,true],"a":{"x":"y\n"}}"#;
         let json = Json::parse(text.as_bytes()).unwrap();
         assert_eq!(serde_json::to_string(&json).unwrap(), text);

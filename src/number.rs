@@ -8,8 +8,8 @@
 //! Two facts about a number come from the tables written by `scripts/gen_numbers.py`: that it reaches
 //! an emergency service somewhere, and that it costs the caller extra.
 //!
-//! What it refuses to know: who owns a number, whether anybody answers it, where the caller stands
-//! (so every region's emergency codes count), and which of these facts refuses a call. That is policy.
+//! Out of scope: who owns a number, whether it is in service, where the caller is (so every region's
+//! emergency codes count), and which of these facts refuses a call. That is policy.
 
 mod tables;
 #[cfg(test)]
@@ -22,8 +22,8 @@ use std::ops::RangeInclusive;
 const MAX_DIGITS: usize = 15;
 
 /// +1 911 000 0000 to +1 911 999 9999: 911 and more in the North American plan. N11 is no area code
-/// there, so this is nobody's number, but a switch that reacts to its first three digits would ring the
-/// emergency centre. The tables cannot say this: the same rule for every code would refuse Delhi.
+/// there, so no such number is assigned, but a switch that reacts to its first three digits would ring the
+/// emergency centre. The tables cannot hold this rule: applied to every code it would refuse Delhi.
 const NANP_911: RangeInclusive<u64> = 19_110_000_000..=19_119_999_999;
 
 /// A canonical E.164 number (`^\+[1-9][0-9]{1,14}$`, ASCII bytes only), packed in a `u64` so that
@@ -35,13 +35,13 @@ const NANP_911: RangeInclusive<u64> = 19_110_000_000..=19_119_999_999;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Number(u64);
 
-/// What a dialled text turned out to be.
+/// Classification of a dialled text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialled {
     /// A canonical E.164 number that is no emergency number.
     Number(Number),
     /// An emergency number of some region: the bare code, or a `+` and the code, or a `+`, the region's
-    /// calling code and the code. Never to be placed, whoever asks.
+    /// calling code and the code. Never to be placed, for any credential.
     Emergency,
     /// Anything else. Never to be repaired.
     Malformed,
@@ -50,8 +50,8 @@ pub enum Dialled {
 impl Number {
     /// Reads exactly `+` and 2 to 15 ASCII digits, the first not 0.
     ///
-    /// Says nothing about emergency: `+911` is a number as far as E.164 goes. For what a client asks to
-    /// dial use [`Dialled::read`].
+    /// Does not check for emergency numbers: `+911` is a number as far as E.164 goes. Use
+    /// [`Dialled::read`] for a text that a client wants to dial.
     #[must_use]
     pub fn parse(text: &str) -> Option<Number> {
         let digits = text.strip_prefix('+')?.as_bytes();
@@ -67,7 +67,7 @@ impl Number {
             .map(Number)
     }
 
-    /// Whether this is an emergency number: exactly `+` and an emergency code of any region, or exactly
+    /// Returns whether this is an emergency number: exactly `+` and an emergency code of any region, or exactly
     /// a region's calling code and a code of its own, or +1 911 and seven digits more.
     ///
     /// Exactly, because longer numbers that begin alike are ordinary: +91 11 is Delhi, +81 11 Sapporo.
@@ -78,8 +78,8 @@ impl Number {
             || NANP_911.contains(&self.0)
     }
 
-    /// Whether a call to this number costs its caller extra: premium rate or shared cost in any region,
-    /// +979 and +808, or a satellite or global network (+870, +878, +881, +882, +883).
+    /// Returns whether a call to this number costs its caller extra: premium rate or shared cost in any
+    /// region, +979 and +808, or a satellite or global network (+870, +878, +881, +882, +883).
     ///
     /// Source: libphonenumber's metadata ([`metadata_version`]). Regions sharing a calling code share
     /// the answer, and a trunk prefix left in (+44 0 906...) does not hide a number.
@@ -90,8 +90,8 @@ impl Number {
         ranges.get(next).is_some_and(|packed| unpack(*packed).contains(&self.0))
     }
 
-    /// The number as logs may show it: at most the first four and the last two digits, at least four
-    /// hidden. A number of four digits or fewer is hidden whole.
+    /// Returns the number as logs may show it: at most the first four and the last two digits, at least
+    /// four hidden. A number of four digits or fewer is hidden whole.
     #[must_use]
     pub fn masked(self) -> String {
         let digits = self.0.to_string();
@@ -104,15 +104,15 @@ impl Number {
     }
 }
 
-/// Reads a packed range: 48 bits of its first number and 12 of how many more there are, both without as many closing
-/// zeros as the last 4 bits say.
+/// Unpacks a range: 48 bits of its first number and 12 of the count of further ones, both without as many
+/// trailing zeros as the last 4 bits count.
 fn unpack(packed: u64) -> RangeInclusive<u64> {
     let block = 10_u64.pow((packed & 0xf) as u32);
     let (first, more) = (packed >> 16, packed >> 4 & 0xfff);
     first * block..=(first + more + 1) * block - 1 // below 10^15: no overflow
 }
 
-/// How many digits of so many a log may show, at the front and at the end.
+/// Returns how many of a number's digits a log may show, at the front and at the end.
 fn shown(digits: usize) -> (usize, usize) {
     let spare = digits.saturating_sub(4);
     let tail = spare.min(2);
@@ -120,7 +120,7 @@ fn shown(digits: usize) -> (usize, usize) {
 }
 
 impl Dialled {
-    /// Reads what a client asks to dial.
+    /// Classifies a text that a client wants to dial.
     #[must_use]
     pub fn read(text: &str) -> Dialled {
         // Also behind a plus: "+000" is no E.164 number, and still Australia's emergency code.

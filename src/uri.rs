@@ -1,11 +1,11 @@
-//! Paths and queries as text: escapes, parameters, and names that a forgiving reader takes for one another.
+//! Paths and queries as text: escapes, parameters, and names that a lenient reader confuses.
 //!
-//! Nothing is repaired on the way to the upstream: a query is taken apart only to be read, and what is written back is
-//! the client's own bytes, less or more whole parameters. Refuses to know routes and credentials.
+//! Nothing is repaired for the upstream: a query is split only to be read, and written back as the client's own bytes,
+//! with whole parameters removed or added.
 
 use std::borrow::Cow;
 
-/// Decodes percent-escapes (RFC 3986 section 2.1), leaving what is none as it is.
+/// Decodes percent-escapes (RFC 3986 section 2.1); malformed ones are kept as they are.
 pub fn decode_escapes(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -19,15 +19,16 @@ pub fn decode_escapes(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// Reads the two hex digits behind a `%`.
+/// Reads the two hex digits after a `%`; `None` when there are not two.
 pub fn escaped_byte(after: &str) -> Option<u8> {
     let hex = after.get(..2).filter(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
     u8::from_str_radix(hex, 16).ok()
 }
 
-/// Folds a name the way a forgiving reader might: without case, and without anything but ASCII letters and digits
-/// (`To_Number`, `to-number`, `toNumber` and `to[]number` are one name). Case folding maps two characters from outside
-/// ASCII into it (Unicode CaseFolding: long s and the Kelvin sign).
+/// Folds a name as a lenient reader might: to lower case, and to ASCII letters and digits only.
+///
+/// `To_Number`, `to-number`, `toNumber` and `to[]number` are one name. Unicode case folding maps two characters to ASCII:
+/// long s and the Kelvin sign.
 pub fn fold(name: &str) -> String {
     name.chars()
         .filter_map(|c| match c {
@@ -38,53 +39,52 @@ pub fn fold(name: &str) -> String {
         .collect()
 }
 
-/// Folds a parameter's name: some readers take `a[0]`, `a[x]` and what stands before a zero byte for `a`.
+/// Folds a parameter's name up to a `[` or a zero byte: some readers take `a[0]` and `a[x]` for `a`.
 pub fn fold_parameter(name: &str) -> String {
     fold(name.split(['[', '\0']).next().unwrap_or_default())
 }
 
-/// A query's parameters, in their order.
+/// Parameters of a query, in the client's order.
 #[derive(Debug, Clone)]
 pub struct Query<'a> {
     parameters: Vec<Cow<'a, str>>,
     is_changed: bool,
 }
 
-/// Why a parameter cannot be read.
+/// Reason for refusing to read a parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QueryError {
-    /// It stands twice, or beside a name that another reader would take for it.
+    /// Two parameters have this name, or one that another reader would take for it.
     Ambiguous,
-    /// Its escapes are broken, it is not UTF-8, or the query holds a separator that some readers obey.
+    /// Malformed escapes, no UTF-8, or a `;`, which some readers take for a separator.
     Malformed,
 }
 
 impl<'a> Query<'a> {
-    /// Takes a query apart; the text without its `?`.
+    /// Splits a query, given without its `?`.
     pub fn new(text: Option<&'a str>) -> Self {
         let parameters = text.map(|text| text.split('&').map(Cow::Borrowed).collect()).unwrap_or_default();
         Self { parameters, is_changed: false }
     }
 
-    /// Reads the one value of a parameter; a parameter without `=` has an empty one.
+    /// Returns the decoded value of a parameter: empty without a `=`, `None` when the parameter is absent.
     ///
     /// # Errors
     ///
-    /// [`QueryError`].
+    /// [`QueryError`] when readers could disagree about the value.
     pub fn value(&self, name: &str) -> Result<Option<String>, QueryError> {
         let folded = fold(name);
         let mut found = None;
         for parameter in &self.parameters {
-            // Some readers take `;` for `&`: what would be two parameters to them is none here.
             if parameter.contains(';') {
                 return Err(QueryError::Malformed);
             }
-            let (said, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-            let said = decode(said).ok_or(QueryError::Malformed)?;
-            if fold_parameter(&said) != folded {
+            let (written, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+            let written = decode(written).ok_or(QueryError::Malformed)?;
+            if fold_parameter(&written) != folded {
                 continue;
             }
-            if said != name || found.is_some() {
+            if written != name || found.is_some() {
                 return Err(QueryError::Ambiguous);
             }
             found = Some(decode(value).ok_or(QueryError::Malformed)?);
@@ -92,17 +92,17 @@ impl<'a> Query<'a> {
         Ok(found)
     }
 
-    /// Whether there are no parameters.
+    /// Returns whether there are no parameters.
     pub fn is_empty(&self) -> bool {
         self.parameters.is_empty()
     }
 
-    /// The parameters as they were written.
+    /// Returns the parameters as the client wrote them.
     pub fn parameters(&self) -> impl Iterator<Item = &str> {
         self.parameters.iter().map(AsRef::as_ref)
     }
 
-    /// The parameters, decoded where there is something to decode.
+    /// Returns the parameters with their escapes decoded.
     pub fn texts(&self) -> impl Iterator<Item = Cow<'_, str>> {
         let decoded = |text: &str| String::from_utf8_lossy(&decode_escapes(text)).into_owned();
         self.parameters().map(move |text| match text.contains('%') {
@@ -111,7 +111,7 @@ impl<'a> Query<'a> {
         })
     }
 
-    /// The decoded names; what cannot be decoded stands as it is.
+    /// Returns the decoded names; malformed escapes are kept as they are.
     pub fn names(&self) -> impl Iterator<Item = String> {
         // Some readers take `;` for `&`.
         let parts =
@@ -122,12 +122,12 @@ impl<'a> Query<'a> {
         })
     }
 
-    /// Whether some reader would take a parameter as written for one called `name`.
+    /// Returns whether some reader would take a parameter, as written, for one named `name`.
     pub fn is_called(parameter: &str, name: &str) -> bool {
         is_called(parameter, &fold(name))
     }
 
-    /// Removes every parameter that some reader would take for one called `name`.
+    /// Removes every parameter that some reader would take for one named `name`.
     pub fn remove(&mut self, name: &str) {
         let folded = fold(name);
         let before = self.parameters.len();
@@ -135,7 +135,7 @@ impl<'a> Query<'a> {
         self.is_changed = self.is_changed || self.parameters.len() < before;
     }
 
-    /// Sets a parameter where it stands, or adds it.
+    /// Replaces the value of a parameter in its position, or adds the parameter at the end.
     pub fn set(&mut self, name: &str, value: &str) {
         let text = Cow::Owned(format!("{}={}", encode(name), encode(value)));
         let folded = fold(name);
@@ -146,12 +146,12 @@ impl<'a> Query<'a> {
         self.is_changed = true;
     }
 
-    /// Whether it is no longer what the client wrote.
+    /// Returns whether the query differs from the client's.
     pub fn is_changed(&self) -> bool {
         self.is_changed
     }
 
-    /// Writes a path with this query.
+    /// Returns a path with this query appended.
     pub fn write(&self, path: &str) -> String {
         let mut text = path.to_owned();
         for (index, parameter) in self.parameters.iter().enumerate() {
@@ -167,7 +167,7 @@ fn is_called(parameter: &str, folded: &str) -> bool {
     fold_parameter(&String::from_utf8_lossy(&decode_escapes(name))) == folded
 }
 
-/// Decodes a name or value as forms write them (`+` is a blank); `None` for a broken escape and for what is not UTF-8.
+/// Decodes a name or value of a form, where `+` is a blank; `None` for malformed escapes and for other than UTF-8.
 fn decode(text: &str) -> Option<String> {
     if text.split('%').skip(1).any(|after| escaped_byte(after).is_none()) {
         return None;
@@ -192,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_the_one_value_decoded() {
+    fn value_is_returned_decoded() {
         let query = Query::new(Some("model=m%2D2.1&to=%2B1555&note=a+b&flag"));
         assert_eq!(query.value("model"), Ok(Some("m-2.1".into())));
         assert_eq!(query.value("to"), Ok(Some("+1555".into())));
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_some_reader_takes_for_the_same_is_ambiguous() {
+    fn repeated_or_similar_name_is_ambiguous() {
         for text in [
             "model=a&model[0]=b",
             "model[x]=a",
@@ -218,20 +218,20 @@ mod tests {
     }
 
     #[test]
-    fn what_readers_decode_differently_is_malformed() {
+    fn value_that_readers_decode_differently_is_malformed() {
         for text in ["model=%zz", "model=%ff", "model=a;model=b", "x=1;y&model=a", "%f=1&model=a"] {
             assert_eq!(Query::new(Some(text)).value("model"), Err(QueryError::Malformed), "{text}");
         }
     }
 
     #[test]
-    fn names_are_decoded_and_a_semicolon_separates_too() {
+    fn names_are_decoded_and_split_at_semicolons() {
         let query = Query::new(Some("to=1&t%6F_number=2;%zz&x"));
         assert_eq!(query.names().collect::<Vec<_>>(), ["to", "to_number", "%zz", "x"]);
     }
 
     #[test]
-    fn writes_back_what_it_was_given_less_what_was_removed() {
+    fn removed_and_set_parameters_leave_the_others_as_written() {
         let mut query = Query::new(Some("a=%7e&api_key=x&&b=+&apiKey=y"));
         query.remove("other");
         assert!(!query.is_changed());

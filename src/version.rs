@@ -1,21 +1,21 @@
-//! What this build is, and the stamp by which a module file says so.
+//! Version of this build, and the stamp that carries it in a module file.
 //!
-//! A module lies in a registry or on a gateway without its name: the stamp is a custom section of its own, which engines
-//! skip and `callbound version MODULE` reads.
+//! A module in a registry or on a gateway has lost its file name. The stamp is a custom section, which engines skip and
+//! `callbound version MODULE` reads.
 
-/// The version of this crate.
+/// Version of this crate.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The version of the policy language that is understood: a policy's `version`.
+/// Version of the policy language, the value of a policy's `version`.
 pub const POLICY_LANGUAGE: u64 = 1;
 
-/// The version of the proxy-wasm ABI that the module is called by.
+/// Version of the proxy-wasm ABI through which hosts call the module.
 pub const ABI: &str = "0.2.1";
 
-/// The name of the custom section.
+/// Name of the custom section.
 pub const SECTION: &str = "callbound";
 
-/// The content of the custom section: a JSON object.
+/// Content of the custom section, a JSON object.
 pub const STAMP: &str =
     concat!(r#"{"version":""#, env!("CARGO_PKG_VERSION"), r#"","policy_language":1,"abi":"0.2.1"}"#);
 
@@ -23,7 +23,7 @@ pub const STAMP: &str =
 #[expect(
     unsafe_code,
     dead_code,
-    reason = "a section can be chosen in no other way; nothing reads this one from inside"
+    reason = "only an attribute chooses a section, and nothing inside the module reads this one"
 )]
 #[unsafe(link_section = "callbound")]
 static STAMPED: [u8; STAMP.len()] = match STAMP.as_bytes().first_chunk() {
@@ -31,7 +31,7 @@ static STAMPED: [u8; STAMP.len()] = match STAMP.as_bytes().first_chunk() {
     None => [b' '; STAMP.len()],
 };
 
-/// Finds the stamp in a module; `None` when this is no module, or one without a stamp.
+/// Returns the stamp of a module; `None` for a module without one and for another file.
 pub fn stamp_of(module: &[u8]) -> Option<&str> {
     let mut rest = module.strip_prefix(b"\0asm\x01\0\0\0")?;
     while let Some((id, after)) = rest.split_first() {
@@ -47,7 +47,7 @@ pub fn stamp_of(module: &[u8]) -> Option<&str> {
     None
 }
 
-/// Splits what a length stands before (LEB128 of at most 32 bits) from what follows.
+/// Splits the bytes after a length (LEB128 of at most 32 bits) into as many and the rest.
 fn sized(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut length = 0_u32;
     for (index, byte) in bytes.iter().enumerate().take(5) {
@@ -64,14 +64,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_stamp_says_what_the_constants_say() {
+    fn stamp_holds_the_constants() {
         let stamp: serde_json::Value = serde_json::from_str(STAMP).unwrap_or_default();
         let wanted = serde_json::json!({"version": VERSION, "policy_language": POLICY_LANGUAGE, "abi": ABI});
         assert_eq!(stamp, wanted);
     }
 
     #[test]
-    fn a_stamp_is_found_behind_other_sections_and_nowhere_else() {
+    fn stamp_is_found_after_other_sections_only() {
         let header = b"\0asm\x01\0\0\0".to_vec();
         let section = |name: &str, text: &str| {
             let mut content = vec![u8::try_from(name.len()).unwrap_or_default()];

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64ct::{Base64UrlUnpadded, Encoding as _};
-use callbound::credential::{Algorithm, Claims, Clock, Family, Key, Ttl, derive_secret, digest};
+use callbound::credential::{Algorithm, Claims, Clock, Family, FamilyKeys, Key, Ttl, derive_secret, digest};
 use serde_json::{Value, json};
 
 use super::at;
@@ -104,9 +104,17 @@ impl Platform {
         numbers: Range<usize>,
         uses: Option<u64>,
     ) -> Result<Vec<String>, String> {
-        let ttl = Ttl { min: 60, max: 3600, default: 900 };
-        let clock = Clock { leeway: 0, ahead: 30 };
-        let mut family = Family::new("rdc", "rdc_", "rdc+jwt", &self.issuer, None, ttl, clock);
+        let mut family = Family {
+            name: "rdc".into(),
+            prefix: "rdc_".into(),
+            typ: "rdc+jwt".into(),
+            issuer: self.issuer.clone(),
+            audience: None,
+            ttl: Ttl { min: 60, max: 3600, default: 900 },
+            clock: Clock { leeway: 0, ahead: 30 },
+            is_bare: false,
+            keys: FamilyKeys::default(),
+        };
         let key = Key::from_secret(algorithm, &self.derived(algorithm)?).map_err(at("key"))?;
         family.add_key(algorithm.name(), Rc::new(key), true);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(at("clock"))?.as_secs();

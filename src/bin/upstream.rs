@@ -1,11 +1,15 @@
-//! `callbound-upstream`: a platform that stands behind the gateway in the demo, the containers and the tests. It answers
-//! every request with 200, takes every WebSocket, and remembers what it received, so that "the upstream saw nothing" is a
-//! thing one can look up.
+//! `callbound-upstream`: the platform behind the gateway in the demo, the containers and the tests.
 //!
-//! Reserved paths, on the same port: `GET /__records` (what came, oldest first; of a WebSocket also what it said, how long
-//! it lasted and how it ended), `DELETE /__records` (forget), `GET /__stats` (requests begun and completed and WebSockets
-//! begun since the last forget, WebSockets open now), `PUT /__answer` with `{"status": 503, "delay_ms": 0}` (how to answer
-//! from now on), `DELETE /__answer` (as at the start).
+//! Answers every request with 200, accepts every WebSocket and records all it receives, so that "the upstream received
+//! nothing" can be checked. Reserved paths, on the same port:
+//!
+//! | request | effect |
+//! |---|---|
+//! | `GET /__records` | returns the requests, oldest first; of a WebSocket also its messages, its duration and its end |
+//! | `DELETE /__records` | deletes the records and resets the counts |
+//! | `GET /__stats` | returns the counts of requests begun and completed, of WebSockets begun, and of those open now |
+//! | `PUT /__answer` | sets the answer to further requests: `{"status": 503, "delay_ms": 0}` |
+//! | `DELETE /__answer` | restores the first answer |
 
 #[path = "upstream/websocket.rs"]
 mod websocket;
@@ -31,11 +35,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
-/// Records kept; the oldest go first.
+/// Most records that are kept; the oldest are dropped first.
 const MAX_RECORDS: usize = 1000;
-/// Of each body, how much is kept as text. Length and SHA-256 always cover the whole.
+/// Bytes of each body that are kept as text; length and SHA-256 always cover the whole.
 const MAX_TEXT: usize = 64 * 1024;
-/// The longest `PUT /__answer`.
+/// Most bytes of a `PUT /__answer`.
 const MAX_ADMIN_BODY: usize = 4096;
 const USAGE: &str = "usage: callbound-upstream --listen ADDRESS:PORT [--wait-ms N]";
 
@@ -44,7 +48,7 @@ async fn main() -> ExitCode {
     match run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
-            say(&format!("callbound-upstream: {problem}"));
+            print(&format!("callbound-upstream: {problem}"));
             ExitCode::from(2)
         }
     }
@@ -57,12 +61,12 @@ async fn run() -> Result<(), String> {
     let listener = TcpListener::bind(listen).await.map_err(|e| format!("cannot listen on {listen}: {e}"))?;
     let address = listener.local_addr().map_err(|e| e.to_string())?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
-    say(&format!("callbound-upstream listens on {address}"));
+    print(&format!("callbound-upstream listens on {address}"));
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => drop(tokio::spawn(connection(stream, Arc::clone(&upstream)))),
-                // Out of descriptors, most likely: others will close theirs.
+                // Most likely out of descriptors, until other connections close.
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             },
             _ = terminate.recv() => return Ok(()),
@@ -88,8 +92,8 @@ fn arguments(mut given: impl Iterator<Item = String>) -> Result<(SocketAddr, Dur
     Ok((listen.ok_or(USAGE)?, Duration::from_millis(wait)))
 }
 
-/// One line to standard output; that nobody reads it any more is no reason to stop.
-fn say(line: &str) {
+/// Writes one line to standard output; a closed output is no reason to stop.
+fn print(line: &str) {
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
@@ -99,11 +103,11 @@ async fn connection(stream: TcpStream, upstream: Arc<Upstream>) {
         let upstream = Arc::clone(&upstream);
         async move { Ok::<_, Infallible>(upstream.serve(request).await) }
     });
-    // A client that goes away in the middle is what some tests do on purpose; the record says `completed: false`.
+    // Some tests break the connection on purpose; the record then has `completed: false`.
     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await;
 }
 
-/// How requests are answered.
+/// Answer to each request.
 #[derive(Clone, Copy)]
 struct Answer {
     status: StatusCode,
@@ -115,7 +119,7 @@ struct Upstream {
     state: Mutex<State>,
 }
 
-/// What is remembered.
+/// Records, counts and the present answer.
 struct State {
     answer: Answer,
     last_id: u64,
@@ -139,8 +143,8 @@ impl State {
         }
     }
 
-    /// What is under way goes on under its own id, and is counted when it ends.
-    fn forget(&mut self) {
+    /// Drops the records; requests in progress keep their ids and are counted when they end.
+    fn clear(&mut self) {
         let State { answer, last_id, sessions_open, .. } = *self;
         *self = State { last_id, sessions_open, ..State::new(answer) };
     }
@@ -161,7 +165,7 @@ impl State {
     }
 }
 
-/// One request, as far as it came.
+/// One request, as far as it was received.
 struct Record {
     id: u64,
     method: String,
@@ -179,9 +183,9 @@ struct Record {
 struct Session {
     begun: Instant,
     texts: Vec<String>,
-    /// How many bytes more of them are kept.
+    /// Further bytes of messages that are kept.
     room: usize,
-    /// How long it lasted, and how it ended.
+    /// Duration and the kind of end, once it has ended.
     ended: Option<(Duration, String)>,
 }
 
@@ -215,9 +219,9 @@ impl Record {
         self.text.extend(data.iter().take(room));
     }
 
-    fn heard(&mut self, text: &str) {
+    fn add_message(&mut self, text: &str) {
         let Some(session) = &mut self.session else { return };
-        // Empty ones cost something, too.
+        // Each message costs one byte more, so that empty ones are limited too.
         if let Some(room) = session.room.checked_sub(text.len() + 1) {
             session.room = room;
             session.texts.push(text.to_owned());
@@ -258,7 +262,7 @@ impl Upstream {
         match (request.method(), path.as_str()) {
             (&Method::GET, "/__records") => reply(StatusCode::OK, &self.records()),
             (&Method::DELETE, "/__records") => {
-                self.state().forget();
+                self.state().clear();
                 reply(StatusCode::OK, &json!({}))
             }
             (&Method::GET, "/__stats") => reply(StatusCode::OK, &self.stats()),
@@ -287,8 +291,8 @@ impl Upstream {
 
     async fn set_answer(&self, body: Incoming) -> Reply {
         let body = http_body_util::Limited::new(body, MAX_ADMIN_BODY).collect().await;
-        let wish: Option<Value> = body.ok().and_then(|body| serde_json::from_slice(&body.to_bytes()).ok());
-        let member = |name: &str| wish.as_ref()?.get(name)?.as_u64();
+        let answer: Option<Value> = body.ok().and_then(|body| serde_json::from_slice(&body.to_bytes()).ok());
+        let member = |name: &str| answer.as_ref()?.get(name)?.as_u64();
         let status = member("status").and_then(|code| StatusCode::from_u16(u16::try_from(code).ok()?).ok());
         let Some(status) = status.filter(|status| !status.is_informational()) else {
             return reply(
@@ -301,7 +305,7 @@ impl Upstream {
         reply(StatusCode::OK, &json!({}))
     }
 
-    /// Any other path: remembered from the moment its headers are here, answered when its body has come.
+    /// Serves any other path: records the request once its headers are received, answers after its body.
     async fn platform(self: Arc<Self>, path: &str, mut request: Request<Incoming>) -> Reply {
         let id = self.state().begin(Record::new(&request));
         let (switching, upgrade) = (websocket::accept(&request), hyper::upgrade::on(&mut request));
@@ -330,14 +334,14 @@ impl Upstream {
         }
     }
 
-    /// A WebSocket, once it is answered, to its end.
+    /// Serves a WebSocket, after its handshake, to its end.
     async fn session(self: Arc<Self>, id: u64, upgrade: OnUpgrade) {
-        let heard = |text: &str| {
+        let record_message = |text: &str| {
             if let Some(record) = self.state().record(id) {
-                record.heard(text);
+                record.add_message(text);
             }
         };
-        let end = websocket::serve(upgrade, heard).await;
+        let end = websocket::serve(upgrade, record_message).await;
         let mut state = self.state();
         state.sessions_open = state.sessions_open.saturating_sub(1);
         if let Some(session) = state.record(id).and_then(|record| record.session.as_mut()) {
@@ -345,7 +349,7 @@ impl Upstream {
         }
     }
 
-    /// Reads the body to its end; `false` if it broke off.
+    /// Reads the body to its end; false when it is cut off.
     async fn receive(&self, id: u64, mut body: Incoming) -> bool {
         while let Some(frame) = body.frame().await {
             let Ok(frame) = frame else { return false };

@@ -1,6 +1,6 @@
-//! API keys: the shape of their text and the one digest they are stored as.
+//! API keys: the format of their text and the digest under which they are stored.
 //!
-//! Refuses to know which keys exist; a text of the right shape is still a stranger's.
+//! Which keys exist is the policy's: a text of the right format is not yet a key.
 
 use sha2::{Digest as _, Sha256};
 
@@ -17,14 +17,14 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The characters that may follow the prefix of an API key.
+/// Characters after the prefix of an API key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Alphabet {
     /// `0-9a-f`, lower case only: a second spelling of a key would be a second digest.
     Hex,
-    /// `0-9A-Za-z`.
+    /// ASCII letters and digits.
     Alphanumeric,
-    /// `0-9A-Za-z-_`.
+    /// ASCII letters, digits, `-` and `_`.
     Base64Url,
 }
 
@@ -38,21 +38,21 @@ impl Alphabet {
     }
 }
 
-/// How an API key is written: a fixed prefix, then between `min` and `max` characters of one alphabet.
+/// Format of an API key: a fixed prefix, then between `min` and `max` characters of one alphabet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeyShape {
-    /// The exact bytes every such key begins with.
+pub struct KeyFormat {
+    /// Exact bytes at the start of every such key.
     pub prefix: String,
-    /// What follows the prefix.
+    /// Alphabet of the rest.
     pub alphabet: Alphabet,
-    /// The least number of characters after the prefix.
+    /// Fewest characters after the prefix.
     pub min: usize,
-    /// The greatest number of characters after the prefix.
+    /// Most characters after the prefix.
     pub max: usize,
 }
 
-impl KeyShape {
-    /// Tells whether a text is written like such a key, before anything is hashed.
+impl KeyFormat {
+    /// Returns whether a text has this format; checked before anything is hashed.
     pub fn matches(&self, text: &str) -> bool {
         text.strip_prefix(self.prefix.as_str()).is_some_and(|rest| {
             (self.min..=self.max).contains(&rest.len())
@@ -66,10 +66,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_exact_shape_is_a_key() {
-        let shape = KeyShape { prefix: "acme_".into(), alphabet: Alphabet::Hex, min: 32, max: 32 };
+    fn key_in_another_format_is_not_matched() {
+        let format = KeyFormat { prefix: "acme_".into(), alphabet: Alphabet::Hex, min: 32, max: 32 };
         let hex = "0123456789abcdef0123456789abcdef";
-        assert!(shape.matches(&format!("acme_{hex}")));
+        assert!(format.matches(&format!("acme_{hex}")));
         for wrong in [
             format!("acme_{}", hex.to_uppercase()),
             format!("acme_{hex}0"),
@@ -79,7 +79,7 @@ mod tests {
             hex.to_owned(),
             String::new(),
         ] {
-            assert!(!shape.matches(&wrong), "{wrong}");
+            assert!(!format.matches(&wrong), "{wrong}");
         }
     }
 }

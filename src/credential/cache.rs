@@ -1,16 +1,17 @@
-//! Remembers which credentials were verified, so that a token seen before costs a look-up instead of a signature.
+//! Cache of verified tokens, so that a token seen before costs a look-up instead of a signature check.
 //!
-//! Keyed by the whole credential (a hash of a part would let one token stand for another), holds verified claims only,
-//! never rights; the caller checks the time again at each use. Only what verified is stored: a stranger cannot fill it.
+//! Keyed by the whole credential, because a hash of a part would let one token pass for another. Holds verified claims,
+//! never rights; the caller checks the time again at each use. Only verified tokens are stored, so a stranger cannot
+//! fill it.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use lru::LruCache;
 
-use super::claims::VerifiedToken;
+use super::token::VerifiedToken;
 
-/// A bounded map from credential to verified token, least recently used first out.
+/// A bounded map from credential to verified token; the least recently used entry is dropped first.
 pub struct VerificationCache {
     entries: RefCell<LruCache<Box<str>, Rc<VerifiedToken>>>,
     bytes: Cell<usize>,
@@ -18,12 +19,12 @@ pub struct VerificationCache {
 }
 
 impl VerificationCache {
-    /// Makes a cache of about `limit` bytes of memory.
+    /// Creates a cache of about `limit` bytes of memory.
     pub fn new(limit: usize) -> Self {
         Self { entries: RefCell::new(LruCache::unbounded()), bytes: Cell::new(0), limit }
     }
 
-    /// Returns what was verified for exactly this credential.
+    /// Returns the token verified for exactly this credential.
     pub fn get(&self, credential: &str) -> Option<Rc<VerifiedToken>> {
         self.entries.try_borrow_mut().ok()?.get(credential).cloned()
     }
@@ -41,7 +42,7 @@ impl VerificationCache {
     }
 }
 
-/// The text itself, about as much again for what it says, and the bookkeeping.
+/// Estimates an entry's memory in bytes: the text, about as much again for its claims, and the bookkeeping.
 fn cost(credential: &str) -> usize {
     credential.len() * 2 + 512
 }
@@ -51,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn forgets_the_oldest_when_it_is_full() {
+    fn full_cache_drops_the_least_recently_used() {
         let token = Rc::new(VerifiedToken::default());
         let cache = VerificationCache::new(3 * cost("ct_1"));
         for credential in ["ct_1", "ct_2", "ct_3", "ct_1", "ct_4"] {

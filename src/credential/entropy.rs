@@ -1,14 +1,14 @@
-//! Random bytes where the host's own can be guessed: a secret, and what is never the same twice.
+//! Random bytes from a secret, for hosts whose own random bytes can be guessed.
 //!
-//! HMAC-SHA256 in counter mode (NIST SP 800-108 section 4.1). Whoever does not know the secret cannot tell the bytes from
-//! random ones; two workers differ by what they were seeded with, two calls by the counter and the time.
+//! HMAC-SHA256 in counter mode (NIST SP 800-108 section 4.1). Without the secret the bytes are indistinguishable from
+//! random ones. Two workers differ by their seeds, two calls by the counter and the time.
 
 use std::cell::Cell;
 
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 
-/// What separates these bytes from anything else that is made of the same secret.
+/// Separates these bytes from others derived from the same secret.
 const LABEL: &[u8] = b"callbound entropy 1";
 
 /// A source of random bytes. Deliberately without `Debug`.
@@ -19,12 +19,12 @@ pub struct Entropy {
 }
 
 impl Entropy {
-    /// Makes a source; `seed` is what tells this worker from all others, and need not be secret.
+    /// Creates a source; `seed` is unique to this worker and need not be secret.
     pub fn new(secret: &[u8], seed: &[u8]) -> Self {
         Self { secret: secret.to_vec(), seed: seed.to_vec(), counter: Cell::new(0) }
     }
 
-    /// Fills a slice; `now` is in nanoseconds. False when no byte may be believed.
+    /// Fills a slice and returns true; false when the bytes must not be used. `now` is in nanoseconds.
     pub fn fill(&self, bytes: &mut [u8], now: u64) -> bool {
         for block in bytes.chunks_mut(32) {
             let Some(counter) = self.counter.get().checked_add(1) else { return false };
@@ -52,18 +52,18 @@ mod tests {
     }
 
     #[test]
-    fn no_bytes_come_twice() {
+    fn bytes_of_two_calls_workers_or_secrets_differ() {
         let source = Entropy::new(b"secret", b"worker 1");
         let first = bytes(&source, 1);
-        assert_ne!(first, bytes(&source, 1), "the clock stands still");
-        assert_ne!(first[..32], first[32..64], "one call");
+        assert_ne!(first, bytes(&source, 1), "same time");
+        assert_ne!(first[..32], first[32..64], "same call");
         assert_ne!(first, bytes(&Entropy::new(b"secret", b"worker 2"), 1), "another worker");
         assert_ne!(first, bytes(&Entropy::new(b"other", b"worker 1"), 1), "another secret");
-        assert_ne!(first, bytes(&Entropy::new(b"secret", b"worker 1"), 2), "the worker begins anew");
+        assert_ne!(first, bytes(&Entropy::new(b"secret", b"worker 1"), 2), "worker restarted");
     }
 
     #[test]
-    fn without_a_secret_there_is_none() {
+    fn missing_secret_gives_no_bytes() {
         assert!(!Entropy::new(b"", b"worker").fill(&mut [0; 16], 1));
     }
 }

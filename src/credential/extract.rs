@@ -1,139 +1,90 @@
-//! Finds exactly one credential in a request, or says why there is none.
+//! Extraction of exactly one credential from a request.
 //!
-//! Refuses to know what the credential means. Every place the policy names is looked at, because a request with two
-//! credentials is one whose reader chooses (RFC 6750 section 2: one method per request); places it does not name are
-//! looked at too, so that a credential in the wrong place never rides along to the upstream.
+//! Every location of the policy is searched, because a gateway and an upstream that each read one of two credentials may
+//! read different ones (RFC 6750 section 2: one method per request). All other headers and parameters are searched too,
+//! so that a misplaced credential never reaches the upstream.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use crate::uri::{Query, QueryError};
 
-/// The longest credential that is read, in bytes; refused at mint as at use.
+use super::location::{CredentialLocation, CredentialLocations};
+
+/// Longest credential in bytes, at mint and at use.
 pub const MAX_CREDENTIAL_BYTES: usize = 7_500;
 
-/// A place where a credential may stand.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CredentialLocation {
-    /// A header.
-    Header {
-        /// Its name in lower case.
-        name: String,
-        /// The authentication scheme before the credential, matched without regard to case (RFC 9110 section 11.1).
-        scheme: Option<String>,
-    },
-    /// A query parameter: for clients that can set nothing else, such as a browser's WebSocket.
-    Query {
-        /// Its name.
-        name: String,
-    },
-}
-
-impl CredentialLocation {
-    /// The name of the header, when it is one.
-    pub fn header(&self) -> Option<&str> {
-        match self {
-            Self::Header { name, .. } => Some(name),
-            Self::Query { .. } => None,
-        }
-    }
-
-    /// The name of the query parameter, when it is one.
-    pub fn parameter(&self) -> Option<&str> {
-        match self {
-            Self::Header { .. } => None,
-            Self::Query { name } => Some(name),
-        }
-    }
-}
-
-/// Where credentials stand.
-#[derive(Clone, Copy)]
-pub struct CredentialLocations<'p> {
-    /// Where this request's must stand.
-    pub here: &'p [CredentialLocation],
-    /// Where others stand; one here is one too many.
-    pub elsewhere: &'p [CredentialLocation],
-    /// Whether a text holds one of ours.
-    pub holds_own: &'p dyn Fn(&[u8]) -> bool,
-}
-
-/// Why no credential was taken from a request.
+/// Reason for taking no credential from a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CredentialError {
-    /// No place named by the policy holds one.
+    /// No accepted location holds one.
     Missing,
-    /// More than one place, or one place more than once.
+    /// More than one, or one in a location the route does not accept.
     Multiple,
-    /// The header's value is not a scheme, one blank and a credential in visible ASCII.
+    /// Header value is not a scheme, one blank and a credential in visible ASCII.
     Malformed,
-    /// Another scheme than the policy's.
+    /// Scheme other than the policy's.
     Scheme,
-    /// The query cannot be read.
+    /// Query that cannot be read unambiguously.
     Query,
     /// Longer than [`MAX_CREDENTIAL_BYTES`].
     TooLong,
 }
 
-impl fmt::Display for CredentialError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Missing => "no credential",
-            Self::Multiple => "more than one credential",
-            Self::Malformed => "the credential is malformed",
-            Self::Scheme => "the authentication scheme is not supported",
-            Self::Query => "the query is malformed",
-            Self::TooLong => "the credential is too long",
-        })
-    }
-}
-
-impl std::error::Error for CredentialError {}
-
 /// Returns the one credential of a request.
 ///
-/// `headers` are all pairs as the host gave them, names in lower case.
+/// `headers` are all pairs as the host gave them, names in lower case. A header or parameter that is present but empty
+/// counts as present.
 ///
 /// # Errors
 ///
-/// [`CredentialError`]; a header or parameter that is present but empty counts as present.
-pub fn extract<'a, 'p>(
+/// [`CredentialError`] when there is none, more than one, or one that cannot be read.
+pub fn extract<'a>(
     headers: &[(&'a [u8], &'a [u8])],
     query: &Query<'_>,
-    carriers: CredentialLocations<'p>,
+    locations: CredentialLocations<'_>,
 ) -> Result<Cow<'a, str>, CredentialError> {
-    let named = |name: &[u8], list: &'p [CredentialLocation]| {
-        list.iter().find(|carrier| carrier.header().is_some_and(|header| header.as_bytes() == name))
-    };
-    let (mut found, mut count, mut stray) = (None, 0_usize, false);
+    let (mut candidate, mut count) = (None, 0_usize);
+    let mut is_misplaced = false;
     for (name, value) in headers {
-        if let Some(CredentialLocation::Header { scheme, .. }) = named(name, carriers.here) {
+        if let Some(CredentialLocation::Header { scheme, .. }) = find_header(name, locations.accepted) {
             count += 1;
-            found = Some(Found::Header(scheme.as_deref(), value));
+            candidate = Some(Candidate::Header(scheme.as_deref(), value));
         } else {
-            stray = stray
-                || named(name, carriers.elsewhere).is_some()
-                || (*name != b":path" && (carriers.holds_own)(value));
+            is_misplaced = is_misplaced || is_misplaced_header(name, value, locations);
         }
     }
-    for parameter in carriers.here.iter().filter_map(CredentialLocation::parameter) {
+    for parameter in locations.accepted.iter().filter_map(CredentialLocation::parameter) {
         if let Some(value) = query.value(parameter).map_err(query_error)? {
             count += 1;
-            found = Some(Found::Parameter(value));
+            candidate = Some(Candidate::Parameter(value));
         }
     }
-    stray = stray || is_in_query(query, carriers);
-    match (found, count, stray) {
-        (None, ..) => Err(CredentialError::Missing),
-        (Some(Found::Header(scheme, value)), 1, false) => read(scheme, value).map(Cow::Borrowed),
-        (Some(Found::Parameter(value)), 1, false) => check(&value).map(|()| Cow::Owned(value)),
-        _ => Err(CredentialError::Multiple),
+    match candidate {
+        None => Err(CredentialError::Missing),
+        Some(_) if count > 1 || is_misplaced || is_in_other_parameter(query, locations) => {
+            Err(CredentialError::Multiple)
+        }
+        Some(Candidate::Header(scheme, value)) => read(scheme, value).map(Cow::Borrowed),
+        Some(Candidate::Parameter(value)) => check(&value).map(|()| Cow::Owned(value)),
     }
 }
 
-enum Found<'p, 'a> {
+/// The value of an accepted location.
+enum Candidate<'p, 'a> {
+    /// Scheme that must precede the credential, and the whole value.
     Header(Option<&'p str>, &'a [u8]),
+    /// Value of a parameter, decoded.
     Parameter(String),
+}
+
+fn find_header<'p>(name: &[u8], locations: &'p [CredentialLocation]) -> Option<&'p CredentialLocation> {
+    locations.iter().find(|location| location.header().is_some_and(|header| header.as_bytes() == name))
+}
+
+fn is_misplaced_header(name: &[u8], value: &[u8], locations: CredentialLocations<'_>) -> bool {
+    // The path holds the query, whose parameters are searched one by one.
+    find_header(name, locations.foreign).is_some()
+        || (name != b":path" && (locations.holds_credential)(value))
 }
 
 fn query_error(error: QueryError) -> CredentialError {
@@ -143,17 +94,13 @@ fn query_error(error: QueryError) -> CredentialError {
     }
 }
 
-/// Whether a parameter that carries no credential here holds one of ours.
-fn is_in_query(query: &Query<'_>, carriers: CredentialLocations<'_>) -> bool {
-    let is_read = |part: &str| {
-        carriers
-            .here
-            .iter()
-            .filter_map(CredentialLocation::parameter)
-            .any(|name| Query::is_called(part, name))
+fn is_in_other_parameter(query: &Query<'_>, locations: CredentialLocations<'_>) -> bool {
+    let is_accepted = |written: &str| {
+        let mut names = locations.accepted.iter().filter_map(CredentialLocation::parameter);
+        names.any(|name| Query::is_called(written, name))
     };
     let mut texts = query.texts().zip(query.parameters());
-    texts.any(|(text, written)| !is_read(written) && (carriers.holds_own)(text.as_bytes()))
+    texts.any(|(text, written)| !is_accepted(written) && (locations.holds_credential)(text.as_bytes()))
 }
 
 fn read<'a>(scheme: Option<&str>, value: &'a [u8]) -> Result<&'a str, CredentialError> {
@@ -167,8 +114,8 @@ fn read<'a>(scheme: Option<&str>, value: &'a [u8]) -> Result<&'a str, Credential
     let credential = match scheme {
         None => text,
         Some(scheme) => {
-            let (said, rest) = text.split_once(' ').unwrap_or((text, ""));
-            if !said.eq_ignore_ascii_case(scheme) {
+            let (found, rest) = text.split_once(' ').unwrap_or((text, ""));
+            if !found.eq_ignore_ascii_case(scheme) {
                 return Err(CredentialError::Scheme);
             }
             rest
@@ -188,31 +135,31 @@ fn check(credential: &str) -> Result<(), CredentialError> {
     Ok(())
 }
 
-/// Characters behind a prefix from which on a text may be a secret.
+/// Fewest characters after a prefix that may be a secret.
 const SHORTEST_SECRET: usize = 16;
 
-/// The parts of a header's value or a parameter that could be a credential.
+/// Splits a header's value or a parameter into the parts that are long enough for a credential.
 pub fn candidates(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     let is_separator = |byte: &u8| {
         matches!(byte, b' ' | b'=' | b'&' | b',' | b';' | b'"' | b'\'' | b':' | b'/' | b'?' | b'#')
     };
-    // Most headers are shorter, and need no second look.
+    // Most headers are shorter.
     let value = if value.len() < SHORTEST_SECRET { &[] } else { value };
     value.split(is_separator).filter(|part| part.len() >= SHORTEST_SECRET)
 }
 
-/// Tells whether a header's value or a parameter holds what is written like one of our credentials.
+/// Returns whether a header's value or a parameter holds a text with one of the prefixes and a secret after it.
 pub fn holds_credential(value: &[u8], prefixes: &[String]) -> bool {
     candidates(value).any(|part| is_credential_like(part, prefixes))
 }
 
-/// A prefix of ours, and enough behind it to be a secret: short words that begin alike are not one.
+/// Short words that merely begin with a prefix are no credential.
 fn is_credential_like(part: &[u8], prefixes: &[String]) -> bool {
-    let matches_prefix = |rest: &[u8]| {
+    let is_secret = |rest: &[u8]| {
         rest.len() >= SHORTEST_SECRET
             && rest.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
     };
-    prefixes.iter().any(|prefix| part.strip_prefix(prefix.as_bytes()).is_some_and(matches_prefix))
+    prefixes.iter().any(|prefix| part.strip_prefix(prefix.as_bytes()).is_some_and(is_secret))
 }
 
 #[cfg(test)]
@@ -220,38 +167,31 @@ mod tests {
     use super::*;
 
     fn take(headers: &[(&str, &str)]) -> Result<String, CredentialError> {
-        let carriers = [
+        let accepted = [
             CredentialLocation::Header { name: "authorization".into(), scheme: Some("Bearer".into()) },
             CredentialLocation::Header { name: "x-api-key".into(), scheme: None },
         ];
-        take_from(headers, &carriers, &[])
+        take_from(headers, &accepted, &[])
     }
 
     fn take_from(
         headers: &[(&str, &str)],
-        here: &[CredentialLocation],
-        elsewhere: &[CredentialLocation],
+        accepted: &[CredentialLocation],
+        foreign: &[CredentialLocation],
     ) -> Result<String, CredentialError> {
         let path = headers.iter().find_map(|(name, value)| (*name == ":path").then_some(*value));
         let query = Query::new(path.and_then(|path| path.split_once('?')).map(|(_, query)| query));
         let pairs: Vec<(&[u8], &[u8])> = headers.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes())).collect();
-        extract(
-            &pairs,
-            &query,
-            CredentialLocations {
-                here,
-                elsewhere,
-                holds_own: &|value| holds_credential(value, &["rdc_".into()]),
-            },
-        )
-        .map(Cow::into_owned)
+        let holds_credential = &|value: &[u8]| holds_credential(value, &["rdc_".into()]);
+        let locations = CredentialLocations { accepted, foreign, holds_credential };
+        extract(&pairs, &query, locations).map(Cow::into_owned)
     }
 
     #[test]
-    fn takes_the_one_of_the_query_where_it_may_stand_there() {
-        let here = [CredentialLocation::Query { name: "api_key".into() }];
-        let elsewhere = [CredentialLocation::Header { name: "x-api-key".into(), scheme: None }];
-        let take = |headers: &[(&str, &str)]| take_from(headers, &here, &elsewhere);
+    fn parameter_in_an_accepted_location_is_taken() {
+        let accepted = [CredentialLocation::Query { name: "api_key".into() }];
+        let foreign = [CredentialLocation::Header { name: "x-api-key".into(), scheme: None }];
+        let take = |headers: &[(&str, &str)]| take_from(headers, &accepted, &foreign);
         assert_eq!(
             take(&[(":path", "/s?model=m&api_key=rdc%5F0123456789abcdef")]),
             Ok("rdc_0123456789abcdef".into())
@@ -268,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_the_one_credential_whatever_the_case_of_its_scheme() {
+    fn scheme_in_any_case_is_accepted() {
         for value in ["Bearer ct_x", "bearer ct_x", "BEARER ct_x"] {
             assert_eq!(take(&[("authorization", value)]), Ok("ct_x".into()));
         }
@@ -276,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn two_of_anything_is_refused() {
+    fn second_credential_in_any_place_is_refused() {
         use CredentialError::Multiple;
         let one = ("authorization", "Bearer rdc_0123456789abcdef");
         for other in [
@@ -296,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_is_wrong_with_a_single_one() {
+    fn malformed_credential_is_refused_with_its_cause() {
         use CredentialError::*;
         for (value, error) in [
             ("", Scheme),

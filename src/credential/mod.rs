@@ -1,29 +1,27 @@
-//! Who is asking: from untrusted header bytes to a verified key or token.
+//! Credentials: from untrusted header bytes to a verified key or token.
 //!
-//! Knows the shapes of credentials and the keys that sign them. Refuses to know what anybody may do: a verified token
-//! is a statement about identity and bounds, never rights; those are computed in [`crate::policy`] at every use.
+//! Knows how credentials are written and which keys sign them. A verified token states identity and bounds, never
+//! rights; those are computed in [`crate::policy`] and [`crate::decision`] at every use.
 
 mod api_key;
 mod cache;
-mod claims;
 mod entropy;
 mod extract;
-mod family;
-mod issuer;
-mod keyring;
-mod remote;
-mod rsa;
-mod spki;
+mod jwks;
+mod key;
+mod location;
+mod remote_jwks;
+mod token;
 
-pub use api_key::{Alphabet, Digest, KeyShape, digest, hex};
+pub use api_key::{Alphabet, Digest, KeyFormat, digest, hex};
 pub use cache::VerificationCache;
-pub use claims::{Claims, TextBounds, VerifiedToken, is_bound_text};
 pub use entropy::Entropy;
-pub use extract::{
-    CredentialError, CredentialLocation, CredentialLocations, MAX_CREDENTIAL_BYTES, candidates, extract,
-    holds_credential,
+pub use extract::{CredentialError, MAX_CREDENTIAL_BYTES, candidates, extract, holds_credential};
+pub use jwks::KeySet;
+pub use key::{Algorithm, HostVerify, Jwk, Key, KeyError, decode_base64url, derive_secret};
+pub use location::{CredentialLocation, CredentialLocations};
+pub use remote_jwks::{RemoteJwks, RemoteKeys};
+pub use token::{
+    ClaimPath, ClaimRules, Claims, Clock, Family, FamilyKeys, Issuer, KeySource, TextBounds, TokenError,
+    TokenVerifier, Ttl, UnverifiedToken, VerificationContext, VerifiedToken, is_bound_text, peek,
 };
-pub use family::{Clock, Family, TokenError, Ttl, UnverifiedToken, peek};
-pub use issuer::{ClaimPath, ClaimRules, Issuer, KeySource};
-pub use keyring::{Algorithm, HostVerify, Jwk, Key, KeyError, decode_base64url, derive_secret};
-pub use remote::{KeySet, RemoteJwks, RemoteKeys};

@@ -5,8 +5,8 @@ use core::net::IpAddr;
 use std::rc::Rc;
 
 use crate::credential::{
-    CredentialError, CredentialLocations, Issuer, KeySource, RemoteJwks, RemoteKeys, TokenError,
-    VerificationCache, VerifiedToken, digest, extract,
+    CredentialError, CredentialLocations, Issuer, RemoteJwks, RemoteKeys, TokenError, VerificationCache,
+    VerificationContext, VerifiedToken, digest, extract,
 };
 use crate::policy::{Accept, ApiKey, Policy, Route, TokenSource};
 use crate::reason::Reason;
@@ -74,7 +74,7 @@ impl EngineState {
     /// Begins with nothing but the key sets that were fetched from the same places under an earlier policy.
     pub(super) fn new(policy: &Policy, cache_bytes: usize, fetched: &[Rc<RemoteKeys>]) -> Self {
         let keys_of = |remote: &RemoteJwks| {
-            let known = fetched.iter().find(|keys| keys.is_of(remote)).cloned();
+            let known = fetched.iter().find(|keys| keys.is_from(remote)).cloned();
             known.unwrap_or_else(|| Rc::new(RemoteKeys::new(remote.clone())))
         };
         let remote = policy.issuers.iter().map(|issuer| issuer.keys.remote().map(keys_of));
@@ -97,7 +97,7 @@ impl EngineState {
         }
     }
 
-    /// Verifies a token, or remembers that it was; its time is checked at every use.
+    /// Verifies a token, or finds it in the cache; its time is checked at every use.
     fn verify(
         &self,
         policy: &Policy,
@@ -105,41 +105,30 @@ impl EngineState {
         credential: &str,
         moment: &DecisionContext<'_>,
     ) -> Result<Rc<VerifiedToken>, TokenError> {
-        // What an issuer's keys are may have changed since, so its tokens are verified each time they are shown.
-        let index = match source {
-            TokenSource::Family(index) => index,
-            TokenSource::Issuer(index) => {
-                return self.verify_foreign(policy, index, credential, moment).map(Rc::new);
-            }
-        };
-        let family = policy.families.get(index).ok_or(TokenError::Type)?;
-        if let Some(token) = self.cache.get(credential) {
-            family.check_time(&token, moment.now)?;
+        let verifier = policy.verifier(source).ok_or(TokenError::Type)?;
+        // An issuer's keys may have changed since, so its tokens are verified at every use.
+        let is_cached = verifier.is_minted_here();
+        if is_cached && let Some(token) = self.cache.get(credential) {
+            verifier.check_time(&token, moment.now)?;
             return Ok(token);
         }
-        let token = Rc::new(family.verify(credential, moment.now, moment.host_verify)?);
-        self.cache.put(credential, Rc::clone(&token));
+        let context = VerificationContext {
+            now: moment.now,
+            host_verify: moment.host_verify,
+            fetched_keys: self.fetched_keys(source),
+        };
+        let token = Rc::new(verifier.verify(credential, &context)?);
+        if is_cached {
+            self.cache.put(credential, Rc::clone(&token));
+        }
         Ok(token)
     }
 
-    fn verify_foreign(
-        &self,
-        policy: &Policy,
-        index: usize,
-        credential: &str,
-        moment: &DecisionContext<'_>,
-    ) -> Result<VerifiedToken, TokenError> {
-        let issuer = policy.issuers.get(index).ok_or(TokenError::Issuer)?;
-        if let KeySource::Inline(keys) = &issuer.keys {
-            return issuer.verify(credential, keys, moment.now, moment.host_verify);
+    fn fetched_keys(&self, source: TokenSource) -> Option<&RemoteKeys> {
+        match source {
+            TokenSource::Family(_) => None,
+            TokenSource::Issuer(index) => self.remote.get(index)?.as_deref(),
         }
-        let remote = self.remote.get(index).and_then(Option::as_deref).ok_or(TokenError::KeysUnavailable)?;
-        let keys = remote.current(moment.now)?;
-        let verified = issuer.verify(credential, &keys, moment.now, moment.host_verify);
-        if matches!(verified, Err(TokenError::UnknownKid)) {
-            remote.want();
-        }
-        verified
     }
 }
 
@@ -158,13 +147,13 @@ pub(super) fn authenticate(
     if moment.now < EARLIEST_NOW {
         return Err(Reason::ClockUnset.into());
     }
-    let (here, elsewhere) = match &route.carriers {
+    let (accepted, foreign) = match &route.carriers {
         Some(own) => (own.as_slice(), policy.carriers.as_slice()),
         None => (policy.carriers.as_slice(), &[][..]),
     };
-    let carriers =
-        CredentialLocations { here, elsewhere, holds_own: &|value| policy.holds_credential(value) };
-    let credential = extract(head.headers, query, carriers).map_err(credential_reason)?;
+    let holds_credential = &|value: &[u8]| policy.holds_credential(value);
+    let locations = CredentialLocations { accepted, foreign, holds_credential };
+    let credential = extract(head.headers, query, locations).map_err(credential_reason)?;
     if let Some(source) = source_of(policy, &credential) {
         let token = learned.verify(policy, source, &credential, moment).map_err(token_reason)?;
         record.token = Some(token.jti.clone());

@@ -7,7 +7,7 @@ use core::cell::OnceCell;
 use core::net::IpAddr;
 use std::borrow::Cow;
 
-use crate::credential::VerifiedToken;
+use crate::credential::{TokenVerifier, VerifiedToken};
 use crate::policy::{
     Counts, Limit, Measure, PartyId, Per, Policy, Reach, Route, Shown, StoreBackend, TokenSource,
 };
@@ -134,16 +134,17 @@ impl Charges {
     fn add_token(&mut self, payer: &ChargeBuilder<'_, '_>, holder: &mut Option<u64>) -> Result<(), Denial> {
         let Principal::Token { source, token, .. } = payer.principal else { return Ok(()) };
         let route = payer.route;
-        let (identity, until) = (payer.identity(*source), kept_until(token));
+        let (verifier, until) = (payer.verifier(*source)?, kept_until(token));
+        let (identity, issued_at) = (verifier.id_namespace().as_bytes(), verifier.earliest_issue(token));
         if let Some(max) = token.total.filter(|_| route.is_upgrade) {
             let ask = payer.rights.session(route).unwrap_or(max);
-            let name: [&[u8]; 4] = [b"seconds", &identity, token.kid.as_bytes(), token.jti.as_bytes()];
-            let rule = Rule::Seconds { max, ask, issued_at: payer.issued_at(*source, token), until };
+            let name: [&[u8]; 4] = [b"seconds", identity, token.kid.as_bytes(), token.jti.as_bytes()];
+            let rule = Rule::Seconds { max, ask, issued_at, until };
             self.add(Purpose::Seconds, payer.charge(cell(payer.policy, &name), rule));
         }
         let max = token.uses.into_iter().chain(route.uses.max).min().filter(|_| route.uses.is_counted);
         if let Some(max) = max {
-            let cell = uses_cell(payer.policy, &identity, token);
+            let cell = uses_cell(payer.policy, identity, token);
             let stream = match route.uses.reconnect {
                 Some(grace) => Some(Stream {
                     cell: cell.beside(&format!("{grace} {}", payer.session(token))),
@@ -152,7 +153,7 @@ impl Charges {
                 }),
                 None => None,
             };
-            let rule = Rule::Uses { max, issued_at: payer.issued_at(*source, token), until, stream };
+            let rule = Rule::Uses { max, issued_at, until, stream };
             self.add(Purpose::Use, payer.charge(cell, rule));
         }
         Ok(())
@@ -219,14 +220,16 @@ impl ChargeBuilder<'_, '_> {
             }
             (Per::Token, Principal::Token { source, token, .. }) => {
                 parts.extend([
-                    self.identity(*source),
+                    self.verifier(*source)?.id_namespace().into(),
                     token.kid.clone().into_bytes(),
                     token.jti.clone().into_bytes(),
                 ]);
             }
             (Per::Token | Per::Key, _) => parts.push(key.clone().into_bytes()),
             (Per::Family, Principal::Key { .. }) => parts.push(Vec::new()),
-            (Per::Family, Principal::Token { source, .. }) => parts.push(self.source_name(*source).into()),
+            (Per::Family, Principal::Token { source, .. }) => {
+                parts.push(self.verifier(*source)?.name().into())
+            }
             (Per::Route, _) => parts.push(self.route.id.clone().into_bytes()),
             (Per::Address, _) => parts.push(network((self.moment.peer)().ok_or(Reason::HostError)?)),
             (Per::Platform, _) => {}
@@ -252,30 +255,8 @@ impl ChargeBuilder<'_, '_> {
         own.or_else(of_party).unwrap_or(limit.measure.max())
     }
 
-    /// Tokens minted here are one kind, whatever their family is called; each issuer's are another.
-    fn identity(&self, source: TokenSource) -> Vec<u8> {
-        match source {
-            TokenSource::Family(_) => Vec::new(),
-            TokenSource::Issuer(_) => self.source_name(source).into(),
-        }
-    }
-
-    /// The earliest a token can have been issued: clocks elsewhere may be ahead.
-    fn issued_at(&self, source: TokenSource, token: &VerifiedToken) -> u64 {
-        match source {
-            TokenSource::Family(_) => token.iat,
-            TokenSource::Issuer(index) => {
-                let ahead = self.policy.issuers.get(index).map_or(60, |issuer| issuer.clock.ahead);
-                token.iat.saturating_sub(ahead)
-            }
-        }
-    }
-
-    fn source_name(&self, source: TokenSource) -> &str {
-        match source {
-            TokenSource::Family(index) => self.policy.families.get(index).map_or("", |family| &family.name),
-            TokenSource::Issuer(index) => self.policy.issuers.get(index).map_or("", |issuer| &issuer.name),
-        }
+    fn verifier(&self, source: TokenSource) -> Result<&dyn TokenVerifier, Denial> {
+        self.policy.verifier(source).ok_or_else(|| Reason::TokenType.into())
     }
 
     fn charge(&self, cell: CounterKey, rule: Rule) -> Charge {

@@ -202,13 +202,13 @@ impl Engine {
     /// The key sets to be fetched now, each with the place of its issuer; asking notes that they were asked for.
     pub fn due_key_sets(&self, now: u64) -> impl Iterator<Item = (usize, &RemoteJwks)> {
         let known = self.learned.remote.iter().enumerate();
-        known.filter_map(move |(index, remote)| Some((index, remote.as_ref()?.ask(now)?)))
+        known.filter_map(move |(index, remote)| Some((index, remote.as_ref()?.take_due(now)?)))
     }
 
     /// Takes a fetched key set; false when it is none, and what was known stays.
     pub fn take_key_set(&self, issuer: usize, status: u16, body: &[u8], now: u64) -> bool {
         let remote = self.learned.remote.get(issuer).and_then(Option::as_ref);
-        remote.is_some_and(|remote| remote.answer(status, body, now))
+        remote.is_some_and(|remote| remote.receive(status, body, now))
     }
 
     /// Judges a request's headers; `headers` are all pairs, names in lower case, pseudo-headers among them.

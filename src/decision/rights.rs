@@ -7,7 +7,7 @@ use base64ct::{Base64UrlUnpadded, Encoding as _};
 
 use crate::credential::VerifiedToken;
 use crate::number::Number;
-use crate::policy::{ApiKey, Ceiling, Endpoint, PartyId, Policy, Reach, Route, TextBound, TokenSource, Told};
+use crate::policy::{ApiKey, Ceiling, Endpoint, PartyId, Policy, Reach, Route, TextBound, Told};
 use crate::reason::Reason;
 
 use super::authenticate::Principal;
@@ -59,24 +59,17 @@ impl<'a> Rights<'a> {
             Principal::Key { key } => return Self::of_key(policy, key, now),
             Principal::Token { source, token, key } => (*source, token.as_ref(), key),
         };
-        let time = match source {
-            TokenSource::Family(index) => {
-                policy.families.get(index).ok_or(Reason::TokenType)?.check_time(token, now)
-            }
-            TokenSource::Issuer(index) => {
-                policy.issuers.get(index).ok_or(Reason::TokenType)?.check_time(token, now)
-            }
-        };
-        time.map_err(|_| Reason::TokenExpired)?;
+        let verifier = policy.verifier(source).ok_or(Reason::TokenType)?;
+        verifier.check_time(token, now).map_err(|_| Reason::TokenExpired)?;
         // A bound nobody here knows would be one nobody judges.
         if token.bounds.iter().any(|(name, _)| policy.bound(name).is_none()) {
             return Err(Reason::TokenClaims.into());
         }
         let mut rights = Self { token: Some(token), ..Self::of_key(policy, key, now)? };
-        match source {
-            TokenSource::Family(_) if !rights.token_fits_owner() => return Err(Reason::TokenOwner.into()),
-            TokenSource::Family(_) => {}
-            TokenSource::Issuer(_) => rights.party = rights.party_of_issuer().ok_or(Reason::TokenOwner)?,
+        if !verifier.is_minted_here() {
+            rights.party = rights.party_of_issuer().ok_or(Reason::TokenOwner)?;
+        } else if !rights.token_fits_owner() {
+            return Err(Reason::TokenOwner.into());
         }
         Ok(rights)
     }

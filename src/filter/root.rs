@@ -8,7 +8,7 @@ use std::time::Duration;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::ContextType;
 
-use crate::credential::{Family, Issuer, RemoteKeys};
+use crate::credential::{RemoteKeys, TokenVerifier};
 use crate::decision::{Denial, EARLIEST_NOW, Effect, Engine, Record};
 use crate::policy::{Host, Policy, Secrets, SharedMemory, StoreBackend, compile, guarantees, host_of};
 use crate::reason::Reason;
@@ -267,8 +267,8 @@ fn configure(text: &[u8]) -> Result<Shared, String> {
         let problems: Vec<String> = error.problems.iter().map(ToString::to_string).collect();
         format!("policy refused: {}", problems.join("; "))
     })?;
-    let needs_host =
-        policy.families.iter().any(Family::needs_host) || policy.issuers.iter().any(Issuer::needs_host);
+    let needs_host = policy.families.iter().any(TokenVerifier::needs_host)
+        || policy.issuers.iter().any(TokenVerifier::needs_host);
     // Of an Envoy it depends on its version; for the others the policy was refused already.
     if needs_host && !(policy.host.verifies && crypto::is_offered()) {
         return Err(

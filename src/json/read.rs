@@ -1,5 +1,5 @@
-//! Typed reading of a [`Json`] value through serde, stricter than serde_json's own: an array is never taken for an
-//! object, `null` never for an absent member, and an error says where it stands and never what stands there.
+//! Typed reading of a [`Json`] value through serde, stricter than serde_json's own: an array is never read as an object
+//! nor `null` as an absent member, and an error holds the path of a value, never its content.
 
 use std::fmt;
 
@@ -12,12 +12,12 @@ use serde::{Deserialize, forward_to_deserialize_any};
 
 use super::Json;
 
-/// Why a value is not of the type that was wanted.
+/// Mismatch between a value and the expected type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadError {
-    /// From the innermost outwards.
+    /// Path to the value, from the innermost step outwards.
     reversed: Vec<Step>,
-    /// What was expected, without the value that stands there: it may be a secret in the wrong place.
+    /// Expected type, without the value that was found: it may be a secret in the wrong place.
     pub message: String,
 }
 
@@ -28,7 +28,7 @@ enum Step {
 }
 
 impl ReadError {
-    /// The path of what is wrong below `root`, as in `routes[3].bounds.to`.
+    /// Returns the path of the value below `root`, as in `routes[3].bounds.to`.
     pub fn path_below(&self, root: &str) -> String {
         let mut path = root.to_owned();
         for step in self.reversed.iter().rev() {
@@ -91,7 +91,7 @@ impl Json<'_> {
     ///
     /// # Errors
     ///
-    /// [`ReadError`] with the path of the first thing that does not fit.
+    /// [`ReadError`] with the path of the first mismatch.
     pub fn read<'j, T: Deserialize<'j>>(&'j self) -> Result<T, ReadError> {
         T::deserialize(Reader(self))
     }
@@ -142,7 +142,7 @@ impl<'de> Deserializer<'de> for Reader<'de> {
         }
     }
 
-    /// A member that is there has a value: `null` is not absence.
+    /// A present member has a value: `null` is not absence.
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
         visitor.visit_some(self)
     }
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn says_where_and_what_was_expected_but_never_what_stands_there() {
+    fn mismatch_is_reported_with_path_and_expected_type_only() {
         for (text, path, message) in [
             (r#"{"list": [{"a": 1}, {"a": "hunter2"}]}"#, "p.list[1].a", "expected u64, found a string"),
             (r#"{"list": [{"a": 1, "x": 2}]}"#, "p.list[0]", "unknown field `x`, expected `a` or `b`"),

@@ -1,4 +1,4 @@
-//! Stories of what callers dial and how they disguise it, then the tables' own promises.
+//! Texts that callers dial and their disguises, then the invariants of the tables.
 
 use super::*;
 

@@ -2,7 +2,7 @@
 
 use super::ids::{check_header_name, check_prefix, is_token};
 use super::reader::{List, Reader, document, words};
-use crate::credential::{Alphabet, CredentialLocation, KeyShape};
+use crate::credential::{Alphabet, CredentialLocation, KeyFormat};
 
 document! {
     /// How API keys are written and where a request carries its credential.
@@ -66,7 +66,7 @@ document! {
 #[derive(Default)]
 pub(super) struct Credentials {
     pub(super) carriers: Vec<CredentialLocation>,
-    pub(super) shapes: Vec<KeyShape>,
+    pub(super) shapes: Vec<KeyFormat>,
     pub(super) forward: bool,
 }
 
@@ -86,7 +86,7 @@ impl CredentialsDocument {
 }
 
 impl KeyFormatDocument {
-    fn compile(&self, at: &Reader<'_>) -> KeyShape {
+    fn compile(&self, at: &Reader<'_>) -> KeyFormat {
         let LengthDocument { min, max } = self.length;
         if min < 16 || max < min || max > 512 {
             at.member("length").refuse("expected 16 <= min <= max <= 512 characters");
@@ -95,7 +95,7 @@ impl KeyFormatDocument {
         if !self.prefix.is_empty() {
             check_prefix(&self.prefix, &at.member("prefix"));
         }
-        KeyShape {
+        KeyFormat {
             prefix: self.prefix.clone(),
             alphabet: match self.alphabet {
                 AlphabetWord::Hex => Alphabet::Hex,

@@ -8,7 +8,7 @@ use super::mint::{MAX_SESSION_SECONDS, MAX_USES};
 use super::reader::{List, Members, Reader, document};
 use super::secrets::SecretLoader;
 use super::token_keys::{TokenKeyDocument, check_all};
-use crate::credential::{Algorithm, Clock, Family, Ttl};
+use crate::credential::{Algorithm, Clock, Family, FamilyKeys, Ttl};
 
 document! {
     /// One family of tokens that are minted here.
@@ -136,12 +136,17 @@ impl FamilyDocument {
         check_not_empty(&self.issuer, &at.member("issuer"));
         check_not_empty(self.audience.as_deref().unwrap_or("none"), &at.member("audience"));
         self.check_allowances(at);
-        let typ = self.typ.clone().unwrap_or_else(|| format!("{name}+jwt"));
-        let clock = self.clock.compile(&at.member("clock"));
-        let (ttl, audience) = (Ttl { min, max, default }, self.audience.as_deref());
-        let mut family = Family::new(name, &self.prefix, &typ, &self.issuer, audience, ttl, clock);
-        family.is_bare = self.bare;
-        family
+        Family {
+            name: name.to_owned(),
+            prefix: self.prefix.clone(),
+            typ: self.typ.clone().unwrap_or_else(|| format!("{name}+jwt")),
+            issuer: self.issuer.clone(),
+            audience: self.audience.clone(),
+            ttl: Ttl { min, max, default },
+            clock: self.clock.compile(&at.member("clock")),
+            is_bare: self.bare,
+            keys: FamilyKeys::default(),
+        }
     }
 
     fn check_allowances(&self, at: &Reader<'_>) {

@@ -7,7 +7,7 @@ use super::reader::{List, Reader};
 use super::route::{Accept, LocalReply, Route, TokenSource, Told};
 use super::store::{StoreBackend, StoreRule};
 use super::{Keys, Routes, Tree};
-use crate::credential::{Family, Issuer};
+use crate::credential::{Issuer, TokenVerifier};
 use crate::store::SESSION_CAPACITY_LAID_OUT;
 
 /// Host and everything of a policy that depends on it.
@@ -172,12 +172,10 @@ impl HostChecks<'_> {
         }
         const NONE: &str = "this host cannot verify RS256; use EdDSA, ES256 or HS256";
         let (tokens_at, issuers_at) = (root.member("tokens"), root.member("issuers"));
-        for family in
-            self.families.iter().map(|family| &family.family).filter(|family| Family::needs_host(family))
-        {
+        for family in self.families.iter().map(|family| &family.family).filter(|family| family.needs_host()) {
             tokens_at.member(&family.name).refuse(NONE);
         }
-        for issuer in self.issuers.iter().filter(|issuer| Issuer::needs_host(issuer)) {
+        for issuer in self.issuers.iter().filter(|issuer| issuer.needs_host()) {
             issuers_at.member(&issuer.name).member("algorithms").refuse(NONE);
         }
     }

@@ -43,7 +43,9 @@ mod text_bounds;
 mod token_keys;
 mod upstream_credentials;
 
-use crate::credential::{CredentialLocation, Family, Issuer, KeyShape, candidates, digest, holds_credential};
+use crate::credential::{
+    CredentialLocation, Family, Issuer, KeyFormat, TokenVerifier, candidates, digest, holds_credential,
+};
 
 pub use api_keys::{ApiKey, Keys, read_key};
 pub use bounds::{BoundSource, Bounds, Call, TextRule};
@@ -89,7 +91,7 @@ pub struct Policy {
     /// Every prefix that marks a text as one of our credentials.
     pub prefixes: Vec<String>,
     /// How API keys are written.
-    pub key_shapes: Vec<KeyShape>,
+    pub key_shapes: Vec<KeyFormat>,
     /// Whether the client's credential goes on to the upstream.
     pub forward_credential: bool,
     /// The token families minted here.
@@ -135,6 +137,14 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// Returns the verifier of a source of tokens.
+    pub fn verifier(&self, source: TokenSource) -> Option<&dyn TokenVerifier> {
+        match source {
+            TokenSource::Family(index) => self.families.get(index).map(|family| family as _),
+            TokenSource::Issuer(index) => self.issuers.get(index).map(|issuer| issuer as _),
+        }
+    }
+
     /// Finds the family whose prefix a credential has.
     pub fn family_of(&self, credential: &str) -> Option<(usize, &Family)> {
         self.families.iter().enumerate().find(|(_, family)| family.matches_prefix(credential))

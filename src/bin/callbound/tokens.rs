@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use callbound::credential::peek;
+use callbound::credential::{TokenVerifier, VerificationContext, peek};
 use callbound::decision::{
     DecisionContext, Demands, MintRequest, Rights, mint as mint_token, no_failures, no_host, no_peer,
 };
@@ -110,7 +110,8 @@ pub fn inspect(arguments: &Inspect) -> Result<(), String> {
 /// Verifies a token as a gateway with this policy would, except for revocations in a store.
 fn verify(token: &str, policy: Policy) -> Result<(), String> {
     let (_, family) = policy.family_of(token).ok_or("no token family of this policy has that prefix")?;
-    let verified = family.verify(token, now()?, &no_host).map_err(|error| error.to_string())?;
+    let context = VerificationContext { now: now()?, host_verify: &no_host, fetched_keys: None };
+    let verified = family.verify(token, &context).map_err(|error| error.to_string())?;
     let key = policy.keys.with_id(&verified.key_id);
     let key = key.ok_or("the API key it was minted from is no longer in the policy")?;
     if key.revoked {

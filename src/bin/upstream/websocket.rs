@@ -1,5 +1,5 @@
-//! A WebSocket as a platform serves it: the frames that open a realtime session are answered as its signalling would,
-//! every other text comes back as it is. The upstream of the tests (`tests/support/recorder.rs`) serves with this, too.
+//! WebSockets of a platform: messages that open a realtime session are answered as by its signalling, every other text is
+//! echoed. The upstream of the tests (`tests/support/recorder.rs`) uses this file, too.
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use http_body_util::Full;
@@ -13,7 +13,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role};
 
-/// The answer to a handshake; `None` when the request is none.
+/// Answers a handshake; `None` when the request is no handshake.
 pub fn accept<B>(request: &Request<B>) -> Option<Response<Full<Bytes>>> {
     let upgrade = request.headers().get(header::UPGRADE)?;
     let key = request.headers().get(header::SEC_WEBSOCKET_KEY)?;
@@ -30,8 +30,8 @@ pub fn accept<B>(request: &Request<B>) -> Option<Response<Full<Bytes>>> {
     Some(response)
 }
 
-/// Serves a socket until either side ends it and says how that was: `closed 1000` by the client's word, else `lost`.
-pub async fn serve(upgrade: OnUpgrade, mut heard: impl FnMut(&str)) -> String {
+/// Serves a socket to its end and returns the kind of end: `closed 1000` after a close frame of the client, else `lost`.
+pub async fn serve(upgrade: OnUpgrade, mut on_message: impl FnMut(&str)) -> String {
     let lost = |error: &dyn std::fmt::Display| format!("lost: {error}");
     let upgraded = match upgrade.await {
         Ok(upgraded) => TokioIo::new(upgraded),
@@ -39,11 +39,11 @@ pub async fn serve(upgrade: OnUpgrade, mut heard: impl FnMut(&str)) -> String {
     };
     let mut socket = WebSocketStream::from_raw_socket(upgraded, Role::Server, None).await;
     let mut closed = None;
-    // After a close frame one more turn sends ours, and the next one finds the end.
+    // After a close frame the next turn sends the answer to it, and the one after finds the end.
     while let Some(message) = socket.next().await {
         let sent = match message {
             Ok(Message::Text(text)) => {
-                heard(&text);
+                on_message(&text);
                 socket.send(Message::text(answer(&text))).await
             }
             Ok(Message::Close(frame)) => {
@@ -57,7 +57,7 @@ pub async fn serve(upgrade: OnUpgrade, mut heard: impl FnMut(&str)) -> String {
             return closed.unwrap_or_else(|| lost(&error));
         }
     }
-    closed.unwrap_or_else(|| lost(&"without a word"))
+    closed.unwrap_or_else(|| lost(&"no close frame"))
 }
 
 fn in_words(frame: &CloseFrame) -> String {
@@ -65,15 +65,15 @@ fn in_words(frame: &CloseFrame) -> String {
 }
 
 fn answer(text: &str) -> String {
-    let said: Value = serde_json::from_str(text).unwrap_or_default();
-    let answer = match said.get("type").and_then(Value::as_str) {
-        // Nobody listens at that address: the media is no part of what stands behind the gateway.
+    let message: Value = serde_json::from_str(text).unwrap_or_default();
+    let answer = match message.get("type").and_then(Value::as_str) {
+        // The media does not pass the gateway, so the address is a closed port.
         Some("livekit_join") => json!({
             "type": "livekit_room_info", "livekit_url": "ws://127.0.0.1:9", "token": "room", "room_name": "room",
             "session_id": "s"
         }),
         Some("prompt") => json!({
-            "type": "prompt_ack", "prompt": said.get("prompt"), "success": true, "error": null
+            "type": "prompt_ack", "prompt": message.get("prompt"), "success": true, "error": null
         }),
         Some("set_image") => json!({"type": "set_image_ack", "success": true, "error": null}),
         _ => return text.to_owned(),

@@ -1,4 +1,4 @@
-//! Public keys and signatures as hosts want them: DER (X.690), the little of it that two key types need.
+//! Public keys and signatures in DER (X.690), the form that hosts verify.
 
 /// SubjectPublicKeyInfo of an uncompressed P-256 point (RFC 5480 section 2), without the point.
 const P256_PREFIX: [u8; 26] = [
@@ -14,25 +14,25 @@ const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;
 const SEQUENCE: u8 = 0x30;
 
-/// Writes the key of a P-256 point in its 65-byte uncompressed form.
+/// Encodes the key of a P-256 point in its 65-byte uncompressed form.
 pub(super) fn p256(point: &[u8]) -> Vec<u8> {
     [&P256_PREFIX, point].concat()
 }
 
-/// Writes the key of an RSA modulus and exponent, both big-endian.
+/// Encodes the key of an RSA modulus and exponent, both big-endian.
 pub(super) fn rsa(modulus: &[u8], exponent: &[u8]) -> Vec<u8> {
     let key = tagged(SEQUENCE, &[integer(modulus), integer(exponent)].concat());
     let bits = tagged(BIT_STRING, &[&[0], key.as_slice()].concat());
     tagged(SEQUENCE, &[&RSA_ALGORITHM, bits.as_slice()].concat())
 }
 
-/// Writes an ECDSA signature `r ‖ s` (RFC 7518 section 3.4) as the pair of integers hosts verify.
+/// Encodes an ECDSA signature `r ‖ s` (RFC 7518 section 3.4) as a pair of integers.
 pub(super) fn ecdsa_signature(fixed: &[u8]) -> Vec<u8> {
     let (r, s) = fixed.split_at(fixed.len() / 2);
     tagged(SEQUENCE, &[integer(r), integer(s)].concat())
 }
 
-/// An unsigned integer: no leading zeros but the one that keeps it positive.
+/// Encodes an unsigned integer without leading zeros, except the one that keeps it positive.
 fn integer(bytes: &[u8]) -> Vec<u8> {
     let start = bytes.iter().position(|&byte| byte != 0).unwrap_or(bytes.len());
     let digits = bytes.get(start..).unwrap_or_default();

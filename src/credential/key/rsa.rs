@@ -1,9 +1,15 @@
 //! RS256, verified only: by the host where the module runs in one, by the `rsa` crate in native tools and tests.
 //!
-//! The crate alone is a tenth of the module's size and ten times slower than a host's BoringSSL.
+//! The crate alone would be a tenth of the module's size and is ten times slower than a host's BoringSSL.
 
-use super::keyring::{HostVerify, Jwk, KeyError, decode_base64url};
+use super::algorithm::{Algorithm, HostVerify};
+use super::error::KeyError;
+use super::jwk::Jwk;
+use super::secret::decode_base64url;
 use super::spki;
+
+/// Exponent 65537, big-endian: every maintained issuer uses it, and small exponents have a history of attacks.
+const EXPONENT: &[u8] = &[1, 0, 1];
 
 /// An RSA public key of 2048 to 4096 bits with the exponent 65537.
 pub(super) struct PublicKey {
@@ -25,27 +31,26 @@ impl PublicKey {
         if jwk.kty != "RSA" || first == 0 {
             return Err(KeyError::JwkMembers);
         }
-        // 65537 only: every maintained issuer uses it, and small exponents have a history.
         let bits = modulus.len() * 8 - first.leading_zeros() as usize;
-        if !(2_048..=4_096).contains(&bits) || last % 2 == 0 || exponent != [1, 0, 1] {
+        if !(2_048..=4_096).contains(&bits) || last % 2 == 0 || exponent != EXPONENT {
             return Err(KeyError::Weak);
         }
         Ok(Self {
-            spki: spki::rsa(&modulus, &exponent),
+            spki: spki::rsa(&modulus, EXPONENT),
             modulus,
             #[cfg(not(target_arch = "wasm32"))]
             software: software::key(n, e)?,
         })
     }
 
-    /// Modulus and exponent, big-endian.
+    /// Returns modulus and exponent, big-endian.
     pub(super) fn parts(&self) -> (&[u8], &[u8]) {
-        (&self.modulus, &[1, 0, 1])
+        (&self.modulus, EXPONENT)
     }
 
+    /// Verifies a signature; false where neither the host nor this build can.
     pub(super) fn verify(&self, message: &[u8], signature: &[u8], host: &HostVerify<'_>) -> bool {
-        // RFC 8017 section 8.2.2: a signature is exactly as long as the modulus.
-        let answer = host(super::Algorithm::Rs256, &self.spki, message, signature);
+        let answer = host(Algorithm::Rs256, &self.spki, message, signature);
         answer.unwrap_or_else(|| self.verify_in_software(message, signature))
     }
 
