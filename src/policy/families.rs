@@ -173,7 +173,7 @@ impl FamilyDocument {
         let signing = own().filter(|key| key.sign).count();
         let has_public_key = own().any(|key| Algorithm::from(key.alg) != Algorithm::Hs256);
         // A key that could not be read may be the one that is missing.
-        let is_complete = !keys_at.has_error();
+        let is_complete = keys_at.was_read() && !keys_at.has_error();
         if signing > 1 {
             at.refuse("more than one of its `token_keys` has `sign: true`");
         }

@@ -425,7 +425,11 @@ impl<'j, 'a> Object<'j, 'a> {
         }
         let names: Vec<&'static str> = self.names.iter().map(|name| plain(name)).collect();
         let meant = renamed(name).filter(|new| names.contains(new)).or_else(|| nearest(name, &names));
-        self.meant.extend(meant);
+        if let Some(meant) = meant {
+            // The member is given under a wrong name: nothing follows from its absence.
+            self.meant.push(meant);
+            self.at.report.hide(self.at.member(meant).path());
+        }
         let help = match (meant, moved(name)) {
             (Some(meant), _) => did_you_mean(meant),
             (None, Some(moved)) => moved.to_owned(),

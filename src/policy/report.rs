@@ -160,6 +160,11 @@ impl Report {
         self.push(Problem::new(Severity::Error, path, message, help));
     }
 
+    /// Marks a value as unread without a problem of its own.
+    pub(super) fn hide(&self, path: Path) {
+        self.unread.borrow_mut().push(path);
+    }
+
     /// Adds a member whose name has no meaning.
     pub(super) fn unknown_member(&self, path: Path, message: String, help: Option<String>) {
         self.unread.borrow_mut().push(path.clone());
@@ -210,7 +215,8 @@ impl Report {
         let hides_name = |path: &Path| path.is_within(section) && depth(path) == 2 && is_id(path);
         // Entries of a nested section are the names themselves.
         let is_entry = |path: &Path| path.is_within(section) && depth(path) == 1 && section.0.len() > 1;
-        let hides_entry = |path: &Path| path.is_within(section) && depth(path) <= 1;
+        let hides_entry =
+            |path: &Path| section.is_within(path) || (path.is_within(section) && depth(path) <= 1);
         let problems = self.problems.borrow();
         let mut errors = problems.iter().filter(|problem| problem.severity == Severity::Error);
         !errors.any(|problem| hides_name(&problem.path) || is_entry(&problem.path))

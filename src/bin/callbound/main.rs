@@ -3,10 +3,12 @@
 //! Writes and checks policies, makes keys and secrets, mints and inspects tokens, renders Envoy's files. Its decisions
 //! come from the same code as the module's.
 
+mod diagnostics;
 mod envoy;
 mod keys;
 mod output;
 mod policies;
+mod sources;
 mod store;
 mod tokens;
 mod version;

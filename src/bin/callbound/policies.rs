@@ -6,14 +6,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use callbound::credential::RemoteJwks;
-use callbound::policy::{ConfigError, Hold, Policy, Secrets, StoreBackend, compile, guarantees, merge};
+use callbound::policy::{Hold, Policy, Secrets, StoreBackend, compile, guarantees};
 use callbound::reason::Reason;
-use clap::Args;
-use serde_json::Value;
+use clap::{Args, ValueEnum};
+use serde_json::json;
 
+use crate::diagnostics::{render, to_json};
 use crate::envoy as gateway;
 use crate::keys;
 use crate::output::{note, print};
+use crate::sources::{Sources, read};
 
 /// One policy file, or several merged from left to right.
 #[derive(Args)]
@@ -24,42 +26,20 @@ pub struct Files {
 }
 
 impl Files {
-    /// Returns the text that the module would get: a single file byte for byte, several merged.
-    pub fn text(&self) -> Result<String, String> {
-        if let [only] = self.policies.as_slice() {
-            return read(only);
-        }
-        let mut merged = Value::Null;
-        for path in &self.policies {
-            let text = read(path)?;
-            // Merging would keep the last of two members with one name; the module refuses both.
-            callbound::json::Json::parse(text.as_bytes())
-                .map_err(|error| format!("{}: {error}", path.display()))?;
-            let patch =
-                serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
-            merge(&mut merged, patch);
-        }
-        serde_json::to_string_pretty(&merged).map_err(|error| error.to_string())
+    /// Reads and merges the files.
+    pub fn read(&self) -> Result<Sources, String> {
+        Sources::read(&self.policies)
     }
 
     /// Compiles the policy with this environment's secrets.
     pub fn compile(&self) -> Result<Policy, String> {
-        let lookup = environment;
-        compile(self.text()?.as_bytes(), &Secrets::Lookup(&lookup)).map_err(|error| list(&error))
+        self.read()?.compile(&Secrets::Lookup(&environment))
     }
 
     /// Compiles the policy without its secrets: it can neither mint nor verify.
     pub fn compile_unchecked(&self) -> Result<Policy, String> {
-        compile(self.text()?.as_bytes(), &Secrets::Unchecked).map_err(|error| list(&error))
+        self.read()?.compile(&Secrets::Unchecked)
     }
-}
-
-/// Reads a file, or standard input for `-`.
-fn read(path: &Path) -> Result<String, String> {
-    if path == Path::new("-") {
-        return std::io::read_to_string(std::io::stdin()).map_err(|error| format!("standard input: {error}"));
-    }
-    fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 #[expect(clippy::disallowed_methods, reason = "the tool may look at its environment; the core may not")]
@@ -67,9 +47,13 @@ fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-fn list(error: &ConfigError) -> String {
-    let lines: Vec<String> = error.problems.iter().map(|problem| format!("  {problem}")).collect();
-    format!("the policy is refused:\n{}", lines.join("\n"))
+/// Form of what `callbound check` prints.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Each problem with its file, line and column, and the line itself
+    Human,
+    /// One JSON object with every problem
+    Json,
 }
 
 /// Arguments of `callbound check`.
@@ -81,54 +65,98 @@ pub struct Check {
     /// Load the secrets from this environment as well
     #[arg(long)]
     secrets: bool,
+    /// Fail on warnings as well
+    #[arg(long)]
+    strict: bool,
+    /// Form of the output
+    #[arg(long, value_enum, default_value = "human")]
+    format: Format,
     /// The policy, `-` for standard input; further files are merged over it
     #[arg(required_unless_present = "envoy", value_name = "POLICY")]
     policies: Vec<PathBuf>,
 }
 
+/// Findings of a check: how many there are, and their text in the chosen form.
+struct Findings {
+    errors: usize,
+    warnings: usize,
+    text: String,
+}
+
 /// Runs `callbound check`: exit status 0 without problems, 1 with problems, 2 where a file could not be read.
 pub fn check(arguments: &Check) -> ExitCode {
-    let problems = match arguments.envoy.as_slice() {
-        [] => check_policy(&Files { policies: arguments.policies.clone() }, arguments.secrets),
-        files => check_envoy(files),
+    let findings = match arguments.envoy.as_slice() {
+        [] => check_policy(arguments),
+        files => check_envoy(files, arguments.format),
     };
-    match problems {
+    match findings.and_then(|findings| report(&findings, arguments)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(message) => {
             note(format_args!("callbound: {message}"));
             ExitCode::from(2)
         }
-        Ok(problems) => {
-            problems.iter().for_each(|problem| _ = print(problem));
-            let errors = problems.iter().filter(|problem| !problem.starts_with("warning: ")).count();
-            if errors == 0 {
-                _ = print("ok");
-                return ExitCode::SUCCESS;
-            }
-            _ = print(format_args!("{errors} {}", if errors == 1 { "problem" } else { "problems" }));
-            ExitCode::FAILURE
+    }
+}
+
+/// Prints the findings; returns whether the check passes.
+fn report(findings: &Findings, arguments: &Check) -> Result<bool, String> {
+    let Findings { errors, warnings, text } = findings;
+    let is_good = *errors == 0 && (*warnings == 0 || !arguments.strict);
+    if !text.is_empty() {
+        let gap = if arguments.format == Format::Human { "\n" } else { "" };
+        print(format_args!("{text}{gap}"))?;
+    }
+    if arguments.format == Format::Human {
+        let count =
+            |number: usize, word: &str| format!("{number} {word}{}", if number == 1 { "" } else { "s" });
+        match (is_good, *errors) {
+            (true, _) => print("ok")?,
+            (false, 0) => print(format_args!("{}, refused by --strict", count(*warnings, "warning")))?,
+            (false, errors) => print(count(errors, "problem"))?,
         }
     }
+    Ok(is_good)
 }
 
-fn check_envoy(files: &[PathBuf]) -> Result<Vec<String>, String> {
-    let mut problems = Vec::new();
+fn check_envoy(files: &[PathBuf], format: Format) -> Result<Findings, String> {
     let texts: Vec<String> = files.iter().map(|path| read(path)).collect::<Result<_, _>>()?;
+    let mut problems = Vec::new();
     for (path, found) in files.iter().zip(gateway::check_all(&texts)) {
         problems.extend(found.into_iter().map(|problem| match problem.strip_prefix("warning: ") {
-            Some(warning) => format!("warning: {}: {warning}", path.display()),
-            None => format!("{}: {problem}", path.display()),
+            Some(warning) => ("warning", path.display().to_string(), warning.to_owned()),
+            None => ("error", path.display().to_string(), problem),
         }));
     }
-    Ok(problems)
+    let is_error = |severity: &str| severity == "error";
+    let errors = problems.iter().filter(|(severity, ..)| is_error(severity)).count();
+    let entry = |(severity, file, message): &(&str, String, String)| json!({"severity": severity, "file": file, "message": message});
+    let line = |(severity, file, message): &(&str, String, String)| match is_error(severity) {
+        true => format!("{file}: {message}"),
+        false => format!("warning: {file}: {message}"),
+    };
+    let text = match format {
+        Format::Human => problems.iter().map(line).collect::<Vec<_>>().join("\n"),
+        Format::Json => json!({"problems": problems.iter().map(entry).collect::<Vec<_>>()}).to_string(),
+    };
+    Ok(Findings { errors, warnings: problems.len() - errors, text })
 }
 
-fn check_policy(files: &Files, with_secrets: bool) -> Result<Vec<String>, String> {
-    let text = files.text()?;
-    let secrets = if with_secrets { Secrets::Lookup(&environment) } else { Secrets::Unchecked };
-    Ok(match compile(text.as_bytes(), &secrets) {
-        Ok(policy) => policy.warnings.iter().map(|warning| format!("warning: {warning}")).collect(),
-        Err(error) => error.problems.iter().map(ToString::to_string).collect(),
-    })
+fn check_policy(arguments: &Check) -> Result<Findings, String> {
+    let sources = Sources::read(&arguments.policies)?;
+    let secrets = if arguments.secrets { Secrets::Lookup(&environment) } else { Secrets::Unchecked };
+    let (errors, warnings) = match compile(sources.text().as_bytes(), &secrets) {
+        Ok(policy) => (Vec::new(), policy.warnings),
+        Err(error) => (error.problems, error.warnings),
+    };
+    let (errors_found, warnings_found) = (errors.len(), warnings.len());
+    let mut problems = [errors, warnings].concat();
+    problems.sort_by_key(|problem| sources.order(problem));
+    let text = match arguments.format {
+        Format::Human => render(&problems, &sources),
+        Format::Json => to_json(&problems, &sources).to_string(),
+    };
+    Ok(Findings { errors: errors_found, warnings: warnings_found, text })
 }
 
 /// Arguments of `callbound guarantees`.
@@ -143,22 +171,17 @@ pub struct Guarantees {
 
 /// Runs `callbound guarantees`: prints the sheet, or the problems of a policy that its host cannot enforce.
 pub fn print_guarantees(arguments: &Guarantees) -> Result<(), String> {
-    let text = arguments.files.text()?;
-    let text = match &arguments.host {
-        None => text,
-        Some(host) => {
-            let mut policy: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-            merge(&mut policy, serde_json::json!({ "host": host }));
-            policy.to_string()
-        }
-    };
-    let policy = compile(text.as_bytes(), &Secrets::Unchecked).map_err(|error| list(&error))?;
+    let mut sources = arguments.files.read()?;
+    if let Some(host) = &arguments.host {
+        sources.set("host", host)?;
+    }
+    let policy = sources.compile(&Secrets::Unchecked)?;
     guarantees(&policy).iter().try_for_each(print)
 }
 
 /// Runs `callbound merge`.
 pub fn print_merged(files: &Files) -> Result<(), String> {
-    print(files.text()?)
+    print(files.read()?.text())
 }
 
 /// Text after the options of `schema --help`.
@@ -166,7 +189,7 @@ pub const SCHEMA_HELP: &str = "\
 The schema (draft 2020-12) has every member with its type, allowed words and meaning. An editor uses it to complete
 and explain members, and marks misspelt ones. `callbound check` also checks that names are defined and limits are kept.
 
-Map it to your files in the editor's settings. The policy itself may not have a `$schema` member.
+Name it in the policy as `\"$schema\": \"./policy.schema.json\"`, or map it to your files in the editor's settings.
 
   callbound schema > policy.schema.json
 
@@ -186,22 +209,7 @@ pub fn print_schema() -> Result<(), String> {
 
 /// Runs `callbound secrets`.
 pub fn print_secrets(files: &Files) -> Result<(), String> {
-    secret_names(&files.text()?)?.iter().try_for_each(print)
-}
-
-fn secret_names(text: &str) -> Result<Vec<String>, String> {
-    let json: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    let keys = ["keyring", "upstream_keys"].into_iter().filter_map(|section| json.get(section)?.as_array());
-    let secrets = keys.flatten().filter_map(|key| key.get("secret"));
-    let others = [json.pointer("/store/secret"), json.get("entropy")];
-    let names = secrets.chain(others.into_iter().flatten()).filter_map(|secret| {
-        let from = secret.get("derive").unwrap_or(secret);
-        from.get("env")?.as_str().map(str::to_owned)
-    });
-    let mut names: Vec<String> = names.collect();
-    names.sort_unstable();
-    names.dedup();
-    Ok(names)
+    files.compile_unchecked()?.secret_names.iter().try_for_each(print)
 }
 
 /// Runs `callbound reasons`.
@@ -252,8 +260,8 @@ pub fn envoy(arguments: &Envoy) -> Result<(), String> {
     let upstream = gateway::Upstream::parse(&arguments.upstream).ok_or_else(|| {
         format!("--upstream {}: expected HOST:PORT or https://HOST[:PORT]", arguments.upstream)
     })?;
-    let policy = arguments.files.text()?;
-    let compiled = compile(policy.as_bytes(), &Secrets::Unchecked).map_err(|error| list(&error))?;
+    let sources = arguments.files.read()?;
+    let compiled = sources.compile(&Secrets::Unchecked)?;
     if compiled.host.name != "envoy" {
         return Err(format!(
             "the policy is for `{}`, expected `\"host\": \"envoy\"`; see gateways/{0}",
@@ -264,7 +272,6 @@ pub fn envoy(arguments: &Envoy) -> Result<(), String> {
     let folder = arguments.out.join("ecds");
     fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let seen = arguments.seen_as.as_ref().unwrap_or(&arguments.out);
-    let env = secret_names(&policy)?;
     let key_sets: Vec<&RemoteJwks> =
         compiled.issuers.iter().filter_map(|issuer| issuer.keys.remote()).collect();
     let files = gateway::Gateway {
@@ -273,8 +280,8 @@ pub fn envoy(arguments: &Envoy) -> Result<(), String> {
         upstream,
         module: &arguments.module,
         filter_file: &seen.join("ecds/filter.yaml"),
-        policy: &policy,
-        env: &env,
+        policy: sources.text(),
+        env: &compiled.secret_names,
         no_cors_paths: &mint_paths,
         cors_origins: &arguments.cors,
         key_sets: &key_sets,

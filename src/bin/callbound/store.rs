@@ -105,7 +105,7 @@ pub fn directory(command: &Directory) -> Result<(), String> {
 
 fn push(files: &Files) -> Result<(), String> {
     let store = Store::of(files)?;
-    let document: Value = serde_json::from_str(&files.text()?).map_err(|error| error.to_string())?;
+    let document: Value = serde_json::from_str(files.read()?.text()).map_err(|error| error.to_string())?;
     let keys = document.get("api_keys").and_then(Value::as_array).cloned().unwrap_or_default();
     let (mut batch, mut bytes, mut pushed) = (Vec::new(), 0, 0);
     for key in keys.iter().filter(|key| key.get("sha256").is_some()) {
