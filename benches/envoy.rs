@@ -76,18 +76,18 @@ const POLICIES: [(&str, Limits, bool); 5] = [
     (OURS_REDIS_ONE, Limits::One, true),
 ];
 
-/// Columns of ratios: their heads, and the variants that a line is held against.
+/// Columns of ratios: their titles, and the variants that a line is compared with.
 type Peers = [(&'static str, &'static str); 2];
 const NATIVE: Peers = [("/ cached", CACHED), ("/ not cached", UNCACHED)];
 const NATIVE_LIMITS: Peers = [("/ bucket", BUCKET), ("/ per key", BUCKET_PER_KEY)];
 
-/// Sent where a limit was applied, by Envoy's filter as by ours with this policy.
+/// Header that shows that a limit was applied, sent by Envoy's filter and by callbound with this policy.
 const LIMITED: &str = "x-ratelimit-limit";
-/// Tokens whose spending is remembered when the local store's memory is looked at.
+/// Spent tokens in the store when its memory is measured.
 const REMEMBERED: usize = 30_000;
 /// Name of that measurement for `--only`.
 const MEMORY: &str = "memory";
-/// Latency is measured in turns of so many requests.
+/// Requests per turn when latency is measured.
 const TIMED_AT_ONCE: usize = 100;
 
 impl Settings {
@@ -105,13 +105,13 @@ enum Credential {
     Seen(Set),
     /// Another token of this set each time.
     FirstSeen(Set),
-    /// A new token each time (HS256), minted before its round, good for so many uses.
+    /// A new token each time (HS256), minted before its round, with this number of uses.
     Fresh(Option<u64>),
 }
 
 /// A set of tokens, by its place in [`SETS`].
 type Set = usize;
-/// One set for each line that sees tokens for the first time: no other line shows them to its filter.
+/// One set for each line with first-seen tokens: no other line shows them to its filter.
 const SETS: [Algorithm; 4] = [Algorithm::Hs256, Algorithm::EdDsa, Algorithm::Es256, Algorithm::Hs256];
 const HS256: Set = 0;
 const HS256_AGAIN: Set = 3;
@@ -232,7 +232,7 @@ fn run(settings: &Settings) -> Result<(), String> {
     let tokens: [Result<_, String>; SETS.len()] =
         std::array::from_fn(|set| platform.tokens(SETS[set], &format!("{set}"), 0..TOKENS, None));
     let tokens: Vec<Vec<String>> = tokens.into_iter().collect::<Result<_, _>>()?;
-    // Tokens with uses are good if they are newer than the store, and a worker must have heard of Redis.
+    // Tokens with uses must be newer than the store, and a worker must have reached Redis.
     std::thread::sleep(Duration::from_secs(3));
 
     let bench = Bench { settings, gateway, platform, tokens, fleet };
@@ -295,11 +295,11 @@ fn listeners(
             last = Some(rendered);
         }
     }
-    // Only a policy whose home is Redis is rendered with the cluster for it, and those come last.
+    // Only policies with Redis are rendered with its cluster, and those come last.
     Ok((last.ok_or("no module")?, listeners))
 }
 
-/// One of our variants with this module.
+/// Names a callbound variant with this module.
 fn named(module: &str, variant: &str) -> String {
     format!("{module}{}", variant.strip_prefix(OURS).unwrap_or_default())
 }
@@ -319,7 +319,7 @@ fn modules(settings: &Settings, root: &Path) -> Result<Vec<(String, PathBuf)>, S
 
 /// One line of the table: a request on a listener.
 struct Line {
-    /// Its own among all.
+    /// Number of this line.
     number: usize,
     group: usize,
     title: String,
@@ -330,13 +330,13 @@ struct Line {
     peers: Peers,
     is_remembered: bool,
     client: Client,
-    /// Requests sent so far: where in the set of tokens this line is.
+    /// Requests sent so far: the position in the set of tokens.
     sent: usize,
     /// Microseconds per request, one per round.
     rounds: Vec<f64>,
     /// Microseconds of Redis and of the bridge, and requests to a cluster, per request.
     others: [Vec<f64>; 3],
-    /// Microseconds until the answer was there, of each request that was timed.
+    /// Latency of each timed request, in microseconds.
     times: Vec<f64>,
 }
 
@@ -353,11 +353,11 @@ fn lines(settings: &Settings, gateway: &Gateway, modules: &[(String, PathBuf)]) 
             }
         }
         for variant in names {
-            // Differences are taken from bare Envoy: it is always there.
+            // Bare Envoy is always measured: the differences are taken from it.
             if variant != BARE && !settings.wants(&group, &variant) {
                 continue;
             }
-            // Where Redis is not installed.
+            // Redis is not installed.
             let Some(address) = gateway.addresses.get(&variant) else { continue };
             lines.push(Line {
                 number: lines.len(),
@@ -390,7 +390,7 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// Every line once per round, so that what else happens on the machine falls on all alike.
+    /// Runs every line once per round, so that other load of the machine affects all lines alike.
     fn measure(&self, lines: &mut [Line]) -> Result<(), String> {
         for round in 0..=self.settings.rounds {
             match round {
@@ -437,7 +437,7 @@ impl Bench<'_> {
         Ok([microseconds(spent.redis), microseconds(spent.bridge), self.gateway.callouts()? as f64])
     }
 
-    /// The next requests of a line. New tokens are minted here, before anything is measured.
+    /// Prepares the next requests of a line. New tokens are minted here, before the measurement.
     fn messages(&self, line: &Line, count: usize) -> Result<impl FnMut(usize) -> Vec<u8> + use<'_>, String> {
         let (ask, credential, start) = (line.ask, line.credential, line.sent);
         let fresh = match credential {
@@ -458,7 +458,7 @@ impl Bench<'_> {
         })
     }
 
-    /// A use that is not counted costs little: the same token again must be refused.
+    /// A use that is not counted would be cheap: the same token again must be refused.
     fn check_spent(&self, line: &mut Line) -> Result<(), String> {
         let message = self.messages(line, 1)?(0);
         line.sent += 1;
@@ -510,13 +510,13 @@ impl Bench<'_> {
     }
 }
 
-/// An error with the line it came from.
+/// Adds the line to an error.
 fn about(line: &Line) -> impl Fn(String) -> String + use<> {
     let about = format!("{}, {}", line.title, line.variant);
     move |problem| format!("{about}: {problem}")
 }
 
-/// Lines with something to remember, and those they are held against: the same request with nothing to remember.
+/// Returns true for lines with state and those they are compared with: the same request without state.
 fn is_timed(line: &Line) -> bool {
     let is_plain = line.group == 0 && (line.variant == BARE || line.variant.starts_with(OURS));
     line.is_remembered || is_plain
@@ -530,7 +530,7 @@ fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5)
 }
 
-/// The value below which this part of the values lies, between the two nearest.
+/// Returns the quantile of the values, interpolated between the two nearest.
 fn quantile(values: &[f64], part: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -586,8 +586,8 @@ fn print_table(settings: &Settings, lines: &[Line]) {
     }
 }
 
-/// The native peer of a line: the same request, or for an API key (which `jwt_authn` does not know) a token seen before,
-/// and for a new one (whose uses it does not know) a token first seen.
+/// Finds the native line to compare with: the same request; for an API key a token seen before, and for a new token a
+/// first-seen one.
 fn is_like(line: &Line, peer: &Line) -> bool {
     let credential = match line.credential {
         Credential::ApiKey => Credential::Seen(HS256),

@@ -21,7 +21,7 @@ use support::corpus::{File, Level, load_all};
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    // Most of the time a session waits for its Envoy.
+    // A session mostly waits for its Envoy.
     arguments.test_threads = arguments.test_threads.or(Some(4));
     let trials = match load_all() {
         Ok(files) => trials(files),

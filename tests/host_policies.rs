@@ -56,7 +56,7 @@ fn shipped_policies_load_only_where_the_host_suffices() {
     assert_problems("telapi.json", upstream_ends("kong"), &[]);
     assert_problems("decart.json", upstream_ends("kong"), &[]);
     assert_problems("decart.json", upstream_ends("apisix"), &[]);
-    // RevDesk's and TelAPI's limits, and TelAPI's tokens of one use, are counted somewhere.
+    // RevDesk and TelAPI have limits, and TelAPI has single-use tokens: they need shared memory.
     for name in ["revdesk.json", "telapi.json"] {
         let found = problems(&merged(platform(name), upstream_ends("apisix")));
         assert!(!found.is_empty() && found.iter().all(|problem| problem.contains(SHARES)), "{found:#?}");

@@ -37,12 +37,12 @@ pub struct Gateway {
 /// Output of `callbound envoy` for one module.
 pub struct Rendered {
     bootstrap: Value,
-    /// Our filter, as the connection manager names it.
+    /// callbound's filter, as the connection manager names it.
     pub filter: Value,
 }
 
 impl Rendered {
-    /// Renders into a folder of its own, as a module of its own: what one policy remembers, no other finds.
+    /// Renders into a folder of its own, with a virtual machine of its own: policies share no state.
     pub fn new(folder: &Path, policy: &Path, module: &Path) -> Result<Self, String> {
         let output = Command::new(env!("CARGO_BIN_EXE_callbound"))
             .arg("envoy")
@@ -113,7 +113,7 @@ fn with_filters(mut shipped: Value, listener: &Listener) -> Value {
     shipped
 }
 
-/// The filter that does nothing, from `empty-filter.wat`.
+/// Returns the filter without an effect, from `empty-filter.wat`.
 pub fn empty_filter(folder: &Path) -> Result<Value, String> {
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/empty-filter.wat");
     let module = folder.join("empty.wasm");
@@ -195,14 +195,13 @@ impl Gateway {
         Err(format!("Envoy has no thread {WORKER}"))
     }
 
-    /// Requests that Envoy has sent to any cluster, by its own count. Listeners answer by themselves, so all are the
-    /// module's.
+    /// Returns Envoy's count of requests to clusters. Listeners answer directly, so all are the module's.
     pub fn callouts(&self) -> Result<u64, String> {
         let answer = self.ask("/stats?filter=upstream_rq_total$")?;
         Ok(answer.lines().filter_map(|line| line.rsplit_once(": ")?.1.trim().parse::<u64>().ok()).sum())
     }
 
-    /// Bytes that Envoy holds on its heap, by its own count. Modules' own memory is not among them, what they share is.
+    /// Returns Envoy's count of bytes on its heap. It excludes the modules' own memory and includes shared data.
     pub fn heap(&self) -> Result<u64, String> {
         let answer = self.ask("/memory")?;
         let body: Value = serde_json::from_str(&answer).map_err(at("/memory"))?;

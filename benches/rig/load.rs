@@ -46,7 +46,7 @@ impl Client {
         (0..CONNECTIONS).map(line).collect::<Result<_, String>>().map(Self)
     }
 
-    /// Sends `count` requests, as many at a time as there are connections, and wants this of every answer.
+    /// Sends `count` requests, one per connection at a time, and checks every answer.
     pub fn run(
         &mut self,
         count: usize,

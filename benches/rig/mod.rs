@@ -1,4 +1,4 @@
-//! What the measurement is made of: one Envoy with a listener per variant, a platform with tokens, a client, and a Redis.
+//! Parts of the measurement: one Envoy with a listener per variant, a platform with tokens, a client, and a Redis.
 
 pub mod fleet;
 pub mod gateway;

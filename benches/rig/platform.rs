@@ -20,7 +20,7 @@ const REMEMBERED: u64 = 2_048;
 /// forgotten when it comes again.
 pub const TOKENS: usize = 6_144;
 
-/// More than is ever asked for: the most a window may let through.
+/// Highest number that a window may allow: never reached.
 const PLENTY: u64 = 1_000_000_000;
 /// Highest rate: never reached.
 const PLENTY_AT_ONCE: u64 = 1_000_000;
@@ -68,7 +68,7 @@ impl Platform {
         Ok(Self { policy, issuer, master })
     }
 
-    /// The policy with something to remember. Nothing ever reaches these limits.
+    /// Returns the policy with limits and a store. The limits are never reached.
     pub fn remembering(&self, limits: Limits, redis: Option<&Value>) -> Value {
         let key = json!({"id": "minute", "per": "key", "window": {"max": PLENTY, "seconds": 60}});
         let team = json!({"id": "burst", "per": "team",
@@ -95,8 +95,7 @@ impl Platform {
         derive_secret(&self.master, "rdc", algorithm.name(), algorithm).map_err(at("secret"))
     }
 
-    /// Different valid tokens, as the gateway's mint would write them: one for each number of the set, good for so many
-    /// uses.
+    /// Signs different valid tokens as the gateway's mint would: one for each number, with this number of uses.
     pub fn tokens(
         &self,
         algorithm: Algorithm,

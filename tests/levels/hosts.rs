@@ -181,7 +181,7 @@ fn kong_unreadable_policy() -> TestResult {
 fn apisix_unreadable_policy() -> TestResult {
     let file = file(Level::Apisix)?;
     for text in unreadable(Level::Apisix)? {
-        // Refused, APISIX answers 503 by itself; taken, the module does.
+        // If the module refuses the policy, APISIX answers 503 itself; if it accepts it, the module does.
         if let Ok(mut vm) = module()?.start_in(world(Level::Apisix, &file), &text) {
             is_refused("an unreadable policy", &vm.exchange(&ping()), 503, "")?;
             is_refused("an unreadable policy", &vm.exchange(&act()), 503, "")?;

@@ -138,7 +138,7 @@ impl Gate for Worker {
         if let Some(decision) = decision.as_ref().filter(|_| self.level != Level::Apisix) {
             check_counter(decision, &before, &self.vm.counters())?;
         }
-        // nginx makes its status line of them, for the client to read.
+        // nginx puts the details into its status line, which the client can read.
         let details = outcome.reply.as_ref().map_or("", |reply| &reply.details);
         if matches!(self.level, Level::Kong | Level::Apisix) && !details.is_empty() {
             return Err(format!("the client is shown the cause: {details}"));
@@ -177,7 +177,7 @@ fn on_the_wire(request: &Request, level: Level) -> wasm_host::Request {
     if request.framing.is_h2() {
         wire.protocol = "HTTP/2.0";
     } else if level == Level::Kong {
-        // As a client of HTTP/1 may write them; this host leaves them so.
+        // A client of HTTP/1 may capitalise names, and this host keeps them.
         wire.headers.iter_mut().for_each(|(name, _)| capitalize(name));
     }
     wire.chunks = request.pieces().into_iter().map(<[u8]>::to_vec).collect();

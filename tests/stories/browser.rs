@@ -34,7 +34,7 @@ const SCRIPT: &str = r#"
   };
   run();"#;
 
-/// A story that needs a browser as well.
+/// Runs a test that needs a browser as well.
 pub(super) fn with_browser(story: fn(&Pieces, &Path) -> Result<(), String>) -> Result<Completion, Failed> {
     match (Pieces::find(), require(Piece::Chromium)) {
         (Err(skip), _) | (_, Err(skip)) => skip.end(),

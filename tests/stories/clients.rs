@@ -62,7 +62,7 @@ fn drive(program: &Path, driver: &str, world: &World, clients: Option<&Path>) ->
         .arg(format!("http://{}", world.address()))
         .arg(API_KEY)
         .args(clients)
-        // No proxy, no key and no other setting of this machine's.
+        // No proxy, key or other setting of this machine.
         .env_clear()
         .stdin(Stdio::null())
         .output()
@@ -104,7 +104,7 @@ fn refused(statuses: &[u16]) -> Value {
     statuses.iter().map(|status| json!({"refused": status})).collect()
 }
 
-/// One with each spelling of the token, and neither spelling is to be seen: not there, not in a log.
+/// Checks one session with each form of the token, and that neither form is in path or log.
 fn upstream_saw_two_sessions(world: &World, found: &Value) -> Result<(), String> {
     world.upstream_saw(2)?;
     let token = found["mint"]["token"].as_str().unwrap_or_default();

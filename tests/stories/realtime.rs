@@ -1,4 +1,4 @@
-//! What the stories about sockets share: the policy of a realtime platform with a team and a key, and its mint.
+//! Helpers of the tests about sockets: the policy of a realtime platform with a team and a key, and its mint.
 
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};

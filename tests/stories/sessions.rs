@@ -115,7 +115,7 @@ pub fn uncapped_session_lasts(pieces: &Pieces) -> Result<(), String> {
         same("the echo", socket.ask("hello again")?, "hello again".to_owned())?;
         std::thread::sleep(Duration::from_millis(200));
     }
-    // The token is past its end by now: it bounds the opening of sessions.
+    // The token is expired by now: it limits the opening of sessions only.
     let late = websocket(world.address(), &handshake(&token, MODEL))?.refused()?;
     status("an expired token", &late, 401)?;
     socket.close()?;

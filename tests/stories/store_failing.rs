@@ -15,7 +15,7 @@ use crate::support::gateway::Pieces;
 use crate::support::poll;
 use crate::support::redis::{Redis, Reply};
 
-/// The policy's time limit for an answer of the store, and what an answer to a client may take then.
+/// Time limit of the policy for an answer of the store, and the longest wait of a client then.
 const TIMEOUT_MS: u64 = 250;
 const AT_MOST: Duration = Duration::from_secs(3);
 
@@ -29,9 +29,9 @@ enum Fault {
     BridgeFaked(Behaviour),
     /// Redis has reached its memory limit.
     Full,
-    /// Redis follows another one and takes no changes.
+    /// Redis is a replica and accepts no writes.
     ReadOnly,
-    /// The bridge's rights are not those of the script.
+    /// The bridge lacks a right that the script needs.
     Forbidden,
 }
 

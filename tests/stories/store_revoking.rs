@@ -129,7 +129,7 @@ pub fn at_once_on_every_worker(pieces: &Pieces) -> Result<(), String> {
     fleet.counts_agree()
 }
 
-/// With several gateways: at_every_worker within the time that the answer states.
+/// With several gateways: on each of them within the time that the answer states.
 pub fn in_time_on_all_gateways() -> Result<Completion, Failed> {
     with_redis(|pieces, redis| {
         let mut policy = in_redis(with_admin(), &redis);

@@ -25,7 +25,7 @@ fn two_at_a_time() -> Result<Value, String> {
     Ok(policy)
 }
 
-/// A client token that lives longer than the story.
+/// Mints a client token that outlives the test.
 fn mint(fleet: &Fleet) -> Result<String, String> {
     let asked = json!({"expiresIn": 600});
     let request = Request::new("POST", "/v1/client/tokens").header("x-api-key", API_KEY).json(&asked);
@@ -44,7 +44,7 @@ fn open(fleet: &Fleet, gateway: usize, token: &str) -> Result<Socket, String> {
     Ok(socket)
 }
 
-/// Waits for a slot.
+/// Waits for a free session.
 fn open_within(fleet: &Fleet, gateway: usize, token: &str, limit: Duration) -> Result<Socket, String> {
     poll("a free slot", limit, || open(fleet, gateway, token).ok())
 }

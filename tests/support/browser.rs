@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::gateway::command_that_ends_with_us;
 use super::poll;
 
-/// An application's server: hands out a page and takes what the page found.
+/// Server of an application: serves a page and receives the page's findings.
 pub struct Site {
     address: SocketAddr,
     state: Arc<Mutex<State>>,
@@ -59,8 +59,8 @@ impl Site {
         format!("http://{}", self.address)
     }
 
-    /// Shows a page to a browser of its own and waits for what its script hands to `report`. The script finds these
-    /// constants.
+    /// Opens a page in a browser of its own and waits for the value its script passes to `report`. The constants are
+    /// defined in the script.
     pub fn visit(
         &self,
         chromium: &Path,

@@ -41,7 +41,7 @@ impl Http1 {
         Ok(Self { stream, received: Vec::new() })
     }
 
-    /// Sends a request and reads its answer, which may come before the request is through.
+    /// Sends a request and reads its answer, which may arrive before the request is sent.
     pub fn exchange(&mut self, request: &Request) -> Result<Answer, String> {
         let mut writer = self.stream.try_clone().map_err(text)?;
         std::thread::scope(|scope| {
@@ -55,7 +55,7 @@ impl Http1 {
         })
     }
 
-    /// Sends bytes as they are.
+    /// Sends raw bytes.
     pub fn send(&mut self, bytes: &[u8]) -> Result<(), String> {
         self.stream.write_all(bytes).map_err(text)
     }
@@ -406,7 +406,7 @@ impl Socket {
         self.runtime.block_on(limited(sending))?.map_err(text)
     }
 
-    /// The next text; that there is none any more is an error.
+    /// Returns the next text; a closed socket is an error.
     pub fn receive(&mut self) -> Result<String, String> {
         self.runtime.block_on(limited(async {
             loop {
@@ -427,7 +427,7 @@ impl Socket {
         self.receive()
     }
 
-    /// Waits until the other side has closed or cut the socket: when that was.
+    /// Waits until the other side closes the socket and returns the time.
     pub fn wait_until_closed(&mut self) -> Result<Instant, String> {
         let ending = async {
             while let Some(Ok(message)) = self.stream.next().await {
@@ -440,7 +440,7 @@ impl Socket {
         Ok(Instant::now())
     }
 
-    /// Ends it as a client that is done does.
+    /// Closes the socket with a close frame.
     pub fn close(mut self) -> Result<(), String> {
         let closing = async {
             let _ = self.stream.close(None).await;

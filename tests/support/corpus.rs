@@ -30,7 +30,7 @@ pub enum Level {
     Apisix,
     /// A real Envoy, sockets and all.
     Envoy,
-    /// A real Envoy with its buffer filter behind the module.
+    /// A real Envoy with its buffer filter after the module.
     Mesh,
 }
 
@@ -181,7 +181,7 @@ pub enum Framing {
     H2,
     /// HTTP/2 with trailers and no `content-length`.
     H2Trailers,
-    /// The handshake of a WebSocket: HTTP/1.1, no body, and no end either.
+    /// Handshake of a WebSocket: HTTP/1.1 without a body and without an end.
     Websocket,
 }
 

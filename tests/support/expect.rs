@@ -125,7 +125,7 @@ impl Answer {
     }
 }
 
-/// `decision=deny reason=to_denied route=dial …`, taken apart.
+/// Members of `decision=deny reason=to_denied route=dial …`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoggedDecision(pub BTreeMap<String, String>);
 
@@ -230,7 +230,7 @@ fn check_upstream(wanted: &ExpectUpstream, sent: &Request, seen: &Seen, wrong: &
             seen.body.len()
         ));
     }
-    // What follows a handshake is the socket's.
+    // Bytes after a handshake belong to the socket.
     if !seen.complete && sent.framing != Framing::Websocket {
         wrong.push("the upstream's request has no end".to_owned());
     }

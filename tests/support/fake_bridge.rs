@@ -24,9 +24,9 @@ pub enum Behaviour {
     Hangs,
     /// Accepts the connection and closes it.
     Closes,
-    /// Passes the request on at once and holds the answer back for so long.
+    /// Passes the request on at once and delays the answer by this time.
     Slow(Duration),
-    /// Passes the request on and closes when the answer should come.
+    /// Passes the request on and closes instead of answering.
     Swallows,
     /// Passes the request on and closes in the middle of the answer.
     CutsShort,
@@ -43,7 +43,7 @@ pub struct FakeBridge {
 
 struct Shared {
     address: SocketAddr,
-    /// The real bridge.
+    /// Address of the real bridge.
     behind: SocketAddr,
     behaviour: Behaviour,
     is_over: AtomicBool,
@@ -106,7 +106,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     }
 }
 
-/// One connection, for as long as there are requests on it; `None` when it is over.
+/// Serves one connection until it has no more requests.
 fn serve(mut stream: &TcpStream, shared: &Shared) -> Option<()> {
     if shared.behaviour == Behaviour::Closes {
         return None;

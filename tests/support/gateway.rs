@@ -24,11 +24,11 @@ pub struct Setup<'a> {
     pub env: &'a BTreeMap<String, String>,
     pub upstream: SocketAddr,
     pub cors: &'a [&'a str],
-    /// A last change to the rendered filter file.
+    /// Edit of the rendered filter file.
     pub edit: &'a dyn Fn(String) -> String,
 }
 
-/// The pieces a gateway is made from.
+/// Programs and files of a gateway.
 #[derive(Clone)]
 pub struct Pieces {
     envoy: PathBuf,
@@ -91,7 +91,7 @@ impl Gateway {
         Ok(())
     }
 
-    /// Ends it at once, as a crash does.
+    /// Kills the process, as a crash does.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -148,7 +148,7 @@ impl Gateway {
         read(&self.folder.0.join("access"))
     }
 
-    /// The access log's line after the first `seen`.
+    /// Waits for the line of the access log after the first `seen`.
     pub fn next_access(&self, seen: usize) -> Result<Value, String> {
         poll("an access log line", Duration::from_secs(20), || self.access_log().get(seen).cloned())
     }
@@ -216,7 +216,7 @@ fn spawn(
         .map_err(|error| format!("{}: {error}", pieces.envoy.display()))
 }
 
-/// A command whose process ends should the test be killed: no `Drop` runs then.
+/// Returns a command whose process ends with the test, even if the test is killed and no `Drop` runs.
 pub fn command_that_ends_with_us(program: &Path) -> Command {
     match in_path("setpriv") {
         Some(setpriv) => {
@@ -245,7 +245,7 @@ fn render(pieces: &Pieces, folder: &Path, setup: &Setup<'_>) -> Result<(), Strin
     place(&out.join("ecds/filter.yaml"), &folder.join("ecds/filter.yaml"), setup.edit)
 }
 
-/// Moves a file to where Envoy reads it, in one step.
+/// Moves a file atomically to the place where Envoy reads it.
 fn place(from: &Path, to: &Path, edit: &dyn Fn(String) -> String) -> Result<(), String> {
     let fail = |error: std::io::Error| format!("{}: {error}", to.display());
     let text = edit(fs::read_to_string(from).map_err(fail)?);

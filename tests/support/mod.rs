@@ -1,5 +1,5 @@
-//! What the suites share: the corpus, tokens to order, a real Envoy, clients that can misbehave, and an upstream that
-//! remembers. Nothing here uses the crate's own token code.
+//! Helpers of the suites: the corpus, tokens made from recipes, a real Envoy, clients that can misbehave, and a
+//! recording upstream. Nothing here uses the crate's own token code.
 #![allow(dead_code, reason = "each suite uses its part")]
 
 pub mod browser;
@@ -15,7 +15,7 @@ pub mod require;
 
 use std::time::{Duration, Instant};
 
-/// Asks again and again until there is an answer; `what` names what never came.
+/// Polls until there is a value; `what` names it in the error.
 pub fn poll<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Result<T, String> {
     let begin = Instant::now();
     loop {

@@ -29,11 +29,11 @@ pub struct Recipe {
     prefix: Option<String>,
 }
 
-/// Key material other than that of the recipe's `kid`.
+/// Key material in place of that of the recipe's `kid`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum KeySource {
-    /// That of another key of the policy.
+    /// Secret of another key of the policy.
     Kid(String),
     /// Bytes in unpadded base64url.
     Base64url(String),
@@ -43,13 +43,13 @@ enum KeySource {
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Alter {
-    /// One bit of the signature.
+    /// Flips one bit of the signature.
     Signature,
-    /// Other claims under the same signature.
+    /// Changes the claims and keeps the signature.
     Claims,
-    /// The last character is lost.
+    /// Drops the last character.
     Truncate,
-    /// A second spelling: base64 padding.
+    /// Adds base64 padding.
     Pad,
 }
 
@@ -155,7 +155,7 @@ impl Mint {
         }
     }
 
-    /// The secret the policy gives a key, as the gateway would find it.
+    /// Returns the secret of a key of the policy, as the gateway would load it.
     fn secret_of(&self, kid: &str, family: &str, alg: &str) -> Result<Vec<u8>, String> {
         let key = self.config_of(kid).ok_or_else(|| format!("no key `{kid}`; give a `key`"))?;
         let own_alg = key["alg"].as_str().unwrap_or(alg);
@@ -226,12 +226,12 @@ fn sign(alg: &str, key: &[u8], message: &[u8]) -> Result<Vec<u8>, String> {
             Ok(signature.to_bytes().to_vec())
         }
         "RS256" => {
-            // Forgeries that only name the algorithm bring no RSA key.
+            // Forgeries that only name the algorithm have no RSA key.
             let Ok(key) = rsa::PrivateKey::from_pkcs1_der(key) else { return Ok(hmac(key, &[message])) };
             Ok(rsa::pkcs1v15::SigningKey::<rsa::sha2::Sha256>::new(key).sign(message).to_vec())
         }
         "none" => Ok(Vec::new()),
-        // An algorithm that is only named: the bytes under it do not matter.
+        // Unknown algorithm: its signature bytes do not matter.
         _ => Ok(hmac(key, &[message])),
     }
 }

@@ -1,5 +1,5 @@
-//! The upstream of the tests: remembers every request from the moment its headers are here, byte for byte, takes every
-//! WebSocket, and remembers when it began and ended.
+//! The upstream of the tests: records every request byte for byte as soon as its headers arrive, accepts every
+//! WebSocket, and records its start and end.
 
 #[path = "../../src/bin/upstream/websocket.rs"]
 mod websocket;

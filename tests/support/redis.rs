@@ -113,7 +113,7 @@ impl Redis {
         self.bridge_address
     }
 
-    /// The policy's `store.redis`, with time enough for two busy cores.
+    /// Returns the policy's `store.redis`, with time limits for two busy cores.
     pub fn section(&self) -> Value {
         json!({"url": format!("http://{}", self.bridge_address), "timeout_ms": 5000})
     }
@@ -144,7 +144,7 @@ impl Redis {
     fn wait_for_script(&self, address: SocketAddr) -> Result<(), String> {
         let mut request = Request::new("POST", "/");
         request.body = Some(b"EVAL/return%207/0".to_vec());
-        // As many as it has connections to Redis: each must be there.
+        // One request per connection to Redis: all must be open.
         poll("a bridge that runs a script", START_LIMIT, || {
             let is_good = |_: i32| {
                 client::exchange(address, &request).is_ok_and(|answer| answer.json() == json!({"EVAL": 7}))
@@ -170,7 +170,7 @@ impl Redis {
 
     /// Restarts Redis with everything it knew.
     pub fn restart_keeping_data(&mut self) -> Result<(), String> {
-        // Asked, not killed: it then writes the last second too.
+        // Shut down, not killed: it then writes the last second too.
         let _ = self.client()?.ask(&["SHUTDOWN"]);
         if let Some(child) = &mut self.redis {
             let _ = child.wait();
@@ -233,7 +233,7 @@ impl Redis {
 
 impl Drop for Redis {
     fn drop(&mut self) {
-        // A stopped process is ended as well.
+        // Kills a suspended process as well.
         end(&mut self.bridge);
         end(&mut self.redis);
     }

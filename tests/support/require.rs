@@ -29,7 +29,7 @@ pub enum Piece {
 #[derive(Clone, Debug)]
 pub struct Skip(String);
 
-/// Finds a piece.
+/// Finds a requirement.
 pub fn require(piece: Piece) -> Result<PathBuf, Skip> {
     let (found, missing) = match piece {
         Piece::Module => (

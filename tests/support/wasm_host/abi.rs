@@ -220,7 +220,7 @@ imports! { ENV_FUNCTIONS, link_env, "env";
         Ok(())
     }
 
-    // Calls to others
+    // HTTP calls and foreign functions
 
     fn proxy_http_call(
         guest, cluster, cluster_size, headers, headers_size, body, body_size,

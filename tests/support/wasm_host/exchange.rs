@@ -121,7 +121,7 @@ pub struct Upstream {
     pub headers: Pairs,
     pub body: Vec<u8>,
     pub trailers: Option<Pairs>,
-    /// False: the request was cut, or its end never came.
+    /// The end of the request arrived.
     pub complete: bool,
 }
 
@@ -169,7 +169,7 @@ pub struct Outcome {
     pub reset: bool,
     /// Message of the trap in this request, or of an earlier one that killed the VM.
     pub trapped: Option<String>,
-    /// The status the host answers by itself when the module trapped, where it does.
+    /// Status that the host answers itself when the module trapped.
     pub failed: Option<u32>,
     pub logs: Vec<(Level, String)>,
 }
@@ -238,7 +238,7 @@ pub struct World {
     pub memory_limit: usize,
     /// Zones of shared memory, where a host has zones.
     pub zones: BTreeSet<String>,
-    /// nginx variables that were made by `set $name ''`, or are another gateway's, with their values at first.
+    /// nginx variables declared by `set $name ''` or by another gateway, with their initial values.
     pub variables: BTreeMap<String, Vec<u8>>,
     /// Rules of the imitated host.
     pub host: &'static HostRules,

@@ -19,7 +19,7 @@ pub(super) struct Nginx {
     /// Headers nginx points at that were removed: the pointer stays.
     removed: BTreeSet<Vec<u8>>,
     step: Step,
-    /// For the answer to a call.
+    /// The request waits for the answer to a call.
     waits: bool,
     /// The request waits without an event that could wake it.
     hangs: bool,
@@ -127,7 +127,7 @@ fn query(path: &[u8]) -> Option<&[u8]> {
     path.get(at + 1..)
 }
 
-/// `ngx_escape_uri(NGX_ESCAPE_URI)`, as far as it matters here.
+/// Escapes as `ngx_escape_uri(NGX_ESCAPE_URI)` does, as far as needed here.
 fn escape(uri: &[u8]) -> Vec<u8> {
     let escaped = |byte: &u8| match byte {
         b'%' | b'?' | b'#' | b' ' | 0..=0x1f | 0x7f.. => format!("%{byte:02X}").into_bytes(),
@@ -136,7 +136,7 @@ fn escape(uri: &[u8]) -> Vec<u8> {
     uri.iter().flat_map(escaped).collect()
 }
 
-/// `r->uri`: decoded, without empty segments.
+/// Returns `r->uri`: decoded, without empty segments.
 fn decoded(path: &[u8]) -> Vec<u8> {
     let mut rest = path.split(|byte| *byte == b'?').next().unwrap_or_default();
     let mut out: Vec<u8> = Vec::new();
@@ -172,7 +172,7 @@ pub(super) fn real_headers(sent: &Pairs, rules: &HostRules) -> Pairs {
 // -------------------------------------------------------------------------------------------------
 
 impl Vm {
-    /// Takes a request through its phases, as far as it gets.
+    /// Takes a request through its phases until it waits or ends.
     pub(super) fn advance(&mut self, id: u32) {
         while let Some(step) = self.next_step(id) {
             match step {
@@ -273,7 +273,7 @@ impl Vm {
         }
     }
 
-    /// `proxy_continue_stream`: only what hangs is woken.
+    /// Implements `proxy_continue_stream`: only a hanging request is woken.
     pub(super) fn wake(&mut self, id: u32) {
         let host = self.store.data_mut();
         let may = host.world.host.lone_pause == LonePause::Hangs;
@@ -495,7 +495,7 @@ impl Host {
         }
     }
 
-    /// `ngx_http_wasm_api.c`: the name of one nginx variable.
+    /// Reads an nginx variable; see `ngx_http_wasm_api.c`.
     pub(super) fn nginx_variable(&mut self, name: &str) -> Answer<Vec<u8>> {
         let constant = self.world.properties.get(name).cloned();
         let nginx = self.stream().ok_or(BAD_ARGUMENT)?.nginx.as_ref().ok_or(BAD_ARGUMENT)?;
@@ -533,7 +533,7 @@ impl Host {
             _ if kind == 7 => self.buffer(kind).ok_or(NOT_FOUND).map(Some),
             _ if kind > 4 => Err(UNIMPLEMENTED),
             _ => {
-                // A body callback without a body leaves the one before in its place.
+                // A body callback without a body leaves the previous body in its place.
                 let bytes = if kind == 0 { Some(self.stale_body.clone()) } else { self.buffer(kind) };
                 let bytes = bytes.filter(|bytes| !bytes.is_empty()).ok_or(NOT_FOUND)?;
                 let is_size = |number: usize| i32::try_from(number).is_ok();
@@ -546,7 +546,7 @@ impl Host {
         }
     }
 
-    /// `start` is ignored.
+    /// Reads a buffer; `start` is ignored.
     fn ngx_wasm_buffer(&mut self, kind: u32, length: usize) -> Answer<Option<Vec<u8>>> {
         let (callback, in_memory) = (self.callback, self.world.memory_limit);
         let mut bytes = self.buffer(kind).ok_or(NOT_FOUND)?;
@@ -632,7 +632,8 @@ impl Host {
     }
 }
 
-/// A property in a root context: scoped ones fail; a plugin's own name is looked for where there is nothing.
+/// Returns the error for a property in a root context: scoped ones fail; a plugin's own name is looked up in an empty
+/// list.
 fn outside_a_request(path: &str) -> Refusal {
     match path {
         path if path.contains('\0') => INTERNAL_FAILURE,

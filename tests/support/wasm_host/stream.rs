@@ -91,7 +91,7 @@ impl StreamState {
         }
     }
 
-    /// Sends on everything held so far.
+    /// Releases everything held so far.
     pub(super) fn release(&mut self) {
         let next = if self.has_filter_behind { &mut self.behind } else { &mut self.upstream };
         let next =

@@ -132,7 +132,7 @@ impl Vm {
     /// The headers of a request, whatever follows.
     pub fn begin(&mut self, request: &Request) -> Stream {
         let is_empty = request.chunks.is_empty() && request.trailers.is_none();
-        // Where a whole body is read first, a handshake is a request without one.
+        // On hosts that read the whole body first, a handshake is a request without one.
         let ends = is_empty && (!request.unfinished || self.world().host.has_phases);
         self.open_request(request, ends)
     }
@@ -204,7 +204,7 @@ impl Vm {
         self.store.data().http_calls.values().cloned().collect()
     }
 
-    /// Answers an HTTP call; `None` is a connection that broke.
+    /// Answers an HTTP call; `None`: the connection failed.
     pub fn answer_call(&mut self, token: u32, answer: Option<&Reply>) {
         let Some(call) = self.store.data_mut().http_calls.remove(&token) else {
             return;
@@ -213,7 +213,7 @@ impl Vm {
             answer.map_or((0, 0), |reply| (reply.headers.len() as u32 + 1, reply.body.len() as u32));
         self.store.data_mut().call_response = answer.map(|reply| (with_status(reply), reply.body.clone()));
         let has_phases = self.world().host.has_phases;
-        // Where the request is the host's own, calls act on it whatever context they name.
+        // On hosts with phases a call acts on its request whatever context it names.
         let context = call.stream.filter(|_| has_phases).unwrap_or(call.root);
         self.call::<_, ()>(context, "proxy_on_http_call_response", (call.root, token, headers, body, 0));
         self.store.data_mut().call_response = None;
@@ -223,8 +223,7 @@ impl Vm {
         }
     }
 
-    /// A call whose answer never comes, on a host that then ends the request by itself (Kong up to 3.8), without a
-    /// callback.
+    /// Loses a call on a host that then ends the request itself, without a callback (Kong up to 3.8).
     pub fn lose_call(&mut self, token: u32) {
         let call = self.store.data_mut().http_calls.remove(&token);
         let stream = call.and_then(|call| self.store.data_mut().streams.get_mut(&call.stream?));
@@ -252,8 +251,8 @@ impl Vm {
         started && self.configure(root, config)
     }
 
-    /// A new instance for one that trapped, where the host makes one: the root is configured again, `on_vm_start` does
-    /// not come again. False: there is none.
+    /// Replaces an instance that trapped, on hosts that do so: the root is configured again without `on_vm_start`.
+    /// False: there is none.
     fn replace_instance(&mut self) -> bool {
         if !self.is_broken {
             return true;
@@ -441,7 +440,7 @@ impl Vm {
         }
     }
 
-    /// Does what host calls left for after the callback.
+    /// Runs the effects that host calls deferred.
     pub(super) fn settle(&mut self) {
         while let Some(deferred) = self.store.data_mut().deferred.pop_front() {
             match deferred {
@@ -526,7 +525,7 @@ impl Vm {
         }
     }
 
-    /// Calls back for an action. A local reply made meanwhile overrides what the filter returned.
+    /// Runs a callback that returns an action. A local reply made meanwhile overrides the action.
     pub(super) fn ask<P: WasmParams>(&mut self, context: u32, name: &str, params: P) -> Flow {
         let action = self.call::<P, u32>(context, name, params).unwrap_or(0);
         let stopped = self.dead.is_some() || self.store.data().stop_iteration;

@@ -1,4 +1,4 @@
-//! WASI preview 1, as far as a filter gets it.
+//! WASI preview 1, as far as filters get it.
 
 use super::*;
 
