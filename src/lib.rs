@@ -8,7 +8,7 @@
 //! computed at every use. A *route* is a method and a path template with what it requires. A *bound* narrows, a
 //! *ceiling* is the bounds of a key. The *policy* is the compiled configuration. A *decision* is allow or deny with one
 //! *reason*, and its *obligations* are what the enforcer must do for an allow to count. What must be
-//! remembered first is a list of *charges*, each on a *cell* of the *store*, taken all or none; a *lease* is an open
+//! remembered first is a list of *charges*, each on a *counter* of the *store*, taken all or none; a *lease* is an open
 //! session's place there, renewed while it lasts.
 //!
 //! # The laws

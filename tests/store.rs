@@ -65,11 +65,11 @@ fn cell(name: u64) -> CounterKey {
 
 fn uses(name: u64, max: u64) -> Charge {
     let rule = Rule::Uses { max, issued_at: BEGAN + 1, until: NOW + 960, stream: None };
-    Charge { cell: cell(name), share: 1, rule }
+    Charge { key: cell(name), share: 1, rule }
 }
 
 fn window(name: u64, max: u64, seconds: u64) -> Charge {
-    Charge { cell: cell(name), share: 1, rule: Rule::Window { max, seconds } }
+    Charge { key: cell(name), share: 1, rule: Rule::Window { max, seconds } }
 }
 
 fn micros(seconds: u64) -> u64 {
@@ -130,7 +130,7 @@ fn what_was_issued_before_the_store_began_is_refused() {
     let store = open(&Shared::default(), SIZE);
     for (issued_at, is_taken) in [(BEGAN - 1, false), (BEGAN, false), (BEGAN + 1, true)] {
         let rule = Rule::Uses { max: 1, issued_at, until: NOW + 960, stream: None };
-        let charge = Charge { cell: cell(issued_at), share: 1, rule };
+        let charge = Charge { key: cell(issued_at), share: 1, rule };
         assert_eq!(takes(&store, &charge, NOW), is_taken, "issued {issued_at}");
     }
 }
@@ -168,7 +168,7 @@ fn of_several_charges_all_are_taken_or_none() {
     for _ in 0..5 {
         assert!(is_spent(&store.take(&all, micros(NOW)).unwrap(), 2), "the token is spent");
     }
-    let rest = |charge: &Charge| store.look(charge, micros(NOW)).unwrap().map(|standing| standing.remaining);
+    let rest = |charge: &Charge| store.check(charge, micros(NOW)).unwrap().map(|standing| standing.remaining);
     assert_eq!(rest(&narrow), Ok(0), "refused requests cost the narrow limit nothing");
     assert_eq!(rest(&wide), Ok(8), "nor the wide one");
 }
@@ -190,7 +190,7 @@ fn refused_by_one_limit_under_threads_no_other_is_charged_for_good() {
     });
     assert_eq!(won, 30);
     let store = open(&memory, SIZE);
-    let rest = store.look(&narrow, micros(NOW)).unwrap().map(|standing| standing.remaining);
+    let rest = store.check(&narrow, micros(NOW)).unwrap().map(|standing| standing.remaining);
     assert_eq!(rest, Ok(1_000 - 30 - 1));
 }
 
@@ -213,7 +213,7 @@ fn windows_begin_at_multiples_of_their_length() {
 #[test]
 fn a_rate_lets_its_burst_through_and_then_its_pace() {
     let store = open(&Shared::default(), SIZE);
-    let charge = Charge { cell: cell(1), share: 1, rule: Rule::Rate { max: 10, seconds: 1, burst: 5 } };
+    let charge = Charge { key: cell(1), share: 1, rule: Rule::Rate { max: 10, seconds: 1, burst: 5 } };
     let at =
         |micros: u64| matches!(store.take(std::slice::from_ref(&charge), micros), Ok(ChargeResult::All(_)));
     let start = micros(NOW);
@@ -230,7 +230,7 @@ fn a_rate_lets_its_burst_through_and_then_its_pace() {
 #[test]
 fn sessions_come_back_when_they_end_and_when_nobody_renews_them() {
     let store = open(&Shared::default(), SIZE);
-    let session = |holder| Charge { cell: cell(1), share: 1, rule: Rule::Sessions { max: 2, holder } };
+    let session = |holder| Charge { key: cell(1), share: 1, rule: Rule::Sessions { max: 2, holder } };
     assert!(
         takes(&store, &session(1), NOW)
             && takes(&store, &session(2), NOW)
@@ -247,11 +247,11 @@ fn sessions_come_back_when_they_end_and_when_nobody_renews_them() {
 fn a_stream_comes_back_within_its_grace_and_costs_no_other_use() {
     let store = open(&Shared::default(), SIZE);
     let stream = |session: &str, holder| {
-        let stream = Stream { cell: cell(1).beside(session), holder, grace: 20 };
+        let stream = Stream { key: cell(1).stream(session), holder, grace: 20 };
         let rule = Rule::Uses { max: 1, issued_at: BEGAN + 1, until: NOW + 960, stream: Some(stream) };
-        Charge { cell: cell(1), share: 1, rule }
+        Charge { key: cell(1), share: 1, rule }
     };
-    let end = |holder| Change::End(Lease { cell: cell(1).beside("s"), holder, grace: 20 });
+    let end = |holder| Change::End(Lease { key: cell(1).stream("s"), holder, grace: 20 });
     assert!(takes(&store, &stream("s", 1), NOW));
     assert!(!takes(&store, &stream("s", 2), NOW + 3), "it is open");
     store.change(&[end(1)], NOW + 5);
@@ -268,7 +268,7 @@ fn a_stream_comes_back_within_its_grace_and_costs_no_other_use() {
 fn seconds_are_set_aside_and_the_rest_given_back() {
     let store = open(&Shared::default(), SIZE);
     let ask = |ask| Charge {
-        cell: cell(1),
+        key: cell(1),
         share: 1,
         rule: Rule::Seconds { max: 100, ask, issued_at: BEGAN + 1, until: NOW + 960 },
     };
@@ -289,7 +289,7 @@ fn seconds_are_set_aside_and_the_rest_given_back() {
 fn seconds_that_may_have_been_taken_before_the_store_began_are_refused() {
     let store = open(&Shared::default(), SIZE);
     let rule = Rule::Seconds { max: 100, ask: 10, issued_at: BEGAN, until: NOW + 960 };
-    let taken = store.take(&[Charge { cell: cell(1), share: 1, rule }], micros(NOW)).unwrap();
+    let taken = store.take(&[Charge { key: cell(1), share: 1, rule }], micros(NOW)).unwrap();
     assert_eq!(taken, ChargeResult::None { charge: 0, refusal: ChargeDenied::Forgotten });
 }
 
@@ -322,7 +322,7 @@ fn a_million_tokens_pass_through_memory_that_stays_flat() {
     for name in 0..1_000_000_u64 {
         let second = NOW + name / 1_000;
         let rule = Rule::Uses { max: 1, issued_at: BEGAN + 1, until: second + 60, stream: None };
-        let charge = Charge { cell: cell(name), share: 1, rule };
+        let charge = Charge { key: cell(name), share: 1, rule };
         assert!(takes(&store, &charge, second), "token {name}: the expired make room");
         if name % 1_000 == 999 {
             assert!(!takes(&store, &charge, second), "token {name} was used");
@@ -358,11 +358,11 @@ fn a_failing_stranger_is_counted_apart_and_never_fills_the_store() {
     let store = open(&Shared::default(), SIZE);
     let failure = |address: u64| window(address, 3, 3_600);
     for _ in 0..3 {
-        assert_eq!(store.has_failed(&failure(1), micros(NOW)), Ok(None));
-        store.fail(&failure(1), micros(NOW));
+        assert_eq!(store.failure_retry(&failure(1), micros(NOW)), Ok(None));
+        store.record_failure(&failure(1), micros(NOW));
     }
-    assert!(store.has_failed(&failure(1), micros(NOW)).unwrap().is_some());
-    (10..200_000).for_each(|address| store.fail(&failure(address), micros(NOW)));
+    assert!(store.failure_retry(&failure(1), micros(NOW)).unwrap().is_some());
+    (10..200_000).for_each(|address| store.record_failure(&failure(address), micros(NOW)));
     assert!(takes(&store, &uses(7, 1), NOW), "what has a credential has its own room");
 }
 
@@ -496,7 +496,7 @@ proptest! {
         (max, seconds, burst) in (1_u64..20, 1_u64..5, 1_u64..6),
     ) {
         let store = open(&Shared::default(), SIZE);
-        let charge = Charge { cell: cell(1), share: 1, rule: Rule::Rate { max, seconds, burst } };
+        let charge = Charge { key: cell(1), share: 1, rule: Rule::Rate { max, seconds, burst } };
         let (mut now, start, mut through) = (micros(NOW), micros(NOW), 0);
         for gap in gaps {
             now += gap;

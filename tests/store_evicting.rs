@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use callbound::store::{
-    Charge, ChargeDenied, ChargeResult, CounterKey, Memory, MemoryError, Revocation, Rule,
-    SESSION_CAPACITY_LAID_OUT, SharedMemoryStore, Size, StoreError, Subject,
+    Charge, ChargeDenied, ChargeResult, CounterKey, Layout, Memory, MemoryError, Revocation, Rule,
+    SESSION_CAPACITY_PREALLOCATED, SharedMemoryStore, Size, StoreError, Subject,
 };
 
 const BEGAN: u64 = 1_800_000_000;
@@ -61,8 +61,8 @@ impl Memory for Zone {
         Ok(true)
     }
 
-    fn forgets(&self) -> bool {
-        true
+    fn layout(&self) -> Layout {
+        Layout::Preallocated
     }
 }
 
@@ -78,7 +78,7 @@ fn open(zone: &Zone) -> SharedMemoryStore<Zone> {
 
 fn uses(name: u64) -> Charge {
     let rule = Rule::Uses { max: 1, issued_at: BEGAN + 1, until: NOW + 960, stream: None };
-    Charge { cell: CounterKey::of(&[b"test", &name.to_le_bytes()]), share: 1, rule }
+    Charge { key: CounterKey::of(&[b"test", &name.to_le_bytes()]), share: 1, rule }
 }
 
 fn take(store: &SharedMemoryStore<Zone>, charge: &Charge) -> Result<ChargeResult, StoreError> {
@@ -163,7 +163,10 @@ fn no_value_ever_changes_its_length() {
         let _ = store.take(&[window], NOW * 1_000_000);
         let session = Rule::Sessions { max: 1_000, holder: name + 1 };
         let _ = store.take(&[Charge { rule: session, ..uses(0) }], NOW * 1_000_000);
-        store.fail(&Charge { rule: Rule::Window { max: 3, seconds: 60 }, ..uses(name) }, NOW * 1_000_000);
+        store.record_failure(
+            &Charge { rule: Rule::Window { max: 3, seconds: 60 }, ..uses(name) },
+            NOW * 1_000_000,
+        );
         let subject = Subject::Token(format!("token-{name}"));
         let _ = store.revoke(&Revocation { subject, by: None, before: NOW + 900 }, NOW);
     }
@@ -187,7 +190,7 @@ fn sessions_are_counted_as_far_as_there_is_room_and_then_refused() {
             other => assert_eq!(other, Err(StoreError::Full)),
         }
     }
-    assert_eq!(open, SESSION_CAPACITY_LAID_OUT);
+    assert_eq!(open, SESSION_CAPACITY_PREALLOCATED);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use crate::decision::{OpenSession, Outcome, Record};
 use crate::policy::{Policy, StoreBackend};
-use crate::store::remote::{Operation, RedisStore, Reply};
+use crate::store::redis::{Operation, RedisStore, Reply};
 use crate::store::{Change, Lease, RENEW_SECONDS, Revocations};
 
 use super::raw::{self, Level};

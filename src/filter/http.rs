@@ -15,7 +15,7 @@ use crate::decision::{
 };
 use crate::policy::{Policy, StoreBackend};
 use crate::reason::Reason;
-use crate::store::remote::Lookup;
+use crate::store::redis::Lookup;
 use crate::store::{Charge, StoreError};
 
 use super::crypto;

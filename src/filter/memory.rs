@@ -7,9 +7,9 @@ use proxy_wasm::traits::Context;
 
 use crate::decision::{EARLIEST_NOW, PendingCharge, Settled};
 use crate::policy::{Policy, SharedMemory, StoreBackend};
-use crate::store::remote::{self, Lookup, Operation, RedisStore, Reply};
+use crate::store::redis::{self, Lookup, Operation, RedisStore, Reply};
 use crate::store::{
-    self, Charge, ChargeResult, MemoryError, Revocations, SharedMemoryStore, Size, StoreError,
+    self, Charge, ChargeResult, Layout, MemoryError, Revocations, SharedMemoryStore, Size, StoreError,
 };
 
 use super::host::HostAdapter;
@@ -43,8 +43,8 @@ impl store::Memory for Memory {
         }
     }
 
-    fn forgets(&self) -> bool {
-        self.evicts
+    fn layout(&self) -> Layout {
+        if self.evicts { Layout::Preallocated } else { Layout::Growing }
     }
 }
 
@@ -111,12 +111,12 @@ impl Store {
 
     /// In how many milliseconds there is one left of a charge for failures; `now` in microseconds.
     pub(super) fn has_failed(&self, charge: &Charge, now: u64) -> Result<Option<u64>, StoreError> {
-        self.local()?.has_failed(charge, now)
+        self.local()?.failure_retry(charge, now)
     }
 
     pub(super) fn fail(&self, charges: &[Charge], now: u64) {
         if let Ok(local) = self.local() {
-            charges.iter().for_each(|charge| local.fail(charge, now));
+            charges.iter().for_each(|charge| local.record_failure(charge, now));
         }
     }
 
@@ -125,7 +125,7 @@ impl Store {
         let local = self.local()?;
         let taken = local.take(due.charges(), now)?;
         let is_spent = match due.question() {
-            Some(question) => local.look(question, now)?.is_err(),
+            Some(question) => local.check(question, now)?.is_err(),
             None => false,
         };
         if let (Some(revocation), ChargeResult::All(_)) = (due.revocation(), &taken) {
@@ -192,7 +192,7 @@ impl PendingCallout {
         }
         let place = port.called(&remote.cluster, "http", &remote.authority);
         let nonce = crate::credential::hex(&bytes);
-        let body = remote::request(remote, &nonce, &operations);
+        let body = redis::request(remote, &nonce, &operations);
         let length = body.len().to_string();
         let headers = vec![
             (":method", "POST"),
@@ -254,7 +254,7 @@ impl PendingCallout {
     pub(super) fn answer(&self, size: usize) -> Result<Reply, StoreError> {
         let body =
             raw::buffer(raw::BufferType::CallResponseBody, size).map_err(|_| StoreError::Unavailable)?;
-        remote::answer(call_status(), &body, &self.nonce, &self.operations)
+        redis::answer(call_status(), &body, &self.nonce, &self.operations)
     }
 }
 
@@ -264,5 +264,5 @@ pub(super) fn settled(reply: Result<Reply, StoreError>) -> Result<Settled, Store
     if reply.is_full {
         return Err(StoreError::Full);
     }
-    Ok(Settled { taken: reply.taken, is_spent: reply.is_spent })
+    Ok(Settled { taken: reply.result, is_spent: reply.is_spent })
 }

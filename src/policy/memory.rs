@@ -1,6 +1,6 @@
 //! What is remembered and where: the store's home, and how fresh what is known of it must be.
 
-use crate::store::remote::RedisStore;
+use crate::store::redis::RedisStore;
 use crate::store::{Revocations, Size, Strength};
 
 /// The store.

@@ -10,7 +10,7 @@ use super::keyring::{NO_INLINE, is_inline_secret, load_secret};
 use super::routes::CompiledRoutes;
 use super::{Document, Known, Secrets};
 use crate::credential::{Algorithm, Family, Issuer};
-use crate::store::SESSION_CAPACITY_LAID_OUT;
+use crate::store::SESSION_CAPACITY_PREALLOCATED;
 
 /// The sections that speak of the host.
 pub(super) struct HostRule {
@@ -173,7 +173,7 @@ fn check_memory(profile: &Profile, needs: &Needs<'_>, problems: &mut Problems) {
 
 /// Of one count there is one value, which cannot grow here.
 fn check_sessions(needs: &Needs<'_>, problems: &mut Problems) {
-    let most = SESSION_CAPACITY_LAID_OUT as u64;
+    let most = SESSION_CAPACITY_PREALLOCATED as u64;
     for limit in &needs.routes.limits.list {
         if matches!(limit.measure, Measure::Sessions { max } if max > most) {
             problems.add(

@@ -17,7 +17,7 @@ use super::local::MAX_USES;
 use super::routes::Match;
 use super::{Document, Known, Secrets, check_id};
 use crate::credential::{Algorithm, Issuer, Key};
-use crate::store::remote::{RedisStore, Script};
+use crate::store::redis::{RedisStore, Script};
 use crate::store::{Revocation, Revocations, Size, Strength, Subject};
 
 impl From<StrengthConfig> for Strength {
