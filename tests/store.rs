@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
 use callbound::store::{
-    Change, Charge, ChargeDenied, ChargeResult, CounterKey, Lease, Memory, MemoryError, Remaining,
-    Revocation, Rule, SharedMemoryStore, Size, StoreError, Stream, Subject,
+    Change, Charge, ChargeDenied, ChargeResult, CounterKey, Lease, Memory, Remaining, Revocation, Rule,
+    SharedMemoryStore, Size, StoreError, Stream, Subject,
 };
 use proptest::prelude::*;
 
@@ -25,11 +25,11 @@ struct Shared(Arc<Mutex<Values>>);
 type Values = HashMap<String, (Vec<u8>, u32)>;
 
 impl Memory for Shared {
-    fn get(&self, name: &str) -> Result<Option<(Vec<u8>, u32)>, MemoryError> {
+    fn get(&self, name: &str) -> Result<Option<(Vec<u8>, u32)>, StoreError> {
         Ok(self.0.lock().unwrap().get(name).cloned())
     }
 
-    fn swap(&self, name: &str, value: &[u8], version: Option<u32>) -> Result<bool, MemoryError> {
+    fn swap(&self, name: &str, value: &[u8], version: Option<u32>) -> Result<bool, StoreError> {
         let mut values = self.0.lock().unwrap();
         let present = values.get(name).map(|(_, version)| *version);
         if present == version {
@@ -400,15 +400,15 @@ fn a_value_of_one_bucket_is_none_of_another() {
 struct Failing(Shared, bool);
 
 impl Memory for Failing {
-    fn get(&self, name: &str) -> Result<Option<(Vec<u8>, u32)>, MemoryError> {
+    fn get(&self, name: &str) -> Result<Option<(Vec<u8>, u32)>, StoreError> {
         self.0.get(name)
     }
 
-    fn swap(&self, name: &str, value: &[u8], version: Option<u32>) -> Result<bool, MemoryError> {
+    fn swap(&self, name: &str, value: &[u8], version: Option<u32>) -> Result<bool, StoreError> {
         match (name.ends_with("epoch"), self.1) {
             (true, _) => self.0.swap(name, value, version),
             (false, true) => Ok(false),
-            (false, false) => Err(MemoryError),
+            (false, false) => Err(StoreError::Unavailable),
         }
     }
 }

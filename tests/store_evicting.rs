@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use callbound::store::{
-    Charge, ChargeDenied, ChargeResult, CounterKey, Layout, Memory, MemoryError, Revocation, Rule,
+    Charge, ChargeDenied, ChargeResult, CounterKey, Layout, Memory, Revocation, Rule,
     SESSION_CAPACITY_PREALLOCATED, SharedMemoryStore, Size, StoreError, Subject,
 };
 
@@ -30,7 +30,7 @@ struct State {
 }
 
 impl Memory for Zone {
-    fn get(&self, name: &str) -> Result<Option<(Vec<u8>, u32)>, MemoryError> {
+    fn get(&self, name: &str) -> Result<Option<(Vec<u8>, u32)>, StoreError> {
         let mut state = self.0.lock().unwrap();
         let mut found = state.values.get(name).cloned();
         if let Some((value, _)) = found.as_mut().filter(|_| state.torn > 0) {
@@ -40,7 +40,7 @@ impl Memory for Zone {
         Ok(found)
     }
 
-    fn swap(&self, name: &str, value: &[u8], version: Option<u32>) -> Result<bool, MemoryError> {
+    fn swap(&self, name: &str, value: &[u8], version: Option<u32>) -> Result<bool, StoreError> {
         let mut state = self.0.lock().unwrap();
         let present = state.values.get(name).map(|(_, version)| *version);
         if present != version {

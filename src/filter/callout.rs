@@ -7,7 +7,7 @@ use proxy_wasm::hostcalls;
 use crate::credential::hex;
 use crate::decision::{PendingCharge, Settled};
 use crate::store::StoreError;
-use crate::store::redis::{self, Lookup, Operation, RedisStore, Reply};
+use crate::store::redis::{self, Operation, RedisStore, Reply};
 
 use super::host::HostAdapter;
 use super::raw;
@@ -16,15 +16,18 @@ use super::raw;
 pub(super) struct PendingCallout {
     call: u32,
     nonce: String,
-    operations: Vec<Operation>,
+    pub(super) operations: Vec<Operation>,
+}
+
+/// Returns the operations that settle the charges of a request.
+pub(super) fn operations_of(charge: &PendingCharge) -> Vec<Operation> {
+    let charges = charge.charges().iter().cloned().map(Operation::Charge);
+    let question = charge.question().cloned().map(Operation::Question);
+    charges.chain(question).chain(charge.revocation().cloned().map(Operation::Revoke)).collect()
 }
 
 impl PendingCallout {
-    /// Sends a batch. The context that sends it gets the answer.
-    ///
-    /// # Errors
-    ///
-    /// The operations, when the host does not accept the callout.
+    /// Sends a batch, whose answer goes to the calling context. Returns the operations when the host refuses the callout.
     pub(super) fn send(
         host: &HostAdapter,
         redis: &RedisStore,
@@ -52,30 +55,6 @@ impl PendingCallout {
         }
     }
 
-    /// Sends the charges of a request.
-    pub(super) fn charge(
-        host: &HostAdapter,
-        redis: &RedisStore,
-        pending: &PendingCharge,
-    ) -> Result<Self, StoreError> {
-        let charges = pending.charges().iter().cloned().map(Operation::Charge);
-        let question = pending.question().cloned().map(Operation::Question);
-        let revocation = pending.revocation().cloned().map(Operation::Revoke);
-        let operations = charges.chain(question).chain(revocation).collect();
-        Self::send(host, redis, operations).map_err(|_| StoreError::Unavailable)
-    }
-
-    /// Looks up an API key.
-    pub(super) fn find(host: &HostAdapter, redis: &RedisStore, lookup: &Lookup) -> Result<Self, StoreError> {
-        let operations = vec![Operation::Find(lookup.clone())];
-        Self::send(host, redis, operations).map_err(|_| StoreError::Unavailable)
-    }
-
-    /// Returns the operations of the batch.
-    pub(super) fn operations(&self) -> &[Operation] {
-        &self.operations
-    }
-
     /// Returns true when the host gave this callout the number `call`.
     pub(super) fn is(&self, call: u32) -> bool {
         self.call == call
@@ -88,7 +67,6 @@ impl PendingCallout {
         redis::answer(raw::callout_status(), &body, &self.nonce, &self.operations)
     }
 
-    /// Reads the answer to the charges of a request.
     pub(super) fn settled(&self, size: usize) -> Result<Settled, StoreError> {
         match self.answer(size)? {
             reply if reply.is_full => Err(StoreError::Full),

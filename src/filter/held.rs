@@ -7,21 +7,15 @@ use crate::decision::Record;
 
 /// Request that waits for its body.
 pub(super) struct HeldRequest {
-    /// Unix seconds.
+    /// Unix seconds at which its headers came.
     pub(super) since: u64,
     pub(super) record: Record,
 }
 
-/// Held requests by context id.
 #[derive(Default)]
 pub(super) struct HeldRequests(RefCell<BTreeMap<u32, HeldRequest>>);
 
 impl HeldRequests {
-    /// Adds a request.
-    ///
-    /// # Errors
-    ///
-    /// [`BorrowMutError`] when the list is in use.
     pub(super) fn insert(&self, context: u32, request: HeldRequest) -> Result<(), BorrowMutError> {
         self.0.try_borrow_mut().map(|mut held| _ = held.insert(context, request))
     }

@@ -24,13 +24,6 @@ pub(super) struct Http {
     has_trailers: bool,
 }
 
-/// Part of a request a callback is for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Part {
-    Headers,
-    Rest,
-}
-
 impl Http {
     pub(super) fn new(id: u32, shared: Option<Rc<Shared>>) -> Self {
         Self { id, shared, state: State::Fresh, received: 0, has_trailers: false }
@@ -71,11 +64,9 @@ impl Http {
 
     /// Returns the action for the current state. A host that resumes requests by itself takes `Pause` to mean that a
     /// callout is under way, and sends a reply whatever is returned.
-    fn action(&self, part: Part) -> Action {
-        let holds_headers = || self.shared.as_ref().is_some_and(|shared| shared.host.holds_headers());
+    fn action(&self) -> Action {
         match self.state {
             State::Released(_) => Action::Continue,
-            State::AwaitingBody(_) if part == Part::Headers && holds_headers() => Action::Continue,
             State::Answered if self.resumes_automatically() => Action::Continue,
             State::Fresh
             | State::AwaitingKey(_)
@@ -104,14 +95,13 @@ impl Context for Http {
                 return;
             }
         }
-        let resumes = match self.state {
-            State::Released(_) => true,
-            State::AwaitingBody(_) => self.shared.as_ref().is_some_and(|it| it.host.resumes_before_body()),
-            _ => false,
-        };
-        if resumes {
+        match (&self.state, &self.shared) {
             // If this fails, the request stays held until the host's own timeout.
-            let _ = raw::resume_request();
+            (State::Released(_), _) => _ = raw::resume_request(),
+            (State::AwaitingBody(_), Some(shared)) if shared.host.resumes_before_body() => {
+                let _ = raw::resume_request();
+            }
+            _ => {}
         }
     }
 }
@@ -121,7 +111,10 @@ impl HttpContext for Http {
         if matches!(self.state, State::Fresh) {
             self.advance(|enforcer| enforcer.judge_headers(count, end_of_stream));
         }
-        self.action(Part::Headers)
+        match (&self.state, &self.shared) {
+            (State::AwaitingBody(_), Some(shared)) if shared.host.holds_headers() => Action::Continue,
+            _ => self.action(),
+        }
     }
 
     fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
@@ -139,7 +132,7 @@ impl HttpContext for Http {
             }
             _ => self.refuse_if_fresh(),
         }
-        self.action(Part::Rest)
+        self.action()
     }
 
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
@@ -155,7 +148,7 @@ impl HttpContext for Http {
         {
             return Action::Pause;
         }
-        self.action(Part::Rest)
+        self.action()
     }
 
     fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {

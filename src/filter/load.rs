@@ -20,26 +20,21 @@ thread_local! {
     static KEY_SETS: RefCell<Vec<Rc<RemoteKeys>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Policy that was not loaded.
-pub(super) struct LoadError {
-    /// Problems for the log.
-    pub(super) message: String,
-    /// The host itself serves no request under a refused configuration, or keeps the one before.
-    pub(super) host_refuses: bool,
+/// Loads the policy in the plugin's configuration, or returns its problems.
+pub(super) fn load(text: &[u8]) -> Result<Shared, String> {
+    check_host(host_of(text))?;
+    let policy = compile_policy(text)?;
+    check_crypto(&policy)?;
+    log_loaded(&policy);
+    share(policy)
 }
 
-/// Loads the policy in the plugin's configuration.
-pub(super) fn load(text: &[u8]) -> Result<Shared, LoadError> {
-    let named = host_of(text);
-    let loaded = check_host(named).and_then(|()| compile_policy(text)).and_then(|policy| {
-        check_crypto(&policy)?;
-        log_loaded(&policy);
-        share(policy)
-    });
-    loaded.map_err(|problem| LoadError {
-        message: format!("policy refused: {problem}"),
-        host_refuses: host_refuses(named),
-    })
+/// Returns true when the host serves no request under a refused configuration, or keeps serving under the one before.
+pub(super) fn keeps_refused(text: &[u8]) -> bool {
+    match host_of(text) {
+        Some(Host::Envoy) | None => is_envoy() && Host::Envoy.profile().keeps_refused,
+        Some(other) => other.profile().keeps_refused,
+    }
 }
 
 /// Returns true on Envoy, recognised by a property that other hosts lack. Those log an error for the attempt, so this is
@@ -59,13 +54,6 @@ fn check_host(named: Option<Host>) -> Result<(), String> {
     }
 }
 
-fn host_refuses(named: Option<Host>) -> bool {
-    match named {
-        Some(Host::Envoy) | None => is_envoy() && Host::Envoy.profile().keeps_refused,
-        Some(other) => other.profile().keeps_refused,
-    }
-}
-
 #[expect(clippy::disallowed_methods, reason = "secrets come from the host's environment")]
 fn compile_policy(text: &[u8]) -> Result<Policy, String> {
     if text.is_empty() {
@@ -82,10 +70,10 @@ fn compile_policy(text: &[u8]) -> Result<Policy, String> {
 fn check_crypto(policy: &Policy) -> Result<(), String> {
     let needs_host =
         policy.families.iter().any(Family::needs_host) || policy.issuers.iter().any(Issuer::needs_host);
-    match needs_host && !(policy.host.verifies && crypto::is_offered()) {
-        true => Err("keyring: this host cannot verify RS256; use EdDSA, ES256 or HS256 keys".into()),
-        false => Ok(()),
+    if needs_host && !(policy.host.verifies && crypto::is_offered()) {
+        return Err("keyring: this host cannot verify RS256; use EdDSA, ES256 or HS256 keys".into());
     }
+    Ok(())
 }
 
 fn log_loaded(policy: &Policy) {

@@ -13,7 +13,7 @@ use crate::store::StoreError;
 
 use super::callout::PendingCallout;
 use super::http::Http;
-use super::load::load;
+use super::load::{keeps_refused, load};
 use super::raw::{self, BufferType, Level};
 use super::sessions;
 use super::shared::Shared;
@@ -23,10 +23,8 @@ use super::telemetry;
 /// Milliseconds between two ticks, which is also the delay of the first batch to Redis.
 const TICK_MILLISECONDS: u32 = 250;
 
-/// Time to wait for a key set.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Root context.
 pub(super) struct Root {
     id: u32,
     shared: Option<Rc<Shared>>,
@@ -45,7 +43,6 @@ impl Root {
         Self { id, shared: None, fetches: BTreeMap::new(), batch: None, sent: None, attempted: 0 }
     }
 
-    /// Requests the key sets that are due.
     fn fetch_key_sets(&mut self, shared: &Shared, now: u64) {
         for (issuer, remote) in shared.engine.due_key_sets(now) {
             let headers = vec![
@@ -117,7 +114,7 @@ impl Root {
         let now = raw::now_seconds().ok_or(StoreError::Unavailable);
         let taken = batch.answer(size).and_then(|reply| shared.take_feed(redis, reply, now?));
         if taken.is_err() {
-            sync::requeue(redis, batch.operations(), false);
+            sync::requeue(redis, &batch.operations, false);
             let status = raw::callout_status();
             let hint = "are Redis and Webdis up, with `maxmemory-policy noeviction`?";
             raw::log(Level::Warn, &format!("store: no usable answer (status {status}); {hint}"));
@@ -138,7 +135,8 @@ impl Context for Root {
 
 impl RootContext for Root {
     fn on_configure(&mut self, size: usize) -> bool {
-        match load(&raw::buffer(BufferType::PluginConfiguration, size).unwrap_or_default()) {
+        let text = raw::buffer(BufferType::PluginConfiguration, size).unwrap_or_default();
+        match load(&text) {
             Ok(shared) => {
                 shared.inherit_feed();
                 if shared.host.profile.has_ticks {
@@ -147,12 +145,13 @@ impl RootContext for Root {
                 self.shared = Some(Rc::new(shared));
                 true
             }
-            Err(error) => {
-                raw::log(Level::Error, &error.message);
-                if !error.host_refuses {
+            Err(problem) => {
+                raw::log(Level::Error, &format!("policy refused: {problem}"));
+                let is_accepted = !keeps_refused(&text);
+                if is_accepted {
                     raw::log(Level::Error, "every request is refused until a policy loads");
                 }
-                !error.host_refuses
+                is_accepted
             }
         }
     }

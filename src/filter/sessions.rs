@@ -9,7 +9,6 @@ use crate::store::{Change, RENEW_SECONDS};
 
 use super::shared::Shared;
 
-/// Open session.
 struct Session {
     shared: Rc<Shared>,
     open: OpenSession,

@@ -55,7 +55,8 @@ impl Shared {
     pub(super) fn count_failure(&self, decision: &Decision) {
         let charges = self.engine.failures(decision, &|| self.host.peer());
         if let (false, Ok(nanoseconds)) = (charges.is_empty(), raw::now_nanoseconds()) {
-            self.store.record_failures(&charges, nanoseconds / 1_000);
+            let Ok(local) = self.store.local() else { return };
+            charges.iter().for_each(|charge| local.record_failure(charge, nanoseconds / 1_000));
         }
     }
 
@@ -88,18 +89,14 @@ impl Shared {
     fn apply_feed(&self, feed: &Feed) {
         self.engine.take_revocations(Rc::clone(&feed.revocations));
         self.engine.confirm_revocations(feed.confirmed);
-        self.store.set_redis_epoch(Some(feed.epoch));
+        self.store.redis_epoch.set(Some(feed.epoch));
     }
 
-    /// Takes the revocations from an answer of Redis; `now` in Unix seconds.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::Unavailable`] when the answer holds none or Redis may evict data.
+    /// Takes the revocations from an answer of Redis, unless it may evict data; `now` in Unix seconds.
     pub(super) fn take_feed(&self, redis: &RedisStore, reply: Reply, now: u64) -> Result<(), StoreError> {
         if reply.may_evict {
             raw::log(Level::Error, "store: Redis may evict data: set `maxmemory-policy noeviction`");
-            self.store.set_redis_epoch(None);
+            self.store.redis_epoch.set(None);
             return Err(StoreError::Unavailable);
         }
         let (version, list) = reply.feed.ok_or(StoreError::Unavailable)?;

@@ -4,32 +4,29 @@ use std::cell::{Cell, OnceCell};
 
 use crate::decision::{EARLIEST_NOW, PendingCharge, Settled};
 use crate::policy::{Policy, SharedMemory, StoreBackend};
-use crate::store::{
-    Charge, ChargeResult, Layout, Memory, MemoryError, Revocations, SharedMemoryStore, Size, StoreError,
-};
+use crate::store::{ChargeResult, Layout, Memory, Revocations, SharedMemoryStore, Size, StoreError};
 
 use super::raw::{self, HostError};
 
-/// Memory that all workers of this host share.
 pub(super) struct HostMemory(Layout);
 
 impl Memory for HostMemory {
-    fn get(&self, name: &str) -> Result<Option<(Vec<u8>, u32)>, MemoryError> {
+    fn get(&self, name: &str) -> Result<Option<(Vec<u8>, u32)>, StoreError> {
         match raw::shared_data(name) {
             Ok(present) => Ok(Some(present)),
             Err(raw::NOT_FOUND) => Ok(None),
-            Err(HostError(_)) => Err(MemoryError),
+            Err(HostError(_)) => Err(StoreError::Unavailable),
         }
     }
 
-    fn swap(&self, name: &str, value: &[u8], version: Option<u32>) -> Result<bool, MemoryError> {
+    fn swap(&self, name: &str, value: &[u8], version: Option<u32>) -> Result<bool, StoreError> {
         // Version that writes only where there is no value. Where versions count per value it is 0. Where they count
         // for the whole memory, 0 overwrites and any other number will do.
         let absent = if self.0 == Layout::Preallocated { 0 } else { u32::MAX };
         match raw::set_shared_data(name, value, version.unwrap_or(absent)) {
             Ok(()) => Ok(true),
             Err(raw::CAS_MISMATCH) => Ok(false),
-            Err(HostError(_)) => Err(MemoryError),
+            Err(HostError(_)) => Err(StoreError::Unavailable),
         }
     }
 
@@ -38,7 +35,6 @@ impl Memory for HostMemory {
     }
 }
 
-/// Store of one policy.
 pub(super) struct Store {
     local: OnceCell<SharedMemoryStore<HostMemory>>,
     /// Store to open with the first request that needs it.
@@ -48,7 +44,7 @@ pub(super) struct Store {
     /// Version of this gateway's revocations that the engine has.
     seen: Cell<Option<u32>>,
     /// Unix seconds at which Redis began to record; `None` while that is unknown or Redis is not to be trusted.
-    redis_epoch: Cell<Option<u64>>,
+    pub(super) redis_epoch: Cell<Option<u64>>,
 }
 
 impl Store {
@@ -88,11 +84,6 @@ impl Store {
         }
     }
 
-    /// Sets the epoch of Redis; `None` when its answers are not to be trusted.
-    pub(super) fn set_redis_epoch(&self, epoch: Option<u64>) {
-        self.redis_epoch.set(epoch);
-    }
-
     /// Returns the store in this gateway's memory, opened if necessary.
     pub(super) fn local(&self) -> Result<&SharedMemoryStore<HostMemory>, StoreError> {
         if let Some(local) = self.local.get() {
@@ -101,13 +92,6 @@ impl Store {
         let lazy = self.lazy.as_ref().ok_or(StoreError::Unavailable)?;
         let local = lazy.open()?;
         Ok(self.local.get_or_init(|| local))
-    }
-
-    /// Records failed authentication; `now` in microseconds.
-    pub(super) fn record_failures(&self, charges: &[Charge], now: u64) {
-        if let Ok(local) = self.local() {
-            charges.iter().for_each(|charge| local.record_failure(charge, now));
-        }
     }
 
     /// Settles the charges of a request in this gateway's memory; `now` in microseconds.

@@ -15,7 +15,6 @@ const MAX_BATCH: usize = 200;
 /// Most changes and keys queued while a store does not answer. Later ones are dropped; leases expire by themselves.
 const MAX_QUEUED: usize = 100_000;
 
-/// State of the exchange with one store.
 struct SyncState {
     redis: RedisStore,
     feed: Option<Feed>,
@@ -33,7 +32,7 @@ pub(super) struct Feed {
     pub(super) version: u64,
     pub(super) revocations: Rc<Revocations>,
     pub(super) epoch: u64,
-    /// Unix seconds.
+    /// Unix seconds of the answer.
     pub(super) confirmed: u64,
 }
 
@@ -71,7 +70,6 @@ fn with_state<T>(redis: &RedisStore, act: impl FnOnce(&mut SyncState) -> T) -> T
     })
 }
 
-/// Queues changes.
 pub(super) fn queue(redis: &RedisStore, changes: &[Change]) {
     with_state(redis, |state| {
         let room = MAX_QUEUED.saturating_sub(state.changes.len());
@@ -135,12 +133,10 @@ pub(super) fn requeue(redis: &RedisStore, operations: &[Operation], is_unsent: b
     });
 }
 
-/// Returns the last answer about revocations.
 pub(super) fn feed(redis: &RedisStore) -> Option<Feed> {
     with_state(redis, |state| state.feed.clone())
 }
 
-/// Records an answer about revocations.
 pub(super) fn set_feed(redis: &RedisStore, feed: Feed) {
     with_state(redis, |state| state.feed = Some(feed));
 }

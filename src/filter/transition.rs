@@ -13,9 +13,9 @@ use crate::decision::{
 use crate::policy::{Policy, StoreBackend};
 use crate::reason::Reason;
 use crate::store::StoreError;
-use crate::store::redis::Lookup;
+use crate::store::redis::{Lookup, Operation};
 
-use super::callout::PendingCallout;
+use super::callout::{PendingCallout, operations_of};
 use super::crypto;
 use super::held::HeldRequest;
 use super::host::{BodyAhead, RawHead};
@@ -24,10 +24,9 @@ use super::sessions;
 use super::shared::Shared;
 use super::telemetry;
 
-/// Headers as the engine reads them.
+/// Name and value of each header, as the engine reads them.
 type Headers<'a> = [(&'a [u8], &'a [u8])];
 
-/// State of a request in this adapter.
 #[derive(Default)]
 pub(super) enum State {
     /// Not judged. Some hosts also give a request such a blank context in mid-stream, so this state denies.
@@ -55,7 +54,6 @@ pub(super) struct AwaitingKey {
     pub(super) callout: PendingCallout,
 }
 
-/// Request that waits for Redis.
 pub(super) struct AwaitingStore {
     charge: PendingCharge,
     pub(super) callout: PendingCallout,
@@ -81,13 +79,11 @@ impl Refusal {
     }
 }
 
-/// Next state of a request, or its refusal.
 pub(super) type Transition = Result<State, Refusal>;
 
 /// Judges one request during one callback and enforces the decision.
 pub(super) struct Enforcer {
     pub(super) shared: Rc<Shared>,
-    /// Context id of the request.
     pub(super) context: u32,
     /// Trailers came while the request was held.
     pub(super) has_trailers: bool,
@@ -96,7 +92,6 @@ pub(super) struct Enforcer {
 }
 
 impl Enforcer {
-    /// Judges the headers of a request.
     pub(super) fn judge_headers(&self, count: usize, end_of_stream: bool) -> Transition {
         let head = self.shared.host.head(count)?;
         if self.now == 0 {
@@ -128,7 +123,6 @@ impl Enforcer {
         )
     }
 
-    /// Continues after a step of the engine.
     fn take_step(&self, step: Step, headers: &Headers<'_>) -> Transition {
         match step {
             Step::Decided(decision) => self.enforce(*decision),
@@ -139,15 +133,18 @@ impl Enforcer {
         }
     }
 
-    /// Sends the look-up of an API key.
     fn look_up(&self, lookup: Lookup, head: RawHead, end_of_stream: bool) -> Transition {
-        let callout = match &self.shared.policy().store.home {
-            StoreBackend::Redis(redis) => PendingCallout::find(&self.shared.host, redis, &lookup),
-            StoreBackend::Memory => Err(StoreError::Unavailable),
-        };
+        let callout = self.send(vec![Operation::Find(lookup.clone())]);
         let callout = callout.map_err(|error| self.store_failure(error))?;
         let awaiting = AwaitingKey { head, end_of_stream, is_complete: false, lookup, callout };
         Ok(State::AwaitingKey(Box::new(awaiting)))
+    }
+
+    fn send(&self, operations: Vec<Operation>) -> Result<PendingCallout, StoreError> {
+        let StoreBackend::Redis(redis) = &self.shared.policy().store.home else {
+            return Err(StoreError::Unavailable);
+        };
+        PendingCallout::send(&self.shared.host, redis, operations).map_err(|_| StoreError::Unavailable)
     }
 
     /// Logs why the store failed and returns the refusal for it.
@@ -213,7 +210,7 @@ impl Enforcer {
 
     /// Settles the charges of a decision: at once in this gateway's memory, or by a callout to Redis.
     fn charge(&self, charge: PendingCharge) -> Transition {
-        let Shared { host, store, .. } = &*self.shared;
+        let store = &self.shared.store;
         let settled = match &self.shared.policy().store.home {
             StoreBackend::Memory => match raw::now_nanoseconds() {
                 Ok(nanoseconds) => store.settle(&charge, nanoseconds / 1_000),
@@ -221,7 +218,7 @@ impl Enforcer {
             },
             // Redis has not answered since the start, or may evict data.
             StoreBackend::Redis(_) if store.epoch().is_none() => Err(StoreError::Unavailable),
-            StoreBackend::Redis(redis) => match PendingCallout::charge(host, redis, &charge) {
+            StoreBackend::Redis(_) => match self.send(operations_of(&charge)) {
                 Ok(callout) => return Ok(State::AwaitingStore(Box::new(AwaitingStore { charge, callout }))),
                 Err(error) => Err(error),
             },
@@ -241,7 +238,6 @@ impl Enforcer {
         self.enforce(self.decide(|engine, context| engine.settle(charge, settled, context)))
     }
 
-    /// Enforces a decision.
     fn enforce(&self, decision: Decision) -> Transition {
         self.shared.count_failure(&decision);
         match decision.effect {
@@ -265,7 +261,6 @@ impl Enforcer {
         Ok(State::Released(obligations.answer))
     }
 
-    /// Ends a request with a refusal.
     pub(super) fn refuse(&self, refusal: Refusal) -> State {
         match refusal {
             Refusal::Undecided => refuse_undecided(self.shared.host.profile.resumes_automatically),

@@ -4,8 +4,8 @@
 //! time gives it away: the token is denied instead of counted from zero.
 
 use super::{
-    Change, Charge, ChargeDenied, CounterKey, LEASE_SECONDS, Lease, Remaining, Rule, StoreError, Stream,
-    interval,
+    Change, Charge, ChargeDenied, CounterKey, LEASE_SECONDS, Lease, Remaining, Rule, Size, StoreError,
+    Stream, interval,
 };
 
 /// Bytes of one entry: key, share, end, value.
@@ -25,18 +25,9 @@ struct Entry {
 /// Entries and the time expired ones were last dropped.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Bucket {
-    /// Unix seconds.
+    /// Unix seconds of the last cleaning.
     cleaned: u32,
     entries: Vec<Entry>,
-}
-
-/// Limits on the entries of a bucket.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Capacity {
-    /// Most entries.
-    pub(super) entries: usize,
-    /// Several teams share the bucket, and none may crowd out the others.
-    pub(super) is_shared: bool,
 }
 
 /// Clamps Unix seconds to the width of a stored time.
@@ -53,10 +44,11 @@ impl Bucket {
             let (key, rest) = bytes.split_first_chunk::<16>()?;
             let (share, rest) = rest.split_first_chunk::<4>()?;
             let (ends, value) = rest.split_first_chunk::<4>()?;
+            let (share, ends) = (u32::from_le_bytes(*share), u32::from_le_bytes(*ends));
             Some(Entry {
                 key: CounterKey(*key),
-                share: u32::from_le_bytes(*share),
-                ends: u32::from_le_bytes(*ends),
+                share,
+                ends,
                 value: u64::from_le_bytes(value.try_into().ok()?),
             })
         };
@@ -99,19 +91,17 @@ impl Bucket {
     }
 
     /// Replaces the entry with the same key, or adds a new one.
-    fn put(&mut self, entry: Entry, capacity: Capacity) -> Result<(), StoreError> {
-        match self.entries.iter_mut().find(|present| present.key == entry.key) {
-            Some(present) => {
-                (present.ends, present.value) = (entry.ends, entry.value);
-                Ok(())
-            }
-            None => self.add(entry, capacity),
-        }
+    fn put(&mut self, entry: Entry, capacity: Size) -> Result<(), StoreError> {
+        let Some(present) = self.entries.iter_mut().find(|present| present.key == entry.key) else {
+            return self.add(entry, capacity);
+        };
+        (present.ends, present.value) = (entry.ends, entry.value);
+        Ok(())
     }
 
     /// Adds an entry. In a shared bucket a team may hold at most as many entries as are free: the first team gets half,
     /// the next half of the rest, so a team that holds none always finds room.
-    fn add(&mut self, entry: Entry, capacity: Capacity) -> Result<(), StoreError> {
+    fn add(&mut self, entry: Entry, capacity: Size) -> Result<(), StoreError> {
         let free = capacity.entries.saturating_sub(self.entries.len());
         let own = self.entries.iter().filter(|other| other.share == entry.share).count();
         if free == 0 || (capacity.is_shared && own >= free) {
@@ -122,7 +112,7 @@ impl Bucket {
     }
 
     /// Makes room for a new key by dropping the entries that expire first and, among those, the lowest counts.
-    pub(super) fn make_room(&mut self, charge: &Charge, capacity: Capacity) {
+    pub(super) fn make_room(&mut self, charge: &Charge, capacity: Size) {
         while self.entry(charge.key).is_none() && self.entries.len() >= capacity.entries.max(1) {
             let all = self.entries.iter().enumerate();
             let Some((index, _)) = all.min_by_key(|(_, entry)| (entry.ends, entry.value)) else { return };
@@ -135,7 +125,7 @@ impl Bucket {
         &mut self,
         charge: &Charge,
         now: u64,
-        capacity: Capacity,
+        capacity: Size,
     ) -> Result<Result<Remaining, ChargeDenied>, StoreError> {
         let remaining = match self.check(charge, now) {
             Ok(remaining) => remaining,

@@ -15,9 +15,9 @@ mod shared_memory;
 
 use sha2::{Digest as _, Sha256};
 
-pub use revocation::{Revocation, RevocationError, Revocations, Subject};
+pub use revocation::{Revocation, Revocations, Subject};
 pub use sealed::{Layout, SESSION_CAPACITY_PREALLOCATED};
-pub use shared_memory::{Memory, MemoryError, SharedMemoryStore, Size};
+pub use shared_memory::{Memory, SharedMemoryStore};
 
 /// Seconds a session's lease lasts unless renewed, which is also how long the slots of a crashed worker stay taken.
 pub const LEASE_SECONDS: u64 = 15;
@@ -82,6 +82,15 @@ impl CounterKey {
     }
 }
 
+/// Size of a store or of one of its buckets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Most entries, of 32 bytes each.
+    pub entries: usize,
+    /// Several teams share it, and none may crowd out the others.
+    pub is_shared: bool,
+}
+
 /// One amount to record before a request is released.
 #[derive(Debug, Clone)]
 pub struct Charge {
@@ -114,7 +123,7 @@ pub enum Rule {
     },
     /// Uses of one token.
     Uses {
-        /// Most uses.
+        /// Most uses of the token.
         max: u64,
         /// Unix seconds at which the token was issued. A token older than the store may have been used already.
         issued_at: u64,
@@ -123,9 +132,9 @@ pub enum Rule {
         /// Stream that a use opens and that may reconnect without another use.
         stream: Option<Stream>,
     },
-    /// Concurrent sessions.
+    /// Sessions open at once.
     Sessions {
-        /// Most sessions open at once.
+        /// Most concurrent sessions.
         max: u64,
         /// Id of the new session.
         holder: u64,

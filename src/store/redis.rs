@@ -253,17 +253,14 @@ pub fn answer(status: u16, body: &[u8], nonce: &str, operations: &[Operation]) -
     read().ok_or(StoreError::Unavailable)
 }
 
-fn unsigned(json: Option<&Json<'_>>) -> Option<u64> {
-    match json {
-        Some(Json::Unsigned(number)) => Some(*number),
-        _ => None,
-    }
-}
-
 impl Reply {
     fn read(json: &Json<'_>, operations: &[Operation]) -> Option<Self> {
+        let number = |name: &str| match json.get(name) {
+            Some(Json::Unsigned(number)) => Some(*number),
+            _ => None,
+        };
         let mut reply = Self {
-            epoch: unsigned(json.get("epoch"))?,
+            epoch: number("epoch")?,
             result: ChargeResult::All(Vec::new()),
             is_spent: false,
             may_evict: false,
@@ -273,7 +270,7 @@ impl Reply {
             feed: None,
         };
         if let Some(Json::Array(refusal)) = json.get("refusal") {
-            let charge = usize::try_from(unsigned(json.get("charge"))?).ok()?.checked_sub(1)?;
+            let charge = usize::try_from(number("charge")?).ok()?.checked_sub(1)?;
             let Some(Operation::Charge(_)) = operations.get(charge) else { return None };
             reply.result = ChargeResult::None { charge, refusal: read_denial(refusal)? };
             return Some(reply);
@@ -356,7 +353,7 @@ fn read_feed(answer: &Json<'_>) -> Option<(u64, Option<Revocations>)> {
     let mut revocations = Revocations::default();
     // The script writes an empty list as an empty object.
     for (name, before) in list.members()? {
-        revocations.add(Revocation::read(name, before.as_str()?.parse().ok()?).ok()?);
+        revocations.add(Revocation::read(name, before.as_str()?.parse().ok()?)?);
     }
     Some((version, Some(revocations)))
 }

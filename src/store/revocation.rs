@@ -23,7 +23,7 @@ pub enum Subject {
 /// One entry of the revocation list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revocation {
-    /// Object.
+    /// Revoked key or tokens.
     pub subject: Subject,
     /// Team or user that revoked. The id of a token does not name its owner, so the revocation applies only to tokens of
     /// this team or user; `None` applies to all.
@@ -31,10 +31,6 @@ pub struct Revocation {
     /// Unix seconds; tokens issued then or earlier are revoked.
     pub before: u64,
 }
-
-/// Text that is not a revocation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RevocationError;
 
 impl Subject {
     /// Returns the kind and the id.
@@ -67,19 +63,11 @@ impl Revocation {
         format!("{kind} {id} {}", self.by.as_deref().unwrap_or("*"))
     }
 
-    /// Reads the form of [`Revocation::name`].
-    ///
-    /// # Errors
-    ///
-    /// [`RevocationError`] for any other text.
-    pub fn read(name: &str, before: u64) -> Result<Self, RevocationError> {
-        let mut words = name.split(' ');
-        let (Some(kind), Some(id), Some(by), None) = (words.next(), words.next(), words.next(), words.next())
-        else {
-            return Err(RevocationError);
-        };
-        let subject = Subject::of(kind, id).ok_or(RevocationError)?;
-        Ok(Self { subject, by: (by != "*").then(|| by.to_owned()), before })
+    /// Reads the form of [`Revocation::name`]; `None` for any other text.
+    pub fn read(name: &str, before: u64) -> Option<Self> {
+        let words: Vec<&str> = name.split(' ').collect();
+        let [kind, id, by] = words.as_slice() else { return None };
+        Some(Self { subject: Subject::of(kind, id)?, by: (*by != "*").then(|| (*by).to_owned()), before })
     }
 
     /// Returns the Unix seconds at which the revocation lapses; `None` when it never does.
@@ -105,13 +93,19 @@ impl Revocations {
         }
     }
 
+    fn iter(&self) -> impl Iterator<Item = Revocation> {
+        let entries =
+            self.0.iter().flat_map(|(subject, list)| list.iter().map(move |entry| (subject, entry)));
+        entries.map(|(subject, (by, before))| Revocation {
+            subject: subject.clone(),
+            by: by.clone(),
+            before: *before,
+        })
+    }
+
     /// Adds all revocations of another list.
     pub fn merge(&mut self, other: &Self) {
-        for (subject, list) in &other.0 {
-            for (by, before) in list {
-                self.add(Revocation { subject: subject.clone(), by: by.clone(), before: *before });
-            }
-        }
+        other.iter().for_each(|revocation| self.add(revocation));
     }
 
     /// Returns the number of revocations by one team or user.
@@ -148,13 +142,8 @@ impl Revocations {
 
     /// Writes one line per revocation.
     pub(super) fn write(&self) -> Vec<u8> {
-        let mut lines = Vec::new();
-        for (subject, list) in &self.0 {
-            for (by, before) in list {
-                let revocation = Revocation { subject: subject.clone(), by: by.clone(), before: *before };
-                lines.push(format!("{before} {}\n", revocation.name()));
-            }
-        }
+        let line = |revocation: Revocation| format!("{} {}\n", revocation.before, revocation.name());
+        let mut lines: Vec<String> = self.iter().map(line).collect();
         lines.sort_unstable();
         lines.concat().into_bytes()
     }
@@ -164,7 +153,7 @@ impl Revocations {
         let mut revocations = Self::default();
         for line in std::str::from_utf8(text).ok()?.lines() {
             let (before, name) = line.split_once(' ')?;
-            revocations.add(Revocation::read(name, before.parse().ok()?).ok()?);
+            revocations.add(Revocation::read(name, before.parse().ok()?)?);
         }
         Some(revocations)
     }

@@ -8,14 +8,10 @@ use sha2::Sha256;
 
 use super::{StoreError, first_half};
 
-/// Bytes of a seal.
 const SEAL_BYTES: usize = 16;
 
 /// Bytes of the length that precedes a preallocated value.
 const LENGTH_BYTES: usize = 4;
-
-/// Most sessions per bucket where values grow.
-const SESSION_CAPACITY: usize = 16_384;
 
 /// Most sessions per bucket where values are preallocated: with its seal such a bucket fits a page of memory.
 pub const SESSION_CAPACITY_PREALLOCATED: usize = 120;
@@ -34,29 +30,14 @@ impl Layout {
     /// Returns the most sessions per bucket.
     pub(super) fn session_capacity(self) -> usize {
         match self {
-            Self::Growing => SESSION_CAPACITY,
+            Self::Growing => 16_384,
             Self::Preallocated => SESSION_CAPACITY_PREALLOCATED,
         }
     }
 
-    /// Returns how often a value with a broken seal is read: a preallocated one may be read while it is written.
-    pub(super) fn reads(self) -> usize {
-        match self {
-            Self::Growing => 1,
-            Self::Preallocated => 3,
-        }
-    }
-
-    /// Checks a value that may be missing.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::Dropped`] when it was evicted.
+    /// Passes a value on; a missing preallocated one is [`StoreError::Dropped`].
     pub(super) fn check_present<T>(self, value: Option<T>) -> Result<Option<T>, StoreError> {
-        match (self, value) {
-            (Self::Preallocated, None) => Err(StoreError::Dropped),
-            (_, value) => Ok(value),
-        }
+        if self == Self::Preallocated && value.is_none() { Err(StoreError::Dropped) } else { Ok(value) }
     }
 }
 
@@ -74,11 +55,7 @@ pub(super) struct Sealer {
 }
 
 impl Sealer {
-    /// Returns a value under its seal.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::Full`] when it exceeds its preallocated length.
+    /// Returns a value under its seal; [`StoreError::Full`] when it exceeds its preallocated length.
     pub(super) fn seal(&self, slot: &Slot, value: &[u8]) -> Result<Vec<u8>, StoreError> {
         let mut sealed = Vec::with_capacity(SEAL_BYTES + LENGTH_BYTES + value.len().max(slot.bytes));
         sealed.resize(SEAL_BYTES, 0);
@@ -96,11 +73,7 @@ impl Sealer {
         Ok(sealed)
     }
 
-    /// Returns the value below its seal.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::Corrupt`] when the seal is not valid.
+    /// Returns the value below its seal; [`StoreError::Corrupt`] when the seal is not valid.
     pub(super) fn open<'v>(&self, name: &str, sealed: &'v [u8]) -> Result<&'v [u8], StoreError> {
         let (seal, content) = sealed.split_first_chunk::<SEAL_BYTES>().ok_or(StoreError::Corrupt)?;
         let (content, value) = match self.layout {
@@ -109,10 +82,8 @@ impl Sealer {
         };
         // Constant time: other users of the memory could measure a comparison that stops early.
         let pairs = mac(&self.key, name, content).into_iter().zip(*seal);
-        match pairs.fold(0u8, |all, (one, other)| all | (one ^ other)) {
-            0 => Ok(value),
-            _ => Err(StoreError::Corrupt),
-        }
+        let difference = pairs.fold(0u8, |all, (one, other)| all | (one ^ other));
+        if difference == 0 { Ok(value) } else { Err(StoreError::Corrupt) }
     }
 }
 

@@ -5,11 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use super::bucket::{Bucket, Capacity};
+use super::bucket::Bucket;
 use super::sealed::{Layout, Sealer, Slot};
 use super::{
-    Change, Charge, ChargeDenied, ChargeResult, CounterKey, Remaining, Revocation, Revocations, Rule,
-    StoreError,
+    Change, Charge, ChargeDenied, ChargeResult, CounterKey, Lease, Remaining, Revocation, Revocations, Rule,
+    Size, StoreError,
 };
 
 /// Number of buckets. It is fixed, so that a policy with another store size finds what was written before.
@@ -22,7 +22,7 @@ const SESSION_BUCKETS: usize = 256;
 const FAILURE_BUCKETS: usize = 256;
 
 /// Limits of a bucket for failed authentication.
-const FAILURE_CAPACITY: Capacity = Capacity { entries: 32, is_shared: false };
+const FAILURE_CAPACITY: Size = Size { entries: 32, is_shared: false };
 
 /// Attempts of a writer. Each failed one means another writer succeeded, so this many in a row mean overload.
 const ATTEMPTS: usize = 64;
@@ -50,40 +50,21 @@ pub trait Memory {
     ///
     /// # Errors
     ///
-    /// [`MemoryError`] when the memory cannot be read.
-    fn get(&self, name: &str) -> Result<Option<(Vec<u8>, u32)>, MemoryError>;
+    /// [`StoreError::Unavailable`] when the memory fails.
+    fn get(&self, name: &str) -> Result<Option<(Vec<u8>, u32)>, StoreError>;
 
     /// Writes a value if its version is still `version`, where `None` means that there is no value. Returns false when
     /// another writer was faster.
     ///
     /// # Errors
     ///
-    /// [`MemoryError`] when the memory cannot be written.
-    fn swap(&self, name: &str, value: &[u8], version: Option<u32>) -> Result<bool, MemoryError>;
+    /// [`StoreError::Unavailable`] when the memory fails.
+    fn swap(&self, name: &str, value: &[u8], version: Option<u32>) -> Result<bool, StoreError>;
 
     /// Returns the way values occupy this memory.
     fn layout(&self) -> Layout {
         Layout::Growing
     }
-}
-
-/// Failure of the memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MemoryError;
-
-impl From<MemoryError> for StoreError {
-    fn from(_: MemoryError) -> Self {
-        Self::Unavailable
-    }
-}
-
-/// Size of a store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Size {
-    /// Most entries, of 32 bytes each.
-    pub entries: usize,
-    /// Several teams share the store.
-    pub is_shared: bool,
 }
 
 /// Store in a gateway's own memory.
@@ -92,9 +73,9 @@ pub struct SharedMemoryStore<M> {
     sealer: Sealer,
     /// Prefix of every name. It depends on the secret, so a store with another secret begins empty.
     prefix: String,
-    /// Value with the epoch.
     epoch_slot: Slot,
-    capacity: Capacity,
+    /// Limits of one bucket.
+    capacity: Size,
     epoch: u64,
 }
 
@@ -105,7 +86,7 @@ impl<M: Memory> SharedMemoryStore<M> {
     ///
     /// [`StoreError`] when the memory fails or holds values under another seal.
     pub fn open(memory: M, key: &[u8], size: Size, now: u64) -> Result<Self, StoreError> {
-        let capacity = Capacity { entries: (size.entries / BUCKETS).max(1), is_shared: size.is_shared };
+        let capacity = Size { entries: (size.entries / BUCKETS).max(1), ..size };
         let layout = memory.layout();
         let preallocated = capacity.entries.to_string();
         let prefix = match layout {
@@ -215,17 +196,16 @@ impl<M: Memory> SharedMemoryStore<M> {
         }
         let mut taken: Vec<Remaining> = Vec::with_capacity(charges.len());
         for (index, charge) in charges.iter().enumerate() {
-            match self.take_one(charge, now) {
-                Ok(Ok(remaining)) => taken.push(remaining),
-                Ok(Err(refusal)) => {
-                    self.undo(charges, &taken, now);
-                    return Ok(ChargeResult::None { charge: index, refusal });
+            let denied = match self.take_one(charge, now) {
+                Ok(Ok(remaining)) => {
+                    taken.push(remaining);
+                    continue;
                 }
-                Err(error) => {
-                    self.undo(charges, &taken, now);
-                    return Err(error);
-                }
-            }
+                Ok(Err(refusal)) => Ok(ChargeResult::None { charge: index, refusal }),
+                Err(error) => Err(error),
+            };
+            self.undo(charges, &taken, now);
+            return denied;
         }
         Ok(ChargeResult::All(taken))
     }
@@ -255,13 +235,12 @@ impl<M: Memory> SharedMemoryStore<M> {
     }
 
     /// Returns the bucket of a charge and its limits.
-    fn bucket_of(&self, charge: &Charge) -> (Slot, Capacity) {
+    fn bucket_of(&self, charge: &Charge) -> (Slot, Size) {
+        let number = charge.key.number();
+        let sessions = Size { entries: self.sealer.layout.session_capacity(), is_shared: false };
         match charge.rule {
-            Rule::Sessions { .. } => (
-                self.session_bucket(charge.key.number()),
-                Capacity { entries: self.sealer.layout.session_capacity(), is_shared: false },
-            ),
-            _ => (self.bucket(charge.key.number()), self.capacity),
+            Rule::Sessions { .. } => (self.session_bucket(number), sessions),
+            _ => (self.bucket(number), self.capacity),
         }
     }
 
@@ -284,11 +263,12 @@ impl<M: Memory> SharedMemoryStore<M> {
     /// Applies changes; `now` in Unix seconds. A change that fails is not repeated, because leases expire.
     pub fn change(&self, changes: &[Change], now: u64) {
         let slot = |change: &Change| match change {
-            Change::Renew(lease) | Change::End(lease) if lease.grace == 0 => {
-                self.session_bucket(lease.key.number())
+            Change::Renew(Lease { key, grace: 0, .. }) | Change::End(Lease { key, grace: 0, .. }) => {
+                self.session_bucket(key.number())
             }
-            Change::Renew(lease) | Change::End(lease) => self.bucket(lease.key.number()),
-            Change::GiveBack(key, _) => self.bucket(key.number()),
+            Change::Renew(Lease { key, .. }) | Change::End(Lease { key, .. }) | Change::GiveBack(key, _) => {
+                self.bucket(key.number())
+            }
         };
         // Grouped by bucket: one write renews all sessions of one counter.
         let mut by_bucket: BTreeMap<String, (Slot, Vec<Change>)> = BTreeMap::new();
@@ -325,11 +305,10 @@ impl<M: Memory> SharedMemoryStore<M> {
     pub fn failure_retry(&self, charge: &Charge, now: u64) -> Result<Option<u64>, StoreError> {
         let (mut bucket, _) = self.read_bucket(&self.failure_bucket(charge.key.number()))?;
         bucket.clean(now / 1_000_000);
-        Ok(match bucket.check(charge, now) {
-            Ok(_) => None,
-            Err(ChargeDenied::Spent { retry, .. }) => Some(retry),
-            Err(ChargeDenied::Forgotten) => Some(0),
-        })
+        Ok(bucket.check(charge, now).err().map(|denied| match denied {
+            ChargeDenied::Spent { retry, .. } => retry,
+            ChargeDenied::Forgotten => 0,
+        }))
     }
 
     /// Returns the revocations and their version; `None` when that version is `seen`.
@@ -423,7 +402,9 @@ impl<M: Memory> SharedMemoryStore<M> {
     }
 
     fn read_if_present(&self, slot: &Slot) -> Result<Option<(Vec<u8>, u32)>, StoreError> {
-        for _ in 0..self.sealer.layout.reads() {
+        // A preallocated value may be read while it is written.
+        let reads = if self.sealer.layout == Layout::Preallocated { 3 } else { 1 };
+        for _ in 0..reads {
             let Some((sealed, version)) = self.memory.get(&slot.name)? else { return Ok(None) };
             if let Ok(value) = self.sealer.open(&slot.name, &sealed) {
                 return Ok(Some((value.to_vec(), version)));
@@ -433,7 +414,7 @@ impl<M: Memory> SharedMemoryStore<M> {
     }
 
     fn write(&self, slot: &Slot, value: &[u8], version: Option<u32>) -> Result<bool, StoreError> {
-        Ok(self.memory.swap(&slot.name, &self.sealer.seal(slot, value)?, version)?)
+        self.memory.swap(&slot.name, &self.sealer.seal(slot, value)?, version)
     }
 
     fn slot(&self, name: &str, bytes: usize) -> Slot {

@@ -9,7 +9,7 @@ use callbound::decision::{
     Decision, DecisionContext, Effect, Engine, Obligations, PendingCharge, Record, Settled, Step, no_host,
 };
 use callbound::policy::{Secrets, compile};
-use callbound::store::{Charge, ChargeResult, Memory, MemoryError, SharedMemoryStore, StoreError};
+use callbound::store::{Charge, ChargeResult, Memory, SharedMemoryStore, StoreError};
 
 use super::Gate;
 use crate::support::corpus::{File, Headers, Request};
@@ -34,11 +34,11 @@ struct Core {
 struct Plain(RefCell<HashMap<String, (Vec<u8>, u32)>>);
 
 impl Memory for Plain {
-    fn get(&self, name: &str) -> Result<Option<(Vec<u8>, u32)>, MemoryError> {
+    fn get(&self, name: &str) -> Result<Option<(Vec<u8>, u32)>, StoreError> {
         Ok(self.0.borrow().get(name).cloned())
     }
 
-    fn swap(&self, name: &str, value: &[u8], version: Option<u32>) -> Result<bool, MemoryError> {
+    fn swap(&self, name: &str, value: &[u8], version: Option<u32>) -> Result<bool, StoreError> {
         let mut values = self.0.borrow_mut();
         let present = values.get(name).map(|(_, version)| *version);
         if present == version {
