@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use callbound::store::{
     Change, Charge, ChargeDenied, ChargeResult, CounterKey, Lease, Memory, Remaining, Revocation, Rule,
-    SharedMemoryStore, Size, StoreError, Stream, Subject,
+    SharedMemoryStore, Size, StoreError, Subject,
 };
 use proptest::prelude::*;
 
@@ -247,7 +247,7 @@ fn sessions_come_back_when_they_end_and_when_nobody_renews_them() {
 fn a_stream_comes_back_within_its_grace_and_costs_no_other_use() {
     let store = open(&Shared::default(), SIZE);
     let stream = |session: &str, holder| {
-        let stream = Stream { key: cell(1).stream(session), holder, grace: 20 };
+        let stream = Lease { key: cell(1).stream(session), holder, grace: 20 };
         let rule = Rule::Uses { max: 1, issued_at: BEGAN + 1, until: NOW + 960, stream: Some(stream) };
         Charge { key: cell(1), share: 1, rule }
     };

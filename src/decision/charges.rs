@@ -13,8 +13,8 @@ use crate::policy::{
 };
 use crate::reason::Reason;
 use crate::store::{
-    Charge, ChargeDenied, ChargeResult, CounterKey, KEPT_SECONDS, Remaining, Revocation, Rule, StoreError,
-    Stream,
+    Charge, ChargeDenied, ChargeResult, CounterKey, KEPT_SECONDS, Lease, Remaining, Revocation, Rule,
+    StoreError,
 };
 
 use super::answer::Answer;
@@ -145,7 +145,7 @@ impl Charges {
         if let Some(max) = max {
             let cell = uses_cell(payer.policy, &identity, token);
             let stream = match route.uses.reconnect {
-                Some(grace) => Some(Stream {
+                Some(grace) => Some(Lease {
                     key: cell.stream(&format!("{grace} {}", payer.session(token))),
                     holder: payer.holder(holder)?,
                     grace,

@@ -213,12 +213,8 @@ fn set_query(target: &str, [query, computed]: [&'static str; 2]) -> HostResult<(
     if path.is_empty() {
         return Ok(());
     }
-    let mut after = path.to_vec();
-    if !wanted.is_empty() {
-        after.push(b'?');
-        after.extend_from_slice(wanted.as_bytes());
-    }
-    raw::set_property(computed, &after)
+    let query = if wanted.is_empty() { String::new() } else { format!("?{wanted}") };
+    raw::set_property(computed, &[path, query.as_bytes()].concat())
 }
 
 fn is_http_1() -> bool {

@@ -9,10 +9,9 @@ use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
 use super::raw::{self, Level, MapType};
-use super::sessions;
 use super::shared::Shared;
-use super::telemetry;
 use super::transition::{Enforcer, Refusal, State, Transition, refuse_undecided, strip_trailers};
+use super::{sessions, telemetry};
 
 /// Context of one request.
 pub(super) struct Http {

@@ -19,10 +19,9 @@ pub(super) const CAS_MISMATCH: HostError = HostError(8);
 /// Error of this adapter for a call that succeeded with an unusable result.
 pub(super) const UNUSABLE: HostError = HostError(0);
 
-/// Result of a host call.
 pub(super) type HostResult<T> = Result<T, HostError>;
 
-/// `proxy_map_type_t`.
+/// Header maps (`proxy_map_type_t`).
 #[derive(Clone, Copy)]
 #[repr(u32)]
 pub(super) enum MapType {
@@ -32,7 +31,7 @@ pub(super) enum MapType {
     CallResponseHeaders = 6,
 }
 
-/// `proxy_buffer_type_t`.
+/// Byte buffers (`proxy_buffer_type_t`).
 #[derive(Clone, Copy)]
 #[repr(u32)]
 pub(super) enum BufferType {
@@ -41,7 +40,7 @@ pub(super) enum BufferType {
     PluginConfiguration = 7,
 }
 
-/// `proxy_log_level_t`.
+/// Log levels (`proxy_log_level_t`).
 #[derive(Debug, Clone, Copy)]
 #[repr(u32)]
 pub(super) enum Level {
@@ -150,7 +149,7 @@ pub(super) fn trap() -> ! {
     core::arch::wasm32::unreachable()
 }
 
-/// Requests `on_tick` at this interval.
+/// Requests `on_tick` at an interval.
 pub(super) fn set_tick_period(milliseconds: u32) -> HostResult<()> {
     // SAFETY: no memory is shared.
     check(unsafe { proxy_set_tick_period_milliseconds(milliseconds) })

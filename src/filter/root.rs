@@ -15,10 +15,8 @@ use super::callout::PendingCallout;
 use super::http::Http;
 use super::load::{keeps_refused, load};
 use super::raw::{self, BufferType, Level};
-use super::sessions;
 use super::shared::Shared;
-use super::sync;
-use super::telemetry;
+use super::{sessions, sync, telemetry};
 
 /// Milliseconds between two ticks, which is also the delay of the first batch to Redis.
 const TICK_MILLISECONDS: u32 = 250;

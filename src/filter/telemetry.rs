@@ -1,8 +1,7 @@
-//! Output for the operator: a counter per route and reason, a log line per refusal and mint, and the decision in filter
-//! state for the access log.
+//! Output for the operator: counters, log lines for refusals and mints, and the decision as an access-log property.
 //!
-//! A [`Record`] holds ids, never a credential, digest or phone number. Counters have no other labels because a host keeps
-//! each series forever.
+//! A [`Record`] holds ids, never a credential, digest or phone number. Counters are per route and reason only, because a
+//! host keeps each series forever.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;

@@ -16,13 +16,11 @@ use crate::store::StoreError;
 use crate::store::redis::{Lookup, Operation};
 
 use super::callout::{PendingCallout, operations_of};
-use super::crypto;
 use super::held::HeldRequest;
 use super::host::{BodyAhead, RawHead};
 use super::raw::{self, HostResult, Level, MapType};
-use super::sessions;
 use super::shared::Shared;
-use super::telemetry;
+use super::{crypto, sessions, telemetry};
 
 /// Name and value of each header, as the engine reads them.
 type Headers<'a> = [(&'a [u8], &'a [u8])];
@@ -63,7 +61,7 @@ pub(super) struct AwaitingStore {
 pub(super) enum Refusal {
     /// There is no policy, or the host's data is not readable: answered without the engine.
     Undecided,
-    /// Denied for this reason; the record holds what is known so far.
+    /// Denied for this reason; the record holds all facts known so far.
     Denied(Reason, Box<Record>),
 }
 
@@ -106,7 +104,7 @@ impl Enforcer {
         }
     }
 
-    /// Runs one step of the engine with what it may depend on: clock, randomness, client address, store.
+    /// Runs one step of the engine in its context: clock, randomness, client address, store.
     fn decide<T>(&self, step: impl FnOnce(&Engine, &DecisionContext<'_>) -> T) -> T {
         let Shared { engine, host, store, .. } = &*self.shared;
         let microseconds = self.now.saturating_mul(1_000_000);

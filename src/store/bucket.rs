@@ -4,8 +4,8 @@
 //! time gives it away: the token is denied instead of counted from zero.
 
 use super::{
-    Change, Charge, ChargeDenied, CounterKey, LEASE_SECONDS, Lease, Remaining, Rule, Size, StoreError,
-    Stream, interval,
+    Change, Charge, ChargeDenied, Charged, CounterKey, LEASE_SECONDS, Lease, Remaining, Rule, Size,
+    StoreError, interval,
 };
 
 /// Bytes of one entry: key, share, end, value.
@@ -121,12 +121,7 @@ impl Bucket {
     }
 
     /// Takes one charge; `now` in microseconds. Expired entries must be dropped before.
-    pub(super) fn take(
-        &mut self,
-        charge: &Charge,
-        now: u64,
-        capacity: Size,
-    ) -> Result<Result<Remaining, ChargeDenied>, StoreError> {
+    pub(super) fn take(&mut self, charge: &Charge, now: u64, capacity: Size) -> Charged<Remaining> {
         let remaining = match self.check(charge, now) {
             Ok(remaining) => remaining,
             Err(denied) => return Ok(Err(denied)),
@@ -148,7 +143,7 @@ impl Bucket {
                 if !reconnects {
                     self.put(entry(key, until, value.saturating_add(1)), capacity)?;
                 }
-                if let Some(Stream { key, holder, grace }) = stream {
+                if let Some(Lease { key, holder, grace }) = stream {
                     self.put(entry(key, second + LEASE_SECONDS + grace, holder), capacity)?;
                 }
             }

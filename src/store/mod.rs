@@ -28,6 +28,9 @@ pub const RENEW_SECONDS: u64 = 5;
 /// Seconds the uses of a token stay recorded after its expiry: longer than clocks differ.
 pub const KEPT_SECONDS: u64 = 60;
 
+/// Charged of one charge, or the failure of the store.
+type Charged<T> = Result<Result<T, ChargeDenied>, StoreError>;
+
 /// Group of gateways and workers over which a counter is exact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Strength {
@@ -129,8 +132,8 @@ pub enum Rule {
         issued_at: u64,
         /// Unix seconds until which the uses stay recorded.
         until: u64,
-        /// Stream that a use opens and that may reconnect without another use.
-        stream: Option<Stream>,
+        /// Stream that a use opens and that may reconnect without another use, on [`CounterKey::stream`] of the uses.
+        stream: Option<Lease>,
     },
     /// Sessions open at once.
     Sessions {
@@ -150,17 +153,6 @@ pub enum Rule {
         /// Unix seconds until which the counter stays recorded.
         until: u64,
     },
-}
-
-/// Stream that may reconnect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stream {
-    /// Counter of the stream: [`CounterKey::stream`] of the token's uses.
-    pub key: CounterKey,
-    /// Id of the session that opens it now.
-    pub holder: u64,
-    /// Seconds after its end in which it may reconnect.
-    pub grace: u64,
 }
 
 /// State of a counter after a charge.
@@ -186,7 +178,7 @@ pub enum ChargeDenied {
     Forgotten,
 }
 
-/// Outcome of the charges of one request.
+/// Charged of the charges of one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChargeResult {
     /// All were taken; one state per charge.
@@ -256,9 +248,7 @@ impl Charge {
     pub fn lease(&self) -> Option<Lease> {
         match self.rule {
             Rule::Sessions { holder, .. } => Some(Lease { key: self.key, holder, grace: 0 }),
-            Rule::Uses { stream: Some(Stream { key, holder, grace }), .. } => {
-                Some(Lease { key, holder, grace })
-            }
+            Rule::Uses { stream, .. } => stream,
             _ => None,
         }
     }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use super::{
     Change, Charge, ChargeDenied, ChargeResult, CounterKey, Lease, Remaining, Revocation, Revocations, Rule,
-    StoreError, Stream, hex, interval, revocation,
+    StoreError, hex, interval, revocation,
 };
 use crate::json::Json;
 
@@ -104,7 +104,7 @@ pub struct Usage {
 pub struct Reply {
     /// Unix seconds at which the store began to record.
     pub epoch: u64,
-    /// Outcome of the charges.
+    /// Charged of the charges.
     pub result: ChargeResult,
     /// The question was answered: no use is left.
     pub is_spent: bool,
@@ -219,7 +219,7 @@ impl RedisStore {
             Rule::Window { max, seconds } => ("W", numbers(&[max, seconds])),
             Rule::Rate { max, seconds, burst } => ("R", numbers(&[interval(max, seconds), burst])),
             Rule::Uses { max, issued_at, until, stream } => {
-                let stream = stream.map_or_else(Vec::new, |Stream { key, holder, grace }| {
+                let stream = stream.map_or_else(Vec::new, |Lease { key, holder, grace }| {
                     vec![session(holder), grace.to_string(), self.counter_name(key)]
                 });
                 ("U", [numbers(&[max, issued_at, until]), stream].concat())

@@ -29,10 +29,7 @@ pub enum Layout {
 impl Layout {
     /// Returns the most sessions per bucket.
     pub(super) fn session_capacity(self) -> usize {
-        match self {
-            Self::Growing => 16_384,
-            Self::Preallocated => SESSION_CAPACITY_PREALLOCATED,
-        }
+        if self == Self::Growing { 16_384 } else { SESSION_CAPACITY_PREALLOCATED }
     }
 
     /// Passes a value on; a missing preallocated one is [`StoreError::Dropped`].
@@ -87,7 +84,7 @@ impl Sealer {
     }
 }
 
-/// Splits preallocated content into what is sealed, length and value, and the value alone.
+/// Splits preallocated content into the sealed part, which is length and value, and the value alone.
 fn preallocated(content: &[u8]) -> Option<(&[u8], &[u8])> {
     let length = u32::from_le_bytes(*content.first_chunk::<LENGTH_BYTES>()?) as usize;
     let sealed = content.get(..length.checked_add(LENGTH_BYTES)?)?;

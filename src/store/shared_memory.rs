@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use super::bucket::Bucket;
 use super::sealed::{Layout, Sealer, Slot};
 use super::{
-    Change, Charge, ChargeDenied, ChargeResult, CounterKey, Lease, Remaining, Revocation, Revocations, Rule,
-    Size, StoreError,
+    Change, Charge, ChargeDenied, ChargeResult, Charged, CounterKey, Remaining, Revocation, Revocations,
+    Rule, Size, StoreError,
 };
 
-/// Number of buckets. It is fixed, so that a policy with another store size finds what was written before.
+/// Number of buckets. It is fixed, so that a policy with another store size finds the values written before.
 const BUCKETS: usize = 4_096;
 
 /// Buckets for sessions, apart from the rest because one counter may have many sessions.
@@ -215,7 +215,7 @@ impl<M: Memory> SharedMemoryStore<M> {
         for (charge, remaining) in charges.iter().zip(taken) {
             let _ = self.update_bucket(&self.bucket_of(charge).0, now, |bucket| {
                 bucket.undo(charge, *remaining);
-                Ok(Ok::<(), ChargeDenied>(()))
+                Ok(Ok(()))
             });
         }
     }
@@ -244,7 +244,7 @@ impl<M: Memory> SharedMemoryStore<M> {
         }
     }
 
-    fn take_one(&self, charge: &Charge, now: u64) -> Result<Result<Remaining, ChargeDenied>, StoreError> {
+    fn take_one(&self, charge: &Charge, now: u64) -> Charged<Remaining> {
         if self.is_forgotten(charge) {
             return Ok(Err(ChargeDenied::Forgotten));
         }
@@ -262,18 +262,15 @@ impl<M: Memory> SharedMemoryStore<M> {
 
     /// Applies changes; `now` in Unix seconds. A change that fails is not repeated, because leases expire.
     pub fn change(&self, changes: &[Change], now: u64) {
-        let slot = |change: &Change| match change {
-            Change::Renew(Lease { key, grace: 0, .. }) | Change::End(Lease { key, grace: 0, .. }) => {
-                self.session_bucket(key.number())
-            }
-            Change::Renew(Lease { key, .. }) | Change::End(Lease { key, .. }) | Change::GiveBack(key, _) => {
-                self.bucket(key.number())
-            }
-        };
         // Grouped by bucket: one write renews all sessions of one counter.
         let mut by_bucket: BTreeMap<String, (Slot, Vec<Change>)> = BTreeMap::new();
         for change in changes {
-            let slot = slot(change);
+            let (key, is_session) = match *change {
+                Change::Renew(lease) | Change::End(lease) => (lease.key, lease.grace == 0),
+                Change::GiveBack(key, _) => (key, false),
+            };
+            let number = key.number();
+            let slot = if is_session { self.session_bucket(number) } else { self.bucket(number) };
             by_bucket.entry(slot.name.clone()).or_insert((slot, Vec::new())).1.push(*change);
         }
         for (slot, changes) in by_bucket.into_values() {
@@ -283,7 +280,7 @@ impl<M: Memory> SharedMemoryStore<M> {
                 if self.sealer.layout == Layout::Preallocated {
                     bucket.cut(slot.bytes);
                 }
-                Ok(Ok::<(), ChargeDenied>(()))
+                Ok(Ok(()))
             });
         }
     }
@@ -296,8 +293,7 @@ impl<M: Memory> SharedMemoryStore<M> {
         });
     }
 
-    /// Returns the milliseconds until authentication may be tried again; `None` when it may be tried now. `now` is in
-    /// microseconds.
+    /// Returns the milliseconds until authentication may be tried again; `None` for now. `now` is in microseconds.
     ///
     /// # Errors
     ///
@@ -358,12 +354,12 @@ impl<M: Memory> SharedMemoryStore<M> {
     }
 
     /// Changes a bucket; writes nothing when the change is denied.
-    fn update_bucket<T, R>(
+    fn update_bucket<T>(
         &self,
         slot: &Slot,
         now: u64,
-        change: impl Fn(&mut Bucket) -> Result<Result<T, R>, StoreError>,
-    ) -> Result<Result<T, R>, StoreError> {
+        change: impl Fn(&mut Bucket) -> Charged<T>,
+    ) -> Charged<T> {
         for _ in 0..ATTEMPTS {
             let (mut bucket, version) = self.read_bucket(slot)?;
             bucket.clean(now / 1_000_000);
@@ -375,14 +371,11 @@ impl<M: Memory> SharedMemoryStore<M> {
         Err(StoreError::Contended)
     }
 
-    /// Changes a value other than a bucket; a missing one reads as empty. Only with `may_create` may a preallocated value
-    /// be missing.
-    fn update<T>(
-        &self,
-        slot: &Slot,
-        may_create: bool,
-        change: impl Fn(&mut Vec<u8>) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
+    /// Changes a value other than a bucket; a missing one reads as empty, a preallocated one only with `may_create`.
+    fn update<T, F>(&self, slot: &Slot, may_create: bool, change: F) -> Result<T, StoreError>
+    where
+        F: Fn(&mut Vec<u8>) -> Result<T, StoreError>,
+    {
         for _ in 0..ATTEMPTS {
             let present = if may_create { self.read_if_present(slot)? } else { self.read(slot)? };
             let version = present.as_ref().map(|(_, version)| *version);
