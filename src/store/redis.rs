@@ -122,20 +122,20 @@ pub struct Reply {
 
 /// Writes a batch as the body of a request to the bridge. `nonce` must be new: it ties the answer to this batch.
 pub fn request(redis: &RedisStore, nonce: &str, operations: &[Operation]) -> Vec<u8> {
-    let mut words: Vec<String> = vec![(4 + operations.len()).to_string()];
-    words.extend(["epoch", "revocations", "version", "usage"].map(|name| redis.name(name)));
-    words.extend(operations.iter().map(|operation| redis.name_of(operation)));
-    words.push(nonce.to_owned());
-    words.push(u8::from(redis.is_durable).to_string());
+    let mut names: Vec<String> = vec![(4 + operations.len()).to_string()];
+    names.extend(["epoch", "revocations", "version", "usage"].map(|name| redis.name(name)));
+    let mut arguments = vec![nonce.to_owned(), u8::from(redis.is_durable).to_string()];
     for operation in operations {
-        let (letter, mut values) = redis.values_of(operation);
-        values.resize(VALUES, String::new());
-        words.push(letter.to_owned());
-        words.append(&mut values);
+        let (name, (letter, values)) = redis.words_of(operation);
+        names.push(name);
+        let end = arguments.len() + 1 + VALUES;
+        arguments.push(letter.to_owned());
+        arguments.extend(values);
+        arguments.resize(end, String::new());
     }
-    let mut body = Vec::with_capacity(redis.script.0.len() + 64 * words.len());
+    let mut body = Vec::with_capacity(redis.script.0.len() + 64 * (names.len() + arguments.len()));
     body.extend_from_slice(&redis.script.0);
-    for word in &words {
+    for word in names.iter().chain(&arguments) {
         body.push(b'/');
         encode(word, &mut body);
     }
@@ -168,48 +168,40 @@ impl RedisStore {
         self.name(&format!("key:{}", hex(digest)))
     }
 
-    /// Returns the name in Redis that an operation works on.
-    fn name_of(&self, operation: &Operation) -> String {
-        match operation {
-            Operation::Charge(charge) | Operation::Question(charge) => self.counter_name(charge.key),
-            Operation::Change(Change::Renew(lease) | Change::End(lease)) => self.counter_name(lease.key),
-            Operation::Change(Change::GiveBack(key, _)) => self.counter_name(*key),
-            Operation::Find(Lookup::Digest(digest)) => self.digest_name(digest),
-            Operation::Find(Lookup::Id(id)) | Operation::Put(id, ..) | Operation::Remove(id) => {
-                self.name(&format!("key-id:{id}"))
-            }
-            // The script expects a name for each operation; these work on the names at the beginning of the batch.
-            Operation::Usage(..) | Operation::ReadUsage | Operation::Revoke(_) | Operation::Feed(_) => {
-                self.name("epoch")
-            }
-        }
-    }
-
-    /// Returns the letter of an operation in the script, and its values.
-    fn values_of(&self, operation: &Operation) -> (&'static str, Vec<String>) {
+    /// Returns the name in Redis that an operation works on, its letter in the script, and its values.
+    fn words_of(&self, operation: &Operation) -> (String, (&'static str, Vec<String>)) {
         let lease = |lease: &Lease| vec![session(lease.holder), lease.grace.to_string()];
+        let id_name = |id: &str| self.name(&format!("key-id:{id}"));
+        // The script expects a name for each operation; some work on the names at the beginning of the batch.
+        let common = || self.name("epoch");
         match operation {
-            Operation::Charge(charge) => self.charge_values(&charge.rule),
-            Operation::Question(charge) => ("P", self.charge_values(&charge.rule).1),
-            Operation::Change(Change::Renew(open)) => ("N", lease(open)),
-            Operation::Change(Change::End(ended)) => ("E", lease(ended)),
-            Operation::Change(Change::GiveBack(_, seconds)) => ("G", numbers(&[*seconds])),
-            Operation::Usage(key, uses, last) => {
-                ("K", [vec![key.clone()], numbers(&[*uses, *last])].concat())
+            Operation::Charge(charge) => (self.counter_name(charge.key), self.charge_values(&charge.rule)),
+            Operation::Question(charge) => {
+                (self.counter_name(charge.key), ("P", self.charge_values(&charge.rule).1))
             }
-            Operation::ReadUsage => ("Q", Vec::new()),
-            Operation::Find(Lookup::Digest(_)) => ("D", Vec::new()),
-            Operation::Find(Lookup::Id(_)) => ("I", Vec::new()),
-            Operation::Put(_, digest, text) => ("A", vec![self.digest_name(digest), text.clone()]),
-            Operation::Remove(_) => ("X", Vec::new()),
+            Operation::Change(Change::Renew(open)) => (self.counter_name(open.key), ("N", lease(open))),
+            Operation::Change(Change::End(ended)) => (self.counter_name(ended.key), ("E", lease(ended))),
+            Operation::Change(Change::GiveBack(key, seconds)) => {
+                (self.counter_name(*key), ("G", numbers(&[*seconds])))
+            }
+            Operation::Usage(key, uses, last) => {
+                (common(), ("K", [vec![key.clone()], numbers(&[*uses, *last])].concat()))
+            }
+            Operation::ReadUsage => (common(), ("Q", Vec::new())),
+            Operation::Find(Lookup::Digest(digest)) => (self.digest_name(digest), ("D", Vec::new())),
+            Operation::Find(Lookup::Id(id)) => (id_name(id), ("I", Vec::new())),
+            Operation::Put(id, digest, text) => {
+                (id_name(id), ("A", vec![self.digest_name(digest), text.clone()]))
+            }
+            Operation::Remove(id) => (id_name(id), ("X", Vec::new())),
             Operation::Revoke(revocation) => {
                 let limits = [MAX_REVOCATIONS_BY_ONE, MAX_REVOCATIONS, revocation::LONGEST_TOKEN];
                 let before = numbers(&[revocation.before]);
-                ("V", [vec![revocation.name()], before, numbers(&limits)].concat())
+                (common(), ("V", [vec![revocation.name()], before, numbers(&limits)].concat()))
             }
             Operation::Feed(seen) => {
                 let seen = seen.map_or_else(|| "-1".to_owned(), |version| version.to_string());
-                ("F", vec![seen, revocation::LONGEST_TOKEN.to_string()])
+                (common(), ("F", vec![seen, revocation::LONGEST_TOKEN.to_string()]))
             }
         }
     }
