@@ -33,11 +33,12 @@
 //!       └ policy      what may be done: the document, its compiler, teams, routes
 //!           └ credential  who is asking: extraction, API keys, tokens, the keyring
 //!             └ store       what is remembered: uses, limits, sessions, revocations, in two homes
-//!               └ json, number, reason, uri, version   strict JSON, phone numbers, why a request is refused, queries
+//!               └ hex, json, number, reason, uri, version   strict JSON, phone numbers, why a request is refused, queries
 //! ```
 
 pub mod credential;
 pub mod decision;
+pub mod hex;
 pub mod json;
 pub mod number;
 pub mod policy;

@@ -7,8 +7,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms from the ground up; a room may use those before it.
-const ROOMS: &[&str] =
-    &["version", "reason", "number", "json", "uri", "store", "credential", "policy", "decision", "filter"];
+const ROOMS: &[&str] = &[
+    "version",
+    "reason",
+    "number",
+    "hex",
+    "json",
+    "uri",
+    "store",
+    "credential",
+    "policy",
+    "decision",
+    "filter",
+];
 
 /// A source file without its comments and its tests.
 struct Source {

@@ -7,9 +7,10 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
+use crate::hex::hex;
 use crate::json::Json;
 
-use super::api_key::{digest, hex};
+use super::api_key::digest;
 use super::claims::{TextBounds, VerifiedToken, is_bound_text, numbers};
 use super::family::{Clock, Parts, TokenError};
 use super::keyring::{Algorithm, HostVerify, decode_base64url};

@@ -15,7 +15,7 @@ mod remote;
 mod rsa;
 mod spki;
 
-pub use api_key::{Alphabet, Digest, KeyShape, digest, hex};
+pub use api_key::{Alphabet, Digest, KeyShape, digest};
 pub use cache::VerificationCache;
 pub use claims::{Claims, TextBounds, VerifiedToken, is_bound_text};
 pub use entropy::Entropy;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use proxy_wasm::hostcalls;
 
-use crate::credential::hex;
 use crate::decision::{PendingCharge, Settled};
+use crate::hex::hex;
 use crate::store::StoreError;
 use crate::store::redis::{self, Operation, RedisStore, Reply};
 

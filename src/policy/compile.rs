@@ -26,7 +26,8 @@ use super::bound::TextBound;
 use super::config::{AuditConfig, Host, Members, MetricsConfig, Raw, SECTIONS, UnmatchedConfig};
 use super::error::{ConfigError, Problem, Problems};
 use super::{Directory, Keys, Platform, Policy, Profile, Refusals, Tree, Unmatched};
-use crate::credential::{CredentialLocation, Issuer, hex};
+use crate::credential::{CredentialLocation, Issuer};
+use crate::hex::hex;
 use crate::json::Json;
 use crate::number::Number;
 

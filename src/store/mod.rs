@@ -254,11 +254,6 @@ impl Charge {
     }
 }
 
-/// Writes bytes as lower-case hex.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// Returns the microseconds between two charges of a rate, rounded up so that rounding never admits more.
 fn interval(max: u64, seconds: u64) -> u64 {
     seconds.saturating_mul(1_000_000).div_ceil(max.max(1))

@@ -8,8 +8,9 @@ use std::rc::Rc;
 
 use super::{
     Change, Charge, ChargeDenied, ChargeResult, CounterKey, Lease, Remaining, Revocation, Revocations, Rule,
-    StoreError, hex, interval, revocation,
+    StoreError, interval, revocation,
 };
+use crate::hex::hex;
 use crate::json::Json;
 
 /// Script that Redis runs for each batch.

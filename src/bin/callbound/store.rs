@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use callbound::credential::hex;
+use callbound::hex::hex;
 use callbound::policy::{Policy, StoreBackend, read_key};
 use callbound::store::redis::{Operation, RedisStore, Reply, answer, request};
 use callbound::store::{Revocation, Subject};
