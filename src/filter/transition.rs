@@ -92,7 +92,7 @@ pub(super) struct Enforcer {
 impl Enforcer {
     pub(super) fn judge_headers(&self, count: usize, end_of_stream: bool) -> Transition {
         let head = self.shared.host.head(count)?;
-        if self.now == 0 {
+        if !self.has_clock() {
             return Err(Reason::HostError.into());
         }
         self.shared.refresh_revocations();
@@ -102,6 +102,10 @@ impl Enforcer {
             Step::NeedsDirectory(lookup) => self.look_up(lookup, head, end_of_stream),
             step => self.take_step(step, &headers),
         }
+    }
+
+    fn has_clock(&self) -> bool {
+        self.now > 0
     }
 
     /// Runs one step of the engine in its context: clock, randomness, client address, store.
@@ -179,7 +183,7 @@ impl Enforcer {
         let body = host.body(size);
         self.shared.refresh_revocations();
         match body {
-            Ok(body) if self.now > 0 => self.finish(pending, &body),
+            Ok(body) if self.has_clock() => self.finish(pending, &body),
             body => Err(Refusal::of(body.err().unwrap_or(Reason::HostError), &pending)),
         }
     }
@@ -191,6 +195,9 @@ impl Enforcer {
 
     /// Takes the API key that was looked up, and judges the request; `received` bytes of its body have come.
     pub(super) fn take_key(&self, awaiting: AwaitingKey, size: usize, received: usize) -> Transition {
+        if !self.has_clock() {
+            return Err(Refusal::Undecided);
+        }
         let AwaitingKey { head, end_of_stream, is_complete, lookup, callout } = awaiting;
         let reply = callout.answer(size).map_err(|error| self.store_failure(error))?;
         if !self.shared.engine.learn(lookup, reply.found.as_deref().map(str::as_bytes), self.now) {
@@ -226,6 +233,9 @@ impl Enforcer {
 
     /// Takes the answer of Redis to the charges of a decision.
     pub(super) fn take_settled(&self, awaiting: AwaitingStore, size: usize) -> Transition {
+        if !self.has_clock() {
+            return Err(Refusal::Undecided);
+        }
         self.settle(awaiting.charge, awaiting.callout.settled(size))
     }
 
