@@ -25,8 +25,9 @@
 //! The key of this policy may call one number.
 //!
 //! ```
-//! use callbound::credential::{digest, hex};
+//! use callbound::credential::digest;
 //! use callbound::decision::{DecisionContext, Effect, Engine, Step, no_failures, no_host, no_peer};
+//! use callbound::hex::hex;
 //! use callbound::policy::{Secrets, compile};
 //! use callbound::reason::Reason;
 //!
@@ -36,8 +37,8 @@
 //!   "host": "envoy",
 //!   "platform": {"scopes": ["calls:write"]},
 //!   "credentials": {
-//!     "api_keys": [{"prefix": "acme_", "alphabet": "hex", "length": {"min": 32, "max": 32}}],
-//!     "from": [{"header": "authorization", "scheme": "Bearer"}]
+//!     "api_key_formats": [{"prefix": "acme_", "alphabet": "hex", "length": {"min": 32, "max": 32}}],
+//!     "locations": [{"header": "authorization", "scheme": "Bearer"}]
 //!   },
 //!   "teams": [{"id": "acme", "kind": "organization", "numbers": ["+15551234567"]}],
 //!   "api_keys": [
@@ -46,7 +47,7 @@
 //!   ],
 //!   "routes": [
 //!     {"id": "dial", "match": "POST /v1/calls", "accept": ["api_key"], "scopes": ["calls:write"],
-//!      "bounds": {"from": {"members": ["/from_number"]}, "to": {"members": ["/to_number"]}}}
+//!      "bounds": {"from": "/from_number", "to": "/to_number"}}
 //!   ],
 //!   "refusals": {"realm": "acme", "envelope": {"error": {"code": "$code"}}}
 //! }"#;
@@ -112,11 +113,12 @@
 //!       └ policy      what may be done: the document, its compiler, teams, routes
 //!           └ credential  who is asking: extraction, API keys, tokens and their keys
 //!             └ store       what is remembered: uses, limits, sessions, revocations, in memory or Redis
-//!               └ json, number, reason, uri, version   strict JSON, phone numbers, reasons for refusals, queries
+//!               └ hex, json, number, reason, uri, version   strict JSON, phone numbers, reasons for refusals, queries
 //! ```
 
 pub mod credential;
 pub mod decision;
+pub mod hex;
 pub mod json;
 pub mod number;
 pub mod policy;

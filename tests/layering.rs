@@ -14,8 +14,19 @@ mod sources;
 use sources::{Arrows, Function, Sources, circles};
 
 /// Rooms from the ground up; a room may use those before it.
-const ROOMS: &[&str] =
-    &["version", "reason", "number", "json", "uri", "store", "credential", "policy", "decision", "filter"];
+const ROOMS: &[&str] = &[
+    "version",
+    "reason",
+    "number",
+    "hex",
+    "json",
+    "uri",
+    "store",
+    "credential",
+    "policy",
+    "decision",
+    "filter",
+];
 
 /// Rooms that still hold a circle of files.
 const OPEN_CIRCLES: &[&str] = &["bin", "credential", "decision", "filter", "policy"];

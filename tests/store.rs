@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
 use callbound::store::{
-    Change, Charge, ChargeDenied, ChargeResult, CounterKey, Lease, Memory, MemoryError, Remaining,
-    Revocation, Rule, SharedMemoryStore, Size, StoreError, Stream, Subject,
+    Change, Charge, ChargeDenied, ChargeResult, CounterKey, Lease, Memory, Remaining, Revocation, Rule,
+    SharedMemoryStore, Size, StoreError, Subject,
 };
 use proptest::prelude::*;
 
@@ -25,11 +25,11 @@ struct Shared(Arc<Mutex<Values>>);
 type Values = HashMap<String, (Vec<u8>, u32)>;
 
 impl Memory for Shared {
-    fn get(&self, name: &str) -> Result<Option<(Vec<u8>, u32)>, MemoryError> {
+    fn get(&self, name: &str) -> Result<Option<(Vec<u8>, u32)>, StoreError> {
         Ok(self.0.lock().unwrap().get(name).cloned())
     }
 
-    fn swap(&self, name: &str, value: &[u8], version: Option<u32>) -> Result<bool, MemoryError> {
+    fn swap(&self, name: &str, value: &[u8], version: Option<u32>) -> Result<bool, StoreError> {
         let mut values = self.0.lock().unwrap();
         let present = values.get(name).map(|(_, version)| *version);
         if present == version {
@@ -65,11 +65,11 @@ fn cell(name: u64) -> CounterKey {
 
 fn uses(name: u64, max: u64) -> Charge {
     let rule = Rule::Uses { max, issued_at: BEGAN + 1, until: NOW + 960, stream: None };
-    Charge { cell: cell(name), share: 1, rule }
+    Charge { key: cell(name), share: 1, rule }
 }
 
 fn window(name: u64, max: u64, seconds: u64) -> Charge {
-    Charge { cell: cell(name), share: 1, rule: Rule::Window { max, seconds } }
+    Charge { key: cell(name), share: 1, rule: Rule::Window { max, seconds } }
 }
 
 fn micros(seconds: u64) -> u64 {
@@ -130,7 +130,7 @@ fn token_issued_before_store_epoch_is_refused() {
     let store = open(&Shared::default(), SIZE);
     for (issued_at, is_taken) in [(BEGAN - 1, false), (BEGAN, false), (BEGAN + 1, true)] {
         let rule = Rule::Uses { max: 1, issued_at, until: NOW + 960, stream: None };
-        let charge = Charge { cell: cell(issued_at), share: 1, rule };
+        let charge = Charge { key: cell(issued_at), share: 1, rule };
         assert_eq!(takes(&store, &charge, NOW), is_taken, "issued {issued_at}");
     }
 }
@@ -168,7 +168,7 @@ fn several_charges_are_taken_all_or_none() {
     for _ in 0..5 {
         assert!(is_spent(&store.take(&all, micros(NOW)).unwrap(), 2), "the token is spent");
     }
-    let rest = |charge: &Charge| store.look(charge, micros(NOW)).unwrap().map(|standing| standing.remaining);
+    let rest = |charge: &Charge| store.check(charge, micros(NOW)).unwrap().map(|standing| standing.remaining);
     assert_eq!(rest(&narrow), Ok(0), "refused requests cost the narrow limit nothing");
     assert_eq!(rest(&wide), Ok(8), "nor the wide one");
 }
@@ -190,7 +190,7 @@ fn concurrent_refusal_by_one_limit_refunds_the_others() {
     });
     assert_eq!(won, 30);
     let store = open(&memory, SIZE);
-    let rest = store.look(&narrow, micros(NOW)).unwrap().map(|standing| standing.remaining);
+    let rest = store.check(&narrow, micros(NOW)).unwrap().map(|standing| standing.remaining);
     assert_eq!(rest, Ok(1_000 - 30 - 1));
 }
 
@@ -213,7 +213,7 @@ fn windows_start_at_multiples_of_their_length() {
 #[test]
 fn rate_allows_burst_and_then_its_pace() {
     let store = open(&Shared::default(), SIZE);
-    let charge = Charge { cell: cell(1), share: 1, rule: Rule::Rate { max: 10, seconds: 1, burst: 5 } };
+    let charge = Charge { key: cell(1), share: 1, rule: Rule::Rate { max: 10, seconds: 1, burst: 5 } };
     let at =
         |micros: u64| matches!(store.take(std::slice::from_ref(&charge), micros), Ok(ChargeResult::All(_)));
     let start = micros(NOW);
@@ -230,7 +230,7 @@ fn rate_allows_burst_and_then_its_pace() {
 #[test]
 fn sessions_are_freed_by_end_and_by_expired_lease() {
     let store = open(&Shared::default(), SIZE);
-    let session = |holder| Charge { cell: cell(1), share: 1, rule: Rule::Sessions { max: 2, holder } };
+    let session = |holder| Charge { key: cell(1), share: 1, rule: Rule::Sessions { max: 2, holder } };
     assert!(
         takes(&store, &session(1), NOW)
             && takes(&store, &session(2), NOW)
@@ -247,11 +247,11 @@ fn sessions_are_freed_by_end_and_by_expired_lease() {
 fn stream_within_grace_is_resumed_without_another_use() {
     let store = open(&Shared::default(), SIZE);
     let stream = |session: &str, holder| {
-        let stream = Stream { cell: cell(1).beside(session), holder, grace: 20 };
+        let stream = Lease { key: cell(1).stream(session), holder, grace: 20 };
         let rule = Rule::Uses { max: 1, issued_at: BEGAN + 1, until: NOW + 960, stream: Some(stream) };
-        Charge { cell: cell(1), share: 1, rule }
+        Charge { key: cell(1), share: 1, rule }
     };
-    let end = |holder| Change::End(Lease { cell: cell(1).beside("s"), holder, grace: 20 });
+    let end = |holder| Change::End(Lease { key: cell(1).stream("s"), holder, grace: 20 });
     assert!(takes(&store, &stream("s", 1), NOW));
     assert!(!takes(&store, &stream("s", 2), NOW + 3), "it is open");
     store.change(&[end(1)], NOW + 5);
@@ -268,7 +268,7 @@ fn stream_within_grace_is_resumed_without_another_use() {
 fn seconds_are_reserved_and_unused_ones_returned() {
     let store = open(&Shared::default(), SIZE);
     let ask = |ask| Charge {
-        cell: cell(1),
+        key: cell(1),
         share: 1,
         rule: Rule::Seconds { max: 100, ask, issued_at: BEGAN + 1, until: NOW + 960 },
     };
@@ -289,7 +289,7 @@ fn seconds_are_reserved_and_unused_ones_returned() {
 fn seconds_of_token_older_than_store_are_refused() {
     let store = open(&Shared::default(), SIZE);
     let rule = Rule::Seconds { max: 100, ask: 10, issued_at: BEGAN, until: NOW + 960 };
-    let taken = store.take(&[Charge { cell: cell(1), share: 1, rule }], micros(NOW)).unwrap();
+    let taken = store.take(&[Charge { key: cell(1), share: 1, rule }], micros(NOW)).unwrap();
     assert_eq!(taken, ChargeResult::None { charge: 0, refusal: ChargeDenied::Forgotten });
 }
 
@@ -322,7 +322,7 @@ fn million_tokens_leave_memory_flat() {
     for name in 0..1_000_000_u64 {
         let second = NOW + name / 1_000;
         let rule = Rule::Uses { max: 1, issued_at: BEGAN + 1, until: second + 60, stream: None };
-        let charge = Charge { cell: cell(name), share: 1, rule };
+        let charge = Charge { key: cell(name), share: 1, rule };
         assert!(takes(&store, &charge, second), "token {name}: the expired make room");
         if name % 1_000 == 999 {
             assert!(!takes(&store, &charge, second), "token {name} was used");
@@ -358,11 +358,11 @@ fn failures_are_counted_apart_and_never_fill_the_store() {
     let store = open(&Shared::default(), SIZE);
     let failure = |address: u64| window(address, 3, 3_600);
     for _ in 0..3 {
-        assert_eq!(store.has_failed(&failure(1), micros(NOW)), Ok(None));
-        store.fail(&failure(1), micros(NOW));
+        assert_eq!(store.failure_retry(&failure(1), micros(NOW)), Ok(None));
+        store.record_failure(&failure(1), micros(NOW));
     }
-    assert!(store.has_failed(&failure(1), micros(NOW)).unwrap().is_some());
-    (10..200_000).for_each(|address| store.fail(&failure(address), micros(NOW)));
+    assert!(store.failure_retry(&failure(1), micros(NOW)).unwrap().is_some());
+    (10..200_000).for_each(|address| store.record_failure(&failure(address), micros(NOW)));
     assert!(takes(&store, &uses(7, 1), NOW), "requests with a credential have their own room");
 }
 
@@ -400,15 +400,15 @@ fn value_of_other_bucket_is_refused_as_corrupt() {
 struct Failing(Shared, bool);
 
 impl Memory for Failing {
-    fn get(&self, name: &str) -> Result<Option<(Vec<u8>, u32)>, MemoryError> {
+    fn get(&self, name: &str) -> Result<Option<(Vec<u8>, u32)>, StoreError> {
         self.0.get(name)
     }
 
-    fn swap(&self, name: &str, value: &[u8], version: Option<u32>) -> Result<bool, MemoryError> {
+    fn swap(&self, name: &str, value: &[u8], version: Option<u32>) -> Result<bool, StoreError> {
         match (name.ends_with("epoch"), self.1) {
             (true, _) => self.0.swap(name, value, version),
             (false, true) => Ok(false),
-            (false, false) => Err(MemoryError),
+            (false, false) => Err(StoreError::Unavailable),
         }
     }
 }
@@ -499,7 +499,7 @@ proptest! {
         (max, seconds, burst) in (1_u64..20, 1_u64..5, 1_u64..6),
     ) {
         let store = open(&Shared::default(), SIZE);
-        let charge = Charge { cell: cell(1), share: 1, rule: Rule::Rate { max, seconds, burst } };
+        let charge = Charge { key: cell(1), share: 1, rule: Rule::Rate { max, seconds, burst } };
         let (mut now, start, mut through) = (micros(NOW), micros(NOW), 0);
         for gap in gaps {
             now += gap;

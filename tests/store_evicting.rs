@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use callbound::store::{
-    Charge, ChargeDenied, ChargeResult, CounterKey, Memory, MemoryError, Revocation, Rule,
-    SESSION_CAPACITY_LAID_OUT, SharedMemoryStore, Size, StoreError, Subject,
+    Charge, ChargeDenied, ChargeResult, CounterKey, Layout, Memory, Revocation, Rule,
+    SESSION_CAPACITY_PREALLOCATED, SharedMemoryStore, Size, StoreError, Subject,
 };
 
 const BEGAN: u64 = 1_800_000_000;
@@ -30,7 +30,7 @@ struct State {
 }
 
 impl Memory for Zone {
-    fn get(&self, name: &str) -> Result<Option<(Vec<u8>, u32)>, MemoryError> {
+    fn get(&self, name: &str) -> Result<Option<(Vec<u8>, u32)>, StoreError> {
         let mut state = self.0.lock().unwrap();
         let mut found = state.values.get(name).cloned();
         if let Some((value, _)) = found.as_mut().filter(|_| state.torn > 0) {
@@ -40,7 +40,7 @@ impl Memory for Zone {
         Ok(found)
     }
 
-    fn swap(&self, name: &str, value: &[u8], version: Option<u32>) -> Result<bool, MemoryError> {
+    fn swap(&self, name: &str, value: &[u8], version: Option<u32>) -> Result<bool, StoreError> {
         let mut state = self.0.lock().unwrap();
         let present = state.values.get(name).map(|(_, version)| *version);
         if present != version {
@@ -61,8 +61,8 @@ impl Memory for Zone {
         Ok(true)
     }
 
-    fn forgets(&self) -> bool {
-        true
+    fn layout(&self) -> Layout {
+        Layout::Preallocated
     }
 }
 
@@ -78,7 +78,7 @@ fn open(zone: &Zone) -> SharedMemoryStore<Zone> {
 
 fn uses(name: u64) -> Charge {
     let rule = Rule::Uses { max: 1, issued_at: BEGAN + 1, until: NOW + 960, stream: None };
-    Charge { cell: CounterKey::of(&[b"test", &name.to_le_bytes()]), share: 1, rule }
+    Charge { key: CounterKey::of(&[b"test", &name.to_le_bytes()]), share: 1, rule }
 }
 
 fn take(store: &SharedMemoryStore<Zone>, charge: &Charge) -> Result<ChargeResult, StoreError> {
@@ -168,7 +168,10 @@ fn values_never_change_their_length() {
         let _ = store.take(&[window], NOW * 1_000_000);
         let session = Rule::Sessions { max: 1_000, holder: name + 1 };
         let _ = store.take(&[Charge { rule: session, ..uses(0) }], NOW * 1_000_000);
-        store.fail(&Charge { rule: Rule::Window { max: 3, seconds: 60 }, ..uses(name) }, NOW * 1_000_000);
+        store.record_failure(
+            &Charge { rule: Rule::Window { max: 3, seconds: 60 }, ..uses(name) },
+            NOW * 1_000_000,
+        );
         let subject = Subject::Token(format!("token-{name}"));
         let _ = store.revoke(&Revocation { subject, by: None, before: NOW + 900 }, NOW);
     }
@@ -192,7 +195,7 @@ fn sessions_beyond_capacity_are_refused() {
             other => assert_eq!(other, Err(StoreError::Full)),
         }
     }
-    assert_eq!(open, SESSION_CAPACITY_LAID_OUT);
+    assert_eq!(open, SESSION_CAPACITY_PREALLOCATED);
 }
 
 #[test]

@@ -12,11 +12,6 @@ pub fn digest(credential: &str) -> Digest {
     Sha256::digest(credential.as_bytes()).into()
 }
 
-/// Writes bytes as lower-case hex: digests in a policy, ids in a token.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// Characters after the prefix of an API key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Alphabet {

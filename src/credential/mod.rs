@@ -13,7 +13,7 @@ mod location;
 mod remote_jwks;
 mod token;
 
-pub use api_key::{Alphabet, Digest, KeyFormat, digest, hex};
+pub use api_key::{Alphabet, Digest, KeyFormat, digest};
 pub use cache::VerificationCache;
 pub use entropy::Entropy;
 pub use extract::{CredentialError, MAX_CREDENTIAL_BYTES, candidates, extract, holds_credential};

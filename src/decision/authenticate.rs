@@ -11,7 +11,7 @@ use crate::credential::{
 use crate::policy::{Accept, ApiKey, Policy, Route, TokenSource};
 use crate::reason::Reason;
 use crate::store::Revocations;
-use crate::store::remote::Lookup;
+use crate::store::redis::Lookup;
 use crate::uri::Query;
 
 use super::DecisionContext;

@@ -13,8 +13,8 @@ use crate::policy::{
 };
 use crate::reason::Reason;
 use crate::store::{
-    Charge, ChargeDenied, ChargeResult, CounterKey, KEPT_SECONDS, Remaining, Revocation, Rule, StoreError,
-    Stream,
+    Charge, ChargeDenied, ChargeResult, CounterKey, KEPT_SECONDS, Lease, Remaining, Revocation, Rule,
+    StoreError,
 };
 
 use super::answer::Answer;
@@ -99,7 +99,7 @@ impl Charges {
     pub(super) fn asking(self, policy: &Policy, token: &VerifiedToken, spent: Answer) -> Self {
         let Some(max) = token.uses else { return self };
         let rule = Rule::Uses { max, issued_at: token.iat, until: kept_until(token), stream: None };
-        let charge = Charge { cell: uses_cell(policy, &[], token), share: NOBODYS, rule };
+        let charge = Charge { key: uses_cell(policy, &[], token), share: NOBODYS, rule };
         Self { question: Some((charge, spent)), ..self }
     }
 
@@ -146,8 +146,8 @@ impl Charges {
         if let Some(max) = max {
             let cell = uses_cell(payer.policy, identity, token);
             let stream = match route.uses.reconnect {
-                Some(grace) => Some(Stream {
-                    cell: cell.beside(&format!("{grace} {}", payer.session(token))),
+                Some(grace) => Some(Lease {
+                    key: cell.stream(&format!("{grace} {}", payer.session(token))),
                     holder: payer.holder(holder)?,
                     grace,
                 }),
@@ -208,7 +208,7 @@ impl ChargeBuilder<'_, '_> {
         let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
         // Of what is not the payer's there are no more than the policy names.
         let share = if limit.knows_payer() { self.share() } else { NOBODYS };
-        Ok(Charge { cell: cell(self.policy, &parts), share, rule })
+        Ok(Charge { key: cell(self.policy, &parts), share, rule })
     }
 
     fn name(&self, per: Per, parts: &mut Vec<Vec<u8>>) -> Result<(), Denial> {
@@ -260,7 +260,7 @@ impl ChargeBuilder<'_, '_> {
     }
 
     fn charge(&self, cell: CounterKey, rule: Rule) -> Charge {
-        Charge { cell, share: self.share(), rule }
+        Charge { key: cell, share: self.share(), rule }
     }
 
     /// Everything below one top team is one share of the memory: more teams are not more room.
@@ -324,7 +324,7 @@ fn network(address: IpAddr) -> Vec<u8> {
 fn failure(limit: &Limit, address: IpAddr) -> Option<Charge> {
     let rule = counted(limit.measure)?;
     let cell = CounterKey::of(&[b"failures", limit.id.as_bytes(), &network(address)]);
-    Some(Charge { cell, share: NOBODYS, rule })
+    Some(Charge { key: cell, share: NOBODYS, rule })
 }
 
 impl Engine {
@@ -400,7 +400,7 @@ impl Engine {
                 }
                 Purpose::Limit(_) => {}
                 Purpose::Use => verdict.record.remaining = Some(standing.remaining),
-                Purpose::Seconds => session.seconds = Some((charge.cell, standing.remaining)),
+                Purpose::Seconds => session.seconds = Some((charge.key, standing.remaining)),
             }
         }
         let headers = limit_headers(&self.policy.limits.headers, &shown, moment.now);

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use lru::LruCache;
 
 use crate::policy::{ApiKey, DirectoryRule, Policy, read_key};
-use crate::store::remote::Lookup;
+use crate::store::redis::Lookup;
 
 /// What is known of a key.
 pub(super) enum Known {

@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use crate::credential::{Claims, TokenError, Ttl, hex};
+use crate::credential::{Claims, TokenError, Ttl};
+use crate::hex::hex;
 use crate::json::Json;
 use crate::number::Number;
 use crate::policy::{Asked, Form, MintRule, Policy, SizedList, TextBound, TextField};

@@ -28,7 +28,7 @@ use crate::policy::{
     Accept, LocalReply, Policy, Present, RequestField, Route, RouteMatch, StoreBackend, Unmatched,
 };
 use crate::reason::Reason;
-use crate::store::remote::Lookup;
+use crate::store::redis::Lookup;
 use crate::store::{Charge, Revocations, StoreError};
 use crate::uri::Query;
 

@@ -3,7 +3,7 @@
 //! Nothing is repaired. A path that two readers could read differently, a header that must stand once and does not, a
 //! body that is not plain JSON: each is refused, because the upstream may be the other reader.
 
-use crate::credential::hex;
+use crate::hex::hex;
 use crate::json::{Arrays, Fault, Json, JsonError, Limits};
 use crate::reason::Reason;
 use crate::uri::{Query, decode_escapes, escaped_byte};

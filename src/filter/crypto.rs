@@ -1,6 +1,6 @@
 //! Signature checks by the host: Envoy's foreign function `verify_signature` (BoringSSL).
 //!
-//! Its arguments and answer are small protobuf messages, written and read here field by field.
+//! Its arguments and result are small protobuf messages, encoded here field by field.
 
 use std::cell::Cell;
 
@@ -11,17 +11,17 @@ use super::raw;
 const FUNCTION: &str = "verify_signature";
 
 thread_local! {
-    /// Whether the host is known not to have the function: on some hosts even asking is slow.
+    /// The host lacks the function. Recorded because on some hosts even a failed call is slow.
     static IS_MISSING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether the host verifies signatures.
+/// Returns true when the host verifies signatures.
 pub(super) fn is_offered() -> bool {
     let _ = verify(Algorithm::Rs256, b"", b"", b"");
     !IS_MISSING.get()
 }
 
-/// Verifies a signature; `None` when the host cannot.
+/// Verifies an RSA signature over SHA-256; `None` when the host cannot.
 ///
 /// `VerifySignatureArguments` (Envoy, `verify_signature.proto`): 1 hash function, 2 public key in DER, 3 signature, 4 text.
 pub(super) fn verify(_: Algorithm, key: &[u8], message: &[u8], signature: &[u8]) -> Option<bool> {
@@ -33,7 +33,7 @@ pub(super) fn verify(_: Algorithm, key: &[u8], message: &[u8], signature: &[u8])
         write_field(&mut arguments, field, bytes);
     }
     match raw::call_foreign(FUNCTION, &arguments) {
-        Ok(answer) => Some(is_true(&answer)),
+        Ok(answer) => Some(is_verified(&answer)),
         Err(error) => {
             IS_MISSING.set(error == raw::NOT_FOUND);
             None
@@ -41,7 +41,7 @@ pub(super) fn verify(_: Algorithm, key: &[u8], message: &[u8], signature: &[u8])
     }
 }
 
-/// A length-delimited field (wire type 2).
+/// Appends a length-delimited field (wire type 2).
 fn write_field(message: &mut Vec<u8>, field: u8, bytes: &[u8]) {
     message.push(field << 3 | 2);
     let mut length = bytes.len();
@@ -53,7 +53,7 @@ fn write_field(message: &mut Vec<u8>, field: u8, bytes: &[u8]) {
     message.extend_from_slice(bytes);
 }
 
-/// `VerifySignatureResult`: 1 result (bool), 2 error. Absent is false; anything else is no yes.
-fn is_true(answer: &[u8]) -> bool {
+/// Reads `VerifySignatureResult`: 1 result (bool), 2 error. Any other form counts as not verified.
+fn is_verified(answer: &[u8]) -> bool {
     answer.starts_with(&[1 << 3, 1])
 }

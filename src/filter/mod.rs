@@ -1,16 +1,22 @@
-//! The proxy-wasm adapter: the only room that knows a host.
+//! proxy-wasm adapter, the only module that calls a host.
 //!
-//! It reads what the host has, asks [`crate::decision`], and carries the verdict out. It decides nothing itself but
-//! this: a host call that fails is a refusal.
+//! It reads what the host offers, asks [`crate::decision`] and enforces the decision. It decides one thing by itself: a
+//! host call that fails denies the request.
 
+mod callout;
 mod crypto;
-mod fleet;
+mod held;
 mod host;
 mod http;
-mod memory;
+mod load;
 mod raw;
 mod root;
+mod sessions;
+mod shared;
+mod store;
+mod sync;
 mod telemetry;
+mod transition;
 
 use proxy_wasm::traits::RootContext;
 

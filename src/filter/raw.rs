@@ -1,25 +1,27 @@
-//! The host calls this filter makes, by their raw status.
+//! Host calls of this adapter, with their raw status.
 //!
-//! The SDK's own wrappers panic on a status they do not expect and on header values that are not UTF-8; here every
-//! status is a value and every header is bytes. Refuses to know what the calls are for.
-#![expect(unsafe_code, reason = "the host's functions are foreign; each block says why it is sound")]
+//! The wrappers of the SDK panic on an unexpected status and on header values that are not UTF-8. Here every status is a
+//! value and every header is bytes.
+#![expect(unsafe_code, reason = "host functions are foreign; each block states why it is sound")]
 
 use std::ptr;
 
-/// A host call that did not succeed, by its status (proxy-wasm ABI 0.2.1, `proxy_status_t`).
+/// Status of a failed host call (proxy-wasm ABI 0.2.1, `proxy_status_t`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct HostError(pub(super) u32);
 
-/// What a host says of a function it does not have.
+/// Status for a missing function, value or property.
 pub(super) const NOT_FOUND: HostError = HostError(1);
 
-/// What a host says when somebody else wrote in between.
+/// Status of a write that lost to another writer.
 pub(super) const CAS_MISMATCH: HostError = HostError(8);
 
-/// What a call returns.
+/// Error of this adapter for a call that succeeded with an unusable result.
+pub(super) const UNUSABLE: HostError = HostError(0);
+
 pub(super) type HostResult<T> = Result<T, HostError>;
 
-/// `proxy_map_type_t`.
+/// Header maps (`proxy_map_type_t`).
 #[derive(Clone, Copy)]
 #[repr(u32)]
 pub(super) enum MapType {
@@ -29,7 +31,7 @@ pub(super) enum MapType {
     CallResponseHeaders = 6,
 }
 
-/// `proxy_buffer_type_t`.
+/// Byte buffers (`proxy_buffer_type_t`).
 #[derive(Clone, Copy)]
 #[repr(u32)]
 pub(super) enum BufferType {
@@ -38,7 +40,7 @@ pub(super) enum BufferType {
     PluginConfiguration = 7,
 }
 
-/// `proxy_log_level_t`.
+/// Log levels (`proxy_log_level_t`).
 #[derive(Debug, Clone, Copy)]
 #[repr(u32)]
 pub(super) enum Level {
@@ -111,13 +113,16 @@ fn check(status: u32) -> HostResult<()> {
     if status == 0 { Ok(()) } else { Err(HostError(status)) }
 }
 
-/// Takes over memory the host allocated through the SDK's `proxy_on_memory_allocate`.
-fn take(data: *mut u8, size: usize) -> Vec<u8> {
+/// Runs a call that returns a buffer and takes ownership of it; the call must write the pointer and size it is given.
+fn read(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> HostResult<Vec<u8>> {
+    let (mut data, mut size) = (ptr::null_mut(), 0);
+    check(call(&raw mut data, &raw mut size))?;
     if data.is_null() || size == 0 {
-        return Vec::new();
+        return Ok(Vec::new());
     }
-    // SAFETY: the SDK allocated exactly `size` bytes as a `Vec` and forgot it; the host gave the pointer to us alone.
-    unsafe { Vec::from_raw_parts(data, size, size) }
+    // SAFETY: the host allocated `size` bytes through the SDK's `proxy_on_memory_allocate`, which leaks a `Vec` of that
+    // capacity, and passed the pointer to this call alone.
+    Ok(unsafe { Vec::from_raw_parts(data, size, size) })
 }
 
 /// Writes one line to the host's log.
@@ -126,7 +131,7 @@ pub(super) fn log(level: Level, message: &str) {
     let _ = unsafe { proxy_log(level as u32, message.as_ptr(), message.len()) };
 }
 
-/// Unix time in nanoseconds. WASI's clock: the ABI's own is missing on some hosts.
+/// Returns Unix time in nanoseconds, by WASI's clock because some hosts lack the one of the ABI.
 pub(super) fn now_nanoseconds() -> HostResult<u64> {
     let mut time = 0;
     // SAFETY: the host writes one u64; 0 is the wall clock.
@@ -134,12 +139,17 @@ pub(super) fn now_nanoseconds() -> HostResult<u64> {
     Ok(time)
 }
 
-/// Ends this call without returning from it: what a host that goes on by itself takes for an error, and nothing else.
+/// Returns Unix time in seconds; `None` when the host's clock fails.
+pub(super) fn now_seconds() -> Option<u64> {
+    now_nanoseconds().ok().map(|nanoseconds| nanoseconds / 1_000_000_000)
+}
+
+/// Aborts the callback. A host that resumes requests by itself treats only that as an error.
 pub(super) fn trap() -> ! {
     core::arch::wasm32::unreachable()
 }
 
-/// Asks for `on_tick` every so many milliseconds.
+/// Requests `on_tick` at an interval.
 pub(super) fn set_tick_period(milliseconds: u32) -> HostResult<()> {
     // SAFETY: no memory is shared.
     check(unsafe { proxy_set_tick_period_milliseconds(milliseconds) })
@@ -147,18 +157,22 @@ pub(super) fn set_tick_period(milliseconds: u32) -> HostResult<()> {
 
 /// Reads up to `max` bytes from the beginning of a buffer.
 pub(super) fn buffer(kind: BufferType, max: usize) -> HostResult<Vec<u8>> {
-    let (mut data, mut size) = (ptr::null_mut(), 0);
-    // SAFETY: the host writes one pointer and one size, of memory it allocated here.
-    check(unsafe { proxy_get_buffer_bytes(kind as u32, 0, max, &raw mut data, &raw mut size) })?;
-    Ok(take(data, size))
+    // SAFETY: as `read` requires.
+    read(|data, size| unsafe { proxy_get_buffer_bytes(kind as u32, 0, max, data, size) })
 }
 
-/// Reads all pairs of a map in the ABI's serialisation; see [`Pairs`].
+/// Reads all pairs of a map in the form of the ABI.
 pub(super) fn pairs(kind: MapType) -> HostResult<Pairs> {
-    let (mut data, mut size) = (ptr::null_mut(), 0);
-    // SAFETY: as in `buffer`.
-    check(unsafe { proxy_get_header_map_pairs(kind as u32, &raw mut data, &raw mut size) })?;
-    Ok(Pairs(take(data, size)))
+    // SAFETY: as `read` requires.
+    read(|data, size| unsafe { proxy_get_header_map_pairs(kind as u32, data, size) }).map(Pairs)
+}
+
+/// Returns the HTTP status of the answer to a callout; 0 when there is no answer.
+pub(super) fn callout_status() -> u16 {
+    let Ok(pairs) = pairs(MapType::CallResponseHeaders) else { return 0 };
+    let headers = pairs.list().unwrap_or_default();
+    let status = headers.iter().find_map(|(name, value)| (*name == b":status").then_some(*value));
+    status.and_then(|value| std::str::from_utf8(value).ok()?.parse().ok()).unwrap_or(0)
 }
 
 /// Sets a header to exactly one value.
@@ -175,43 +189,41 @@ pub(super) fn remove(kind: MapType, name: &str) -> HostResult<()> {
     check(unsafe { proxy_remove_header_map_value(kind as u32, name.as_ptr(), name.len()) })
 }
 
-/// Reads a property; the parts of its path are separated by zero bytes.
+/// Reads a property; zero bytes separate the parts of its path.
 pub(super) fn property(path: &str) -> HostResult<Vec<u8>> {
-    let (mut data, mut size) = (ptr::null_mut(), 0);
-    // SAFETY: the host reads the path, and writes one pointer and one size of memory it allocated here.
-    check(unsafe { proxy_get_property(path.as_ptr(), path.len(), &raw mut data, &raw mut size) })?;
-    Ok(take(data, size))
+    // SAFETY: the host reads the path; otherwise as `read` requires.
+    read(|data, size| unsafe { proxy_get_property(path.as_ptr(), path.len(), data, size) })
 }
 
-/// Sets a one-part property; on Envoy filter state `wasm.<name>`.
+/// Sets a property with a one-part path; on Envoy it is the filter state `wasm.<name>`.
 pub(super) fn set_property(name: &str, value: &[u8]) -> HostResult<()> {
     // SAFETY: as in `replace`.
     check(unsafe { proxy_set_property(name.as_ptr(), name.len(), value.as_ptr(), value.len()) })
 }
 
-/// Reads a value that all workers share, and the number of its version.
+/// Reads a value that all workers share, and its version.
 pub(super) fn shared_data(name: &str) -> HostResult<(Vec<u8>, u32)> {
-    let (mut data, mut size, mut cas) = (ptr::null_mut(), 0, 0);
-    // SAFETY: the host reads the name, and writes one pointer and one size of memory it allocated here, and one u32.
-    check(unsafe {
-        proxy_get_shared_data(name.as_ptr(), name.len(), &raw mut data, &raw mut size, &raw mut cas)
+    let mut cas = 0;
+    // SAFETY: the host reads the name and writes one u32; otherwise as `read` requires.
+    let value = read(|data, size| unsafe {
+        proxy_get_shared_data(name.as_ptr(), name.len(), data, size, &raw mut cas)
     })?;
-    Ok((take(data, size), cas))
+    Ok((value, cas))
 }
 
-/// Writes a value that all workers share over the version with this number.
+/// Writes a value that all workers share if it still has this version.
 pub(super) fn set_shared_data(name: &str, value: &[u8], cas: u32) -> HostResult<()> {
     // SAFETY: as in `replace`.
     check(unsafe { proxy_set_shared_data(name.as_ptr(), name.len(), value.as_ptr(), value.len(), cas) })
 }
 
-/// Lets a held request go on.
+/// Resumes a held request.
 pub(super) fn resume_request() -> HostResult<()> {
     // SAFETY: no memory is shared; 0 is the request's direction.
     check(unsafe { proxy_continue_stream(0) })
 }
 
-/// Defines a counter and returns its id.
+/// Defines a counter metric and returns its id.
 pub(super) fn define_counter(name: &str) -> HostResult<u32> {
     let mut id = 0;
     // SAFETY: the host reads the name and writes one u32.
@@ -219,36 +231,28 @@ pub(super) fn define_counter(name: &str) -> HostResult<u32> {
     Ok(id)
 }
 
-/// Adds one to a counter.
+/// Increments a counter by one.
 pub(super) fn increment(id: u32) -> HostResult<()> {
     // SAFETY: no memory is shared.
     check(unsafe { proxy_increment_metric(id, 1) })
 }
 
-/// Calls a function only some hosts have.
+/// Calls a function that only some hosts have.
 pub(super) fn call_foreign(name: &str, arguments: &[u8]) -> HostResult<Vec<u8>> {
-    let (mut data, mut size) = (ptr::null_mut(), 0);
-    // SAFETY: the host reads the two slices, and writes one pointer and one size of memory it allocated here.
-    check(unsafe {
-        proxy_call_foreign_function(
-            name.as_ptr(),
-            name.len(),
-            arguments.as_ptr(),
-            arguments.len(),
-            &raw mut data,
-            &raw mut size,
-        )
-    })?;
-    Ok(take(data, size))
+    let (function, bytes) = (name.as_ptr(), arguments.as_ptr());
+    // SAFETY: the host reads the two slices; otherwise as `read` requires.
+    read(|data, size| unsafe {
+        proxy_call_foreign_function(function, name.len(), bytes, arguments.len(), data, size)
+    })
 }
 
-/// Makes the calls that follow act on another context.
+/// Selects the context that the next host calls act on.
 pub(super) fn set_effective_context(context: u32) -> HostResult<()> {
     // SAFETY: no memory is shared.
     check(unsafe { proxy_set_effective_context(context) })
 }
 
-/// Answers the request here.
+/// Sends a reply to the request from here.
 pub(super) fn send_local_response(
     status: u16,
     details: &str,
@@ -271,7 +275,7 @@ pub(super) fn send_local_response(
     })
 }
 
-/// Writes pairs as the ABI wants them: count, sizes, then names and values, each with a closing zero.
+/// Writes pairs in the form of the ABI: count, sizes, then names and values, each followed by a zero byte.
 fn serialize(pairs: &[(&str, &str)]) -> Vec<u8> {
     let size = |text: &str| u32::try_from(text.len()).unwrap_or(0).to_le_bytes();
     let mut bytes = Vec::new();
@@ -287,11 +291,11 @@ fn serialize(pairs: &[(&str, &str)]) -> Vec<u8> {
     bytes
 }
 
-/// All pairs of a map, still in the one allocation the host made.
+/// Pairs of a map, in the single allocation made by the host.
 pub(super) struct Pairs(Vec<u8>);
 
 impl Pairs {
-    /// Writes all names in lower case.
+    /// Lower-cases all names in place.
     pub(super) fn lower_names(&mut self) {
         let Some(list) = self.list() else { return };
         let begin = self.0.as_ptr().addr();
@@ -302,7 +306,7 @@ impl Pairs {
         }
     }
 
-    /// Lists the pairs; `None` when the bytes are not what the ABI says.
+    /// Returns the pairs; `None` when the bytes are not in the form of the ABI.
     pub(super) fn list(&self) -> Option<Vec<(&[u8], &[u8])>> {
         let word = |at: usize| {
             let bytes = self.0.get(at..at.checked_add(4)?)?;

@@ -1,8 +1,7 @@
-//! What the operator sees: one counter per route and reason, one log line per refusal and per mint, and the decision
-//! in filter state for the access log.
+//! Output for the operator: counters, log lines for refusals and mints, and the decision as an access-log property.
 //!
-//! No credential, digest or phone number comes this far: a [`Record`] holds ids. Series are per route and reason only,
-//! because a host never forgets one.
+//! A [`Record`] holds ids, never a credential, digest or phone number. Counters are per route and reason only, because a
+//! host keeps each series forever.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -12,70 +11,72 @@ use crate::policy::Policy;
 use crate::reason::Reason;
 use crate::store::{StoreError, Strength};
 
-use super::fleet;
 use super::raw::{self, Level};
 
-/// Lines logged per second and worker for refusals of strangers; counters stay exact.
+/// Refusals without a valid credential logged per second and worker; counters stay exact.
 const STRANGER_LINES_PER_SECOND: u32 = 10;
 
-/// What a counter counts.
+/// Labels of a counter: route, outcome and reason.
 type Series = (Option<usize>, Outcome, Option<Reason>);
 
-/// Counters already defined, and how many lines this second has had.
+/// Counters defined so far, and the state of rate-limited log lines.
 #[derive(Default)]
 pub(super) struct Telemetry {
     counters: RefCell<HashMap<Series, u32>>,
+    /// Unix seconds of the last refusal without a valid credential.
     second: Cell<u64>,
+    /// Such refusals logged in that second.
     lines: Cell<u32>,
+    /// Such refusals not logged since the last note about them.
     dropped: Cell<u64>,
-    complained: Cell<u64>,
-    /// Whether the host has no place for the decision in its access log.
-    is_unlogged: Cell<bool>,
+    /// Unix seconds of the last store error logged.
+    store_error: Cell<u64>,
+    /// The host has no property for the decision.
+    lacks_property: Cell<bool>,
 }
 
 impl Telemetry {
-    /// Counts, logs and publishes a decision.
+    /// Counts, logs and publishes a decision; `now` in Unix seconds.
     pub(super) fn publish(&self, policy: &Policy, record: &Record, now: u64) {
         let reason = record.denial.as_ref().map(|denial| denial.reason);
         if policy.counts {
             self.count(policy, record.route, record.outcome, reason);
         }
-        // A host that has no place for it would complain each time.
-        if !self.is_unlogged.get() {
+        // A host without the property would log an error for each attempt.
+        if !self.lacks_property.get() {
             let set = raw::set_property(policy.host.log, summary(policy, record).as_bytes());
-            self.is_unlogged.set(set == Err(raw::NOT_FOUND) && policy.host.logs_requests);
+            self.lacks_property.set(set == Err(raw::NOT_FOUND) && policy.host.logs_requests);
         }
-        fleet::note_use(policy, record, now);
         match record.outcome {
             Outcome::Allow | Outcome::Answer if !policy.audits_all && record.revoked.is_none() => {}
-            Outcome::Allow | Outcome::Answer => say(policy, Level::Info, line(policy, record)),
-            Outcome::Mint => say(policy, Level::Info, line(policy, record)),
+            Outcome::Allow | Outcome::Answer => log_line(policy, Level::Info, line(policy, record)),
+            Outcome::Mint => log_line(policy, Level::Info, line(policy, record)),
             Outcome::Deny if is_stranger(record) => self.log_stranger(policy, record, now),
-            Outcome::Deny => say(policy, Level::Info, line(policy, record)),
+            Outcome::Deny => log_line(policy, Level::Info, line(policy, record)),
         }
     }
 
-    /// Anyone can cause these lines, so their number is bounded.
+    /// Logs a refusal that any client can cause, within the limit per second.
     fn log_stranger(&self, policy: &Policy, record: &Record, now: u64) {
         if self.second.replace(now) != now {
             self.lines.set(0);
             let dropped = self.dropped.replace(0);
             if dropped > 0 {
-                say(policy, Level::Info, format!("{dropped} more refusals without a known key"));
+                log_line(policy, Level::Info, format!("{dropped} more refusals without a known key"));
             }
         }
         if self.lines.get() < STRANGER_LINES_PER_SECOND {
             self.lines.set(self.lines.get() + 1);
-            say(policy, Level::Info, line(policy, record));
+            log_line(policy, Level::Info, line(policy, record));
         } else {
             self.dropped.set(self.dropped.get() + 1);
         }
     }
 
-    /// Says why the store could not be used, once a second: what it does to one request it does to all.
-    pub(super) fn complain(&self, policy: &Policy, error: StoreError, now: u64) {
-        if self.complained.replace(now) != now {
-            say(policy, Level::Warn, format!("store: {error}"));
+    /// Logs a store error, at most once per second because it affects all requests alike.
+    pub(super) fn log_store_error(&self, policy: &Policy, error: StoreError, now: u64) {
+        if self.store_error.replace(now) != now {
+            log_line(policy, Level::Warn, format!("store: {error}"));
         }
     }
 
@@ -100,36 +101,36 @@ impl Telemetry {
 }
 
 thread_local! {
-    /// Lines that wait until no request is being served, and how many there was no room for.
-    static WAITING: RefCell<(Vec<(Level, String)>, u64)> = const { RefCell::new((Vec::new(), 0)) };
+    /// Lines to log at the next tick, and the number of lines dropped since the last.
+    static QUEUE: RefCell<(Vec<(Level, String)>, u64)> = const { RefCell::new((Vec::new(), 0)) };
 }
 
-/// The most lines that wait for a tick.
-const MAX_WAITING: usize = 2_000;
+/// Most lines queued for a tick.
+const MAX_QUEUED: usize = 2_000;
 
-/// Logs a line about a request. Where the host adds the request's own first line, in which a credential may stand, it
-/// waits for a tick; where there are none, it is not written if a credential may stand there.
-pub(super) fn say(policy: &Policy, level: Level, line: String) {
+/// Logs a line about a request. Some hosts append the request line, which may contain a credential. There the line waits
+/// for a tick; without ticks it is dropped when credentials are read from the query.
+pub(super) fn log_line(policy: &Policy, level: Level, line: String) {
     match (policy.host.logs_requests, policy.host.has_ticks) {
-        (true, true) => WAITING.with_borrow_mut(|(lines, lost)| match lines.len() < MAX_WAITING {
+        (true, true) => QUEUE.with_borrow_mut(|(lines, dropped)| match lines.len() < MAX_QUEUED {
             true => lines.push((level, line)),
-            false => *lost += 1,
+            false => *dropped += 1,
         }),
         (true, false) if policy.reads_credentials_in_query() => {}
         _ => raw::log(level, &line),
     }
 }
 
-/// Writes what waited.
+/// Logs the queued lines.
 pub(super) fn flush() {
-    let (lines, lost) = WAITING.with_borrow_mut(std::mem::take);
+    let (lines, dropped) = QUEUE.with_borrow_mut(std::mem::take);
     lines.iter().for_each(|(level, line)| raw::log(*level, line));
-    if lost > 0 {
-        raw::log(Level::Warn, &format!("{lost} more lines for which there was no room"));
+    if dropped > 0 {
+        raw::log(Level::Warn, &format!("{dropped} more lines were dropped"));
     }
 }
 
-/// Whoever has no credential that is good at present.
+/// Returns true for a request without a currently valid credential.
 fn is_stranger(record: &Record) -> bool {
     record.key.is_none() || record.denial.as_ref().is_some_and(|denial| denial.reason.status() == 401)
 }
@@ -138,7 +139,7 @@ fn route_id(policy: &Policy, route: Option<usize>) -> &str {
     route.and_then(|index| policy.routes.get(index)).map_or("none", |route| &route.id)
 }
 
-/// One word per field, for an access log.
+/// Returns the decision as `name=value` fields for an access log.
 fn summary(policy: &Policy, record: &Record) -> String {
     let denial = record.denial.as_ref();
     let mut text = String::with_capacity(160);
@@ -157,7 +158,7 @@ fn summary(policy: &Policy, record: &Record) -> String {
     text
 }
 
-/// The same for the log, which has no columns of its own for the rest.
+/// Returns the fields of [`summary`] and those that an access log has columns for.
 fn line(policy: &Policy, record: &Record) -> String {
     let mut text = summary(policy, record);
     field(&mut text, "field", record.denial.as_ref().and_then(|denial| denial.field.as_deref()));
@@ -165,8 +166,8 @@ fn line(policy: &Policy, record: &Record) -> String {
     text
 }
 
-/// Adds a field that has a value. A member's name comes from the client: nothing in a value may look like another
-/// field or another line.
+/// Appends a field if it has a value. The client chooses some values, so characters that could imitate another field or
+/// line are replaced.
 fn field(text: &mut String, name: &str, value: Option<&str>) {
     let Some(value) = value else { return };
     if !text.is_empty() {

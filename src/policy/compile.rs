@@ -23,7 +23,8 @@ use super::teams::{PartyDocuments, Tree};
 use super::text_bounds::TextBound;
 use super::{Keys, Policy, api_keys, credentials, endpoints, families, issuers, revocations};
 use super::{routes, suggest, template, text_bounds, upstream_credentials};
-use crate::credential::{Algorithm, Issuer, hex};
+use crate::credential::{Algorithm, Issuer};
+use crate::hex::hex;
 use crate::json::Json;
 use crate::store::Strength;
 

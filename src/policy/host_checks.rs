@@ -8,7 +8,7 @@ use super::route::{Accept, LocalReply, Route, TokenSource, Told};
 use super::store::{StoreBackend, StoreRule};
 use super::{Keys, Routes, Tree};
 use crate::credential::{Issuer, TokenVerifier};
-use crate::store::SESSION_CAPACITY_LAID_OUT;
+use crate::store::SESSION_CAPACITY_PREALLOCATED;
 
 /// Host and everything of a policy that depends on it.
 pub(super) struct HostChecks<'a> {
@@ -128,7 +128,7 @@ impl HostChecks<'_> {
 
     /// Checks the counts of open sessions: one count is one value, which cannot grow in this host's memory.
     fn check_session_counts(&self, root: &Reader<'_>) {
-        let most = SESSION_CAPACITY_LAID_OUT as u64;
+        let most = SESSION_CAPACITY_PREALLOCATED as u64;
         for limit in &self.limits.list {
             if matches!(limit.measure, Measure::Sessions { max } if max > most) {
                 let message = format!(

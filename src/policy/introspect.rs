@@ -4,7 +4,7 @@ use super::fields::Pointer;
 use super::mint::read_pointer;
 use super::reader::{List, Raw, Reader, document};
 use super::routes::Definitions;
-use super::template::{Others, Template, template_document};
+use super::template::{Template, template_document};
 
 document! {
     /// A route that the gateway answers with the state of a token.
@@ -20,7 +20,7 @@ document! {
 
 template_document! {
     /// Body of the reply about a token; `$NAME` of a text bound as well.
-    StateTemplate, STATE_NAMES, Others::Bounds
+    StateTemplate, STATE_NAMES, super::template::Others::Bounds
 }
 
 /// Values of an introspection, beside the text bounds.
@@ -55,7 +55,7 @@ impl IntrospectDocument {
     pub(super) fn compile(&self, definitions: &Definitions<'_>, at: &Reader<'_>) -> Option<IntrospectRule> {
         let families = definitions.family_indices(&self.families, &at.member("families"));
         let member = read_pointer(&self.field, &at.member("field"));
-        let names = definitions.with_bounds(STATE_NAMES);
+        let names = definitions.with_bounds(StateTemplate::NAMES);
         let body = Template::compile(Raw(self.reply.0.clone()), &names, &at.member("reply"));
         Some(IntrospectRule { families, member: member?, body: body? })
     }

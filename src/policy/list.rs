@@ -2,7 +2,7 @@
 
 use super::fields::{FieldDocument, FieldRef, RequestField};
 use super::reader::{Raw, Reader, document, words};
-use super::template::{Others, Template, template_document};
+use super::template::{Template, template_document};
 use crate::json::Json;
 
 document! {
@@ -47,17 +47,17 @@ document! {
 
 template_document! {
     /// One endpoint of a list.
-    EndpointTemplate, &["id", "name", "app", "team", "state", "capable"], Others::None
+    EndpointTemplate, &["id", "name", "app", "team", "state", "capable"], super::template::Others::None
 }
 
 template_document! {
     /// One application of a list.
-    AppTemplate, &["app", "endpoints"], Others::None
+    AppTemplate, &["app", "endpoints"], super::template::Others::None
 }
 
 template_document! {
     /// Body of the reply to a list.
-    PageTemplate, &["items", "total", "page", "limit", "total_pages"], Others::None
+    PageTemplate, &["items", "total", "page", "limit", "total_pages"], super::template::Others::None
 }
 
 /// Compiled route that answers with a list.

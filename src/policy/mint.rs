@@ -377,7 +377,7 @@ impl MintReplyDocument {
             at.member("status").refuse("expected a status from 200 to 299 that has a body");
         }
         let body = Raw(with_constants(self.body.0.clone(), definitions.constants));
-        (status, Template::compile(body, &definitions.with_bounds(MINT_NAMES), &at.member("body")))
+        (status, Template::compile(body, &definitions.with_bounds(MintTemplate::NAMES), &at.member("body")))
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use super::ids::check_id;
 use super::reader::{FromJson, Members, Raw, Reader, document};
-use super::template::{Others, Template, template_document};
+use super::template::{Template, template_document};
 use crate::json::Json;
 use crate::reason::Reason;
 
@@ -101,7 +101,7 @@ impl FromJson for ByReason {
 
 template_document! {
     /// Body of a refusal.
-    Envelope, &["code", "message", "fields", "field", "loc", "request_id"], Others::None
+    Envelope, &["code", "message", "fields", "field", "loc", "request_id"], super::template::Others::None
 }
 
 /// The platform's way of refusing.

@@ -7,7 +7,7 @@ use super::ids::check_id;
 use super::reader::{Reader, document, words};
 use super::secrets::{Purpose, SecretDocument, SecretLoader};
 use crate::credential::{Algorithm, Issuer, Key};
-use crate::store::remote::{RedisStore, Script};
+use crate::store::redis::{RedisStore, Script};
 use crate::store::{Revocations, Size, Strength};
 
 document! {

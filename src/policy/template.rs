@@ -7,7 +7,8 @@ use super::reader::{Members, Raw, Reader};
 use super::suggest::{nearest, renamed};
 use crate::json::Json;
 
-/// Names of a template beside its own.
+/// Names of a template beside its own, for the JSON Schema.
+#[cfg(feature = "cli")]
 #[derive(Clone, Copy)]
 pub enum Others {
     /// None.

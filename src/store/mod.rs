@@ -1,41 +1,47 @@
-//! What is remembered between requests: uses, limits, sessions, seconds and revocations.
+//! Counters and revocations that outlive a request: token uses, limits, sessions, granted seconds.
 //!
-//! One language, two homes. A request's [`Charge`]s are taken all or none, each on a [`CounterKey`] that nobody else's charge
-//! shares; what cannot be remembered is refused. [`SharedMemoryStore`] keeps cells in memory that all workers of a gateway share;
-//! [`remote`] writes the same batch for a store that all gateways share, and reads its answer. Refuses to know who is
-//! asking and what for, and calls no host: memory, time and bytes are arguments.
+//! Two implementations share one vocabulary. [`SharedMemoryStore`] keeps counters in memory that all workers of one
+//! gateway share; [`redis`] writes the same operations as a batch for a store that all gateways share and reads the
+//! answer. The charges of a request are taken together or not at all, each on a [`CounterKey`] of its own. A charge that
+//! cannot be recorded is denied.
+//!
+//! Nothing here knows credentials, routes or hosts: memory, time and bytes are arguments.
 
 mod bucket;
-mod local;
-pub mod remote;
+pub mod redis;
 mod revocation;
+mod sealed;
+mod shared_memory;
 
-use hmac::{Hmac, Mac as _};
 use sha2::{Digest as _, Sha256};
 
-pub use local::{Memory, MemoryError, SESSION_CAPACITY_LAID_OUT, SharedMemoryStore, Size};
-pub use revocation::{Revocation, RevocationError, Revocations, Subject};
+pub use revocation::{Revocation, Revocations, Subject};
+pub use sealed::{Layout, SESSION_CAPACITY_PREALLOCATED};
+pub use shared_memory::{Memory, SharedMemoryStore};
 
-/// Seconds a session's lease lasts unless it is renewed: how long a crashed worker's slots stay taken.
+/// Seconds a session's lease lasts unless renewed, which is also how long the slots of a crashed worker stay taken.
 pub const LEASE_SECONDS: u64 = 15;
 
-/// Seconds after which a lease is renewed.
+/// Seconds between two renewals of a lease.
 pub const RENEW_SECONDS: u64 = 5;
 
-/// Seconds a spent token is remembered after it has expired: longer than any clock may be off.
+/// Seconds the uses of a token stay recorded after its expiry: longer than clocks differ.
 pub const KEPT_SECONDS: u64 = 60;
 
-/// How far what is remembered reaches.
+/// Charged of one charge, or the failure of the store.
+type Charged<T> = Result<Result<T, ChargeDenied>, StoreError>;
+
+/// Group of gateways and workers over which a counter is exact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Strength {
-    /// Every worker of one gateway.
+    /// All workers of one gateway.
     Node,
-    /// Every gateway that uses the store.
+    /// All gateways that use the store.
     Fleet,
 }
 
 impl Strength {
-    /// The word in policies, logs and answers.
+    /// Returns the word used in policies, logs and replies.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Node => "node",
@@ -44,168 +50,160 @@ impl Strength {
     }
 }
 
-/// What a charge is counted on: a name that no other charge has.
+/// Name of one counter: half of a SHA-256 over its parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CounterKey([u8; 16]);
 
 impl CounterKey {
-    /// Names a cell after its parts; each is hashed with its length, so that no two lists of parts are one name.
+    /// Derives a key from its parts. Each part is hashed with its length, so different lists never give the same key.
     pub fn of(parts: &[&[u8]]) -> Self {
         let mut hash = Sha256::new();
         for part in parts {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
-        let digest: [u8; 32] = hash.finalize().into();
-        let mut cell = [0; 16];
-        cell.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
-        Self(cell)
+        Self(first_half(hash.finalize().into()))
     }
 
-    /// A cell kept in the same place as this one: the stream of a session that a use of a token opened.
-    pub fn beside(self, session: &str) -> Self {
-        let mut beside = Self::of(&[&self.0, session.as_bytes()]);
-        beside.0.iter_mut().zip(self.0).take(2).for_each(|(to, from)| *to = from);
-        beside
+    /// Derives the key of a token's stream, stored in the same bucket as the token's uses (`self`).
+    pub fn stream(self, session: &str) -> Self {
+        let mut key = Self::of(&[&self.0, session.as_bytes()]);
+        key.0.iter_mut().zip(self.0).take(2).for_each(|(to, from)| *to = from);
+        key
     }
 
-    /// A number that stands for the cell where few are told apart.
+    /// Returns a short number for the key, for uses where a collision only costs fairness.
     pub fn share(self) -> u32 {
         let [first, second, third, fourth, ..] = self.0;
         u32::from_le_bytes([first, second, third, fourth])
     }
 
+    /// Returns the number that selects the bucket.
     fn number(self) -> usize {
         let [first, second, ..] = self.0;
         usize::from(u16::from_le_bytes([first, second]))
     }
-
-    fn hex(self) -> String {
-        hex(&self.0)
-    }
 }
 
-/// One thing that is counted before a request goes on.
+/// Size of a store or of one of its buckets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Most entries, of 32 bytes each.
+    pub entries: usize,
+    /// Several teams share it, and none may crowd out the others.
+    pub is_shared: bool,
+}
+
+/// One amount to record before a request is released.
 #[derive(Debug, Clone)]
 pub struct Charge {
-    /// Where.
-    pub cell: CounterKey,
-    /// Whose share of the memory it takes, as a number that is the same for everything of one team.
+    /// Counter this charge is recorded on.
+    pub key: CounterKey,
+    /// Team whose share of the memory a new counter takes, as [`CounterKey::share`] of the team.
     pub share: u32,
-    /// How.
+    /// Algorithm and its parameters.
     pub rule: Rule,
 }
 
-/// How something is counted. No maximum is ever "unlimited": of 0 nothing passes.
+/// Algorithm of a counter. No maximum means "unlimited": with 0 nothing passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
-    /// So many in each window; windows begin at multiples of their length since 1970, so days are UTC's.
+    /// Fixed window: `max` per window. Windows begin at multiples of their length since 1970, so days are UTC days.
     Window {
-        /// How many.
+        /// Most charges per window.
         max: u64,
-        /// The window's length in seconds.
+        /// Length of the window in seconds.
         seconds: u64,
     },
-    /// So many in so many seconds, evenly: the generic cell rate algorithm (ITU-T I.371).
+    /// Rate: `max` per `seconds`, spread evenly (generic cell rate algorithm, ITU-T I.371).
     Rate {
-        /// How many.
+        /// Most charges per period.
         max: u64,
-        /// In how many seconds.
+        /// Length of the period in seconds.
         seconds: u64,
-        /// How many at once after a pause.
+        /// Charges accepted at once after a pause.
         burst: u64,
     },
-    /// So many uses of one token.
+    /// Uses of one token.
     Uses {
-        /// How many.
+        /// Most uses of the token.
         max: u64,
-        /// When the token was issued, in Unix seconds: what was issued before the store began may have been used.
+        /// Unix seconds at which the token was issued. A token older than the store may have been used already.
         issued_at: u64,
-        /// Until when its uses are remembered, in Unix seconds.
+        /// Unix seconds until which the uses stay recorded.
         until: u64,
-        /// Whether the stream opened by a use may be opened again without another use.
-        stream: Option<Stream>,
+        /// Stream that a use opens and that may reconnect without another use, on [`CounterKey::stream`] of the uses.
+        stream: Option<Lease>,
     },
-    /// So many sessions at once.
+    /// Sessions open at once.
     Sessions {
-        /// How many.
+        /// Most concurrent sessions.
         max: u64,
-        /// The new session.
+        /// Id of the new session.
         holder: u64,
     },
-    /// So many seconds of all sessions together; what a session may take is set aside when it begins.
+    /// Total seconds of all sessions of a token. The seconds of a session are reserved when it begins.
     Seconds {
-        /// How many.
+        /// Most seconds in total.
         max: u64,
-        /// How many the new session would like; it gets what is left.
+        /// Seconds the new session requests; it gets at most the rest.
         ask: u64,
-        /// When the token was issued, in Unix seconds, as for [`Rule::Uses`].
+        /// Unix seconds at which the token was issued, as for [`Rule::Uses`].
         issued_at: u64,
-        /// Until when they are remembered, in Unix seconds.
+        /// Unix seconds until which the counter stays recorded.
         until: u64,
     },
 }
 
-/// A stream that may come back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stream {
-    /// Where it is remembered: [`CounterKey::beside`] the token's uses.
-    pub cell: CounterKey,
-    /// The session that opens it now.
-    pub holder: u64,
-    /// Seconds after its end in which it may be opened again.
-    pub grace: u64,
-}
-
-/// How a cell stands after its charge.
+/// State of a counter after a charge.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Remaining {
-    /// How many are left; for [`Rule::Seconds`], how many this session was given.
+    /// Charges left; for [`Rule::Seconds`] the seconds granted to this session.
     pub remaining: u64,
-    /// Milliseconds until there are as many as there can be.
+    /// Milliseconds until the counter is full again.
     pub reset: u64,
 }
 
-/// Why a charge was not taken.
+/// Cause for which a charge was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChargeDenied {
-    /// There are none left; milliseconds until there is one, 0 when there never will be.
+    /// Nothing is left.
     Spent {
-        /// Milliseconds until it is worth asking again.
+        /// Milliseconds until a retry can succeed; 0 when none ever will.
         retry: u64,
-        /// Milliseconds until there are as many as there can be.
+        /// Milliseconds until the counter is full again.
         reset: u64,
     },
-    /// The token was issued before the store began to remember, or its uses are remembered no more.
+    /// The token was issued before the store began, or its uses are no longer recorded.
     Forgotten,
 }
 
-/// What came of a request's charges.
+/// Charged of the charges of one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChargeResult {
-    /// All were taken; each stands so.
+    /// All were taken; one state per charge.
     All(Vec<Remaining>),
-    /// None was taken, because of this one.
+    /// None was taken because one was denied.
     None {
-        /// Its place in the list.
+        /// Index of the denied charge.
         charge: usize,
-        /// Why.
+        /// Cause of the denial.
         refusal: ChargeDenied,
     },
 }
 
-/// Why a store could not say.
+/// Cause for which a store could not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreError {
-    /// It holds as much as it may, or as much of this team's.
+    /// No room is left, or none for this team.
     Full,
-    /// Its memory does not hold what was written there.
+    /// A stored value does not carry a valid seal.
     Corrupt,
-    /// Too many want the same cell at once.
+    /// Too many writers changed the same value at once.
     Contended,
-    /// Its memory dropped what was written there.
+    /// The memory evicted a value.
     Dropped,
-    /// It did not answer, or not in time, or not in words that are understood.
+    /// No answer came in time, or not an expected one.
     Unavailable,
 }
 
@@ -213,70 +211,57 @@ impl core::fmt::Display for StoreError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {
             Self::Full => "the store is full",
-            Self::Corrupt => "the store's memory was changed by somebody else; restart the gateway",
+            Self::Corrupt => "another program changed the store's memory; restart the gateway",
             Self::Dropped => {
-                "the store's memory dropped what was written there: give the zone `callbound` 16 MiB or more and `eviction=none`, and restart the gateway"
+                "the gateway evicted values of the store: give the zone `callbound` 16 MiB or more and `eviction=none`, and restart the gateway"
             }
-            Self::Contended => "too many requests want the same entry of the store",
+            Self::Contended => "too many requests change the same entry of the store",
             Self::Unavailable => "the store does not answer",
         })
     }
 }
 
-/// A session's place among those that are counted.
+/// Slot of an open session in its counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Lease {
-    /// Where it is counted.
-    pub cell: CounterKey,
-    /// The session.
+    /// Counter the session is recorded on.
+    pub key: CounterKey,
+    /// Id of the session.
     pub holder: u64,
-    /// Seconds after its end in which it may come back; 0 for one that is only counted.
+    /// Seconds after its end in which it may reconnect; 0 for a session that is only counted.
     pub grace: u64,
 }
 
-/// Something that changes without being refused.
+/// Change that is never denied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// The session goes on.
+    /// Extends the lease of an open session.
     Renew(Lease),
-    /// The session is over.
+    /// Ends a session.
     End(Lease),
-    /// It did not take the seconds that were set aside for it.
+    /// Returns reserved seconds that a session did not use.
     GiveBack(CounterKey, u64),
 }
 
 impl Charge {
-    /// The lease a session holds once its charge is taken.
+    /// Returns the lease a session holds once this charge is taken.
     pub fn lease(&self) -> Option<Lease> {
         match self.rule {
-            Rule::Sessions { holder, .. } => Some(Lease { cell: self.cell, holder, grace: 0 }),
-            Rule::Uses { stream: Some(Stream { cell, holder, grace }), .. } => {
-                Some(Lease { cell, holder, grace })
-            }
+            Rule::Sessions { holder, .. } => Some(Lease { key: self.key, holder, grace: 0 }),
+            Rule::Uses { stream, .. } => stream,
             _ => None,
         }
     }
 }
 
-/// Bytes as they stand in names.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Microseconds between two of a rate; rounded up, so that rounding never lets more through.
+/// Returns the microseconds between two charges of a rate, rounded up so that rounding never admits more.
 fn interval(max: u64, seconds: u64) -> u64 {
     seconds.saturating_mul(1_000_000).div_ceil(max.max(1))
 }
 
-/// The first half of HMAC-SHA256 (RFC 2104 section 5 allows it) over a value and the name it is kept under.
-fn seal(key: &[u8], name: &str, value: &[u8]) -> [u8; 16] {
-    let mut seal = [0; 16];
-    if let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) {
-        mac.update(&(name.len() as u64).to_le_bytes());
-        mac.update(name.as_bytes());
-        mac.update(value);
-        let whole: [u8; 32] = mac.finalize().into_bytes().into();
-        seal.iter_mut().zip(whole).for_each(|(to, from)| *to = from);
-    }
-    seal
+/// Returns the first 16 bytes of a SHA-256 value.
+fn first_half(digest: [u8; 32]) -> [u8; 16] {
+    let mut half = [0; 16];
+    half.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
+    half
 }

@@ -1,22 +1,22 @@
--- One batch for the fleet's store: charges are taken all or none, then changes are made, in one step.
---   KEYS[1] the epoch, KEYS[2] the revocations, KEYS[3] their version, KEYS[4] usage, KEYS[5...] one for each operation
---   ARGV[1] the batch's nonce, ARGV[2] "1" when nothing is lost at a restart,
---   then for each operation seven texts: its letter, and up to six values
--- Answers one text, JSON: {nonce, epoch, answers: one for each operation} or {nonce, epoch, charge: place, refusal: [...]}.
--- The nonce is there because a bridge may give an answer to somebody else than who asked.
+-- Runs one batch for the store that all gateways share, atomically: all charges are taken or none, then changes apply.
+--   KEYS[1] epoch, KEYS[2] revocations, KEYS[3] their version, KEYS[4] usage, KEYS[5...] one name per operation
+--   ARGV[1] nonce of the batch, ARGV[2] "1" when Redis keeps all data across a restart,
+--   then seven words per operation: its letter and up to six values
+-- Returns JSON: {nonce, epoch, answers: one per operation} or {nonce, epoch, charge: index, refusal: [...]}.
+-- The nonce detects an answer that the bridge delivers to the wrong client.
 local time = redis.call('TIME')
 local second = tonumber(time[1])
 local now = second * 1000000 + tonumber(time[2])
 
--- Whatever was remembered before this run of Redis may be lost, and with it what was spent.
--- Gateways' clocks may be ahead of this one by so many seconds: what they issued then is not younger than this run.
+-- A new run of Redis may have lost all uses, so the epoch begins again. AHEAD is how many seconds the clocks of gateways
+-- may be ahead of this one: a token issued within that time may be older than this run.
 local AHEAD = 2
 local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
 local epoch = redis.call('HMGET', KEYS[1], 'since', 'run')
 if not epoch[1] or (epoch[2] ~= run and ARGV[2] ~= '1') then
   epoch[1] = second + AHEAD
   redis.call('HSET', KEYS[1], 'since', epoch[1], 'run', run)
-  -- A number of this list is never a number of the list that was lost.
+  -- No version of the new list equals a version of the lost one.
   redis.call('SET', KEYS[3], second * 1000)
 end
 local since = tonumber(epoch[1])
@@ -29,15 +29,15 @@ local function counted(count, max, retry, reset)
   return {max - count - 1, reset}
 end
 
--- How a charge would stand, and what to do if it is taken; or why it is refused.
+-- Each returns the state after a charge and a function that records it, or the cause of its denial.
 local charge = {}
 
 function charge.W(key, max, length)
   local start = second - second % length
   local reset = math.floor(((start + length) * 1000000 - now) / 1000)
   key = key .. ':' .. start
-  local standing, refusal = counted(tonumber(redis.call('GET', key) or 0), max, reset, reset)
-  return standing, refusal, function()
+  local result, refusal = counted(tonumber(redis.call('GET', key) or 0), max, reset, reset)
+  return result, refusal, function()
     redis.call('INCR', key)
     redis.call('EXPIREAT', key, start + length)
   end
@@ -55,7 +55,7 @@ function charge.R(key, interval, burst)
   end
 end
 
--- A stream has its own key; its value is "holder end-of-lease", and it lives for the grace after that.
+-- A stream has a key of its own with the value "holder end-of-lease". It expires a grace period after that end.
 local function stream(key)
   local value = redis.call('GET', key)
   if not value then return nil end
@@ -69,9 +69,9 @@ function charge.U(key, max, issued, till, holder, grace, place)
   local _, ends = nil, nil
   if holder ~= '' then _, ends = stream(place) end
   if ends and ends > second then return nil, {SPENT, 0, 0} end
-  local standing, refusal
-  if ends then standing = {math.max(max - count, 0), 0} else standing, refusal = counted(count, max, 0, 0) end
-  return standing, refusal, function()
+  local result, refusal
+  if ends then result = {math.max(max - count, 0), 0} else result, refusal = counted(count, max, 0, 0) end
+  return result, refusal, function()
     if not ends then
       redis.call('INCR', key)
       redis.call('EXPIREAT', key, till)
@@ -84,8 +84,8 @@ end
 
 function charge.S(key, max, holder)
   redis.call('ZREMRANGEBYSCORE', key, '-inf', second)
-  local standing, refusal = counted(redis.call('ZCARD', key), max, 1000, 0)
-  return standing, refusal, function()
+  local result, refusal = counted(redis.call('ZCARD', key), max, 1000, 0)
+  return result, refusal, function()
     redis.call('ZADD', key, second + LEASE, holder)
     redis.call('EXPIRE', key, LEASE)
   end
@@ -131,20 +131,20 @@ function change.G(key, seconds)
   return 1
 end
 
--- Whether a token has no use left.
+-- Returns 1 when a token has no use left.
 function change.P(key, max, issued, till)
   local _, refusal = charge.U(key, max, issued, till, '')
   return refusal and 1 or 0
 end
 
--- A key's uses since the last report, and when it was used last.
+-- Adds the uses of an API key since the last report, and the time of the last one.
 function change.K(_, id, uses, last)
   redis.call('HINCRBY', KEYS[4], id, uses)
   redis.call('HSET', KEYS[4], id .. ' last', last)
   return 1
 end
 
--- API keys outside the policy: a key's text stands under its digest, and that name under its id.
+-- API keys outside the policy: the entry is stored under the digest, and that name under the id.
 function change.D(key) return redis.call('GET', key) end
 
 function change.I(key)
@@ -171,7 +171,7 @@ function change.Q()
   return usage
 end
 
--- Takes out the revocations of tokens that have all expired; what is left.
+-- Removes the revocations of expired tokens and returns the rest.
 local function clean(longest)
   local all, kept = redis.call('HGETALL', KEYS[2]), {}
   for i = 1, #all, 2 do
@@ -184,7 +184,7 @@ local function clean(longest)
   return kept
 end
 
--- A revocation; after it stand the most there may be, by one team's word and by all.
+-- Adds a revocation. `share` is the most by one team, `most` the most in total.
 function change.V(_, name, before, share, most, longest)
   clean(longest)
   local known = tonumber(redis.call('HGET', KEYS[2], name) or -1)
@@ -202,7 +202,7 @@ function change.V(_, name, before, share, most, longest)
   return 1
 end
 
--- The revocations, when they are others than those of a version. Also the time to look whether Redis may forget.
+-- Returns the revocations unless the version is `known`; -1 when Redis may evict data.
 function change.F(_, known, longest)
   if not string.find(redis.call('INFO', 'memory'), 'maxmemory_policy:noeviction', 1, true) then return -1 end
   local version = tonumber(redis.call('GET', KEYS[3]) or 0)
@@ -218,7 +218,7 @@ for i = 1, count do
   for j = 1, 6 do values[j] = tonumber(ARGV[at + j]) or ARGV[at + j] end
   local letter = ARGV[at]
   if letter == 'U' or letter == 'S' or letter == 'N' or letter == 'E' then
-    -- A session is a name here, however it is written.
+    -- A session id stays a text even when it looks like a number.
     local place = letter == 'U' and 4 or (letter == 'S' and 2 or 1)
     values[place] = ARGV[at + place]
     if letter == 'U' then values[6] = ARGV[at + 6] end
@@ -227,11 +227,11 @@ for i = 1, count do
   end
   local make = charge[letter]
   if make then
-    local standing, refusal, write = make(KEYS[4 + i], unpack(values))
+    local result, refusal, write = make(KEYS[4 + i], unpack(values))
     if refusal then
       return cjson.encode({nonce = ARGV[1], epoch = since, charge = i, refusal = refusal})
     end
-    answers[i] = standing
+    answers[i] = result
     todo[#todo + 1] = write
   else
     todo[#todo + 1] = function() answers[i] = change[letter](KEYS[4 + i], unpack(values)) end

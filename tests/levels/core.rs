@@ -9,7 +9,7 @@ use callbound::decision::{
     Decision, DecisionContext, Effect, Engine, Obligations, PendingCharge, Record, Settled, Step, no_host,
 };
 use callbound::policy::{Secrets, compile};
-use callbound::store::{Charge, ChargeResult, Memory, MemoryError, SharedMemoryStore, StoreError};
+use callbound::store::{Charge, ChargeResult, Memory, SharedMemoryStore, StoreError};
 
 use super::Gate;
 use crate::support::corpus::{File, Headers, Request};
@@ -34,11 +34,11 @@ struct Core {
 struct Plain(RefCell<HashMap<String, (Vec<u8>, u32)>>);
 
 impl Memory for Plain {
-    fn get(&self, name: &str) -> Result<Option<(Vec<u8>, u32)>, MemoryError> {
+    fn get(&self, name: &str) -> Result<Option<(Vec<u8>, u32)>, StoreError> {
         Ok(self.0.borrow().get(name).cloned())
     }
 
-    fn swap(&self, name: &str, value: &[u8], version: Option<u32>) -> Result<bool, MemoryError> {
+    fn swap(&self, name: &str, value: &[u8], version: Option<u32>) -> Result<bool, StoreError> {
         let mut values = self.0.borrow_mut();
         let present = values.get(name).map(|(_, version)| *version);
         if present == version {
@@ -133,7 +133,7 @@ impl Core {
         }
         let random = |bytes: &mut [u8]| getrandom::fill(bytes).is_ok();
         let now = self.now * 1_000_000;
-        let has_failed = |charge: &Charge| self.store.has_failed(charge, now);
+        let has_failed = |charge: &Charge| self.store.failure_retry(charge, now);
         let moment = DecisionContext {
             now: self.now,
             random: &random,
@@ -162,14 +162,14 @@ impl Core {
             }
         };
         let failures = self.engine.failures(&verdict, &|| self.peer);
-        failures.iter().for_each(|charge| self.store.fail(charge, now));
+        failures.iter().for_each(|charge| self.store.record_failure(charge, now));
         Ok(verdict)
     }
 
     fn settle(&self, due: &PendingCharge) -> Result<Settled, StoreError> {
         let now = self.now * 1_000_000;
         let taken = self.store.take(due.charges(), now)?;
-        let question = due.question().map(|charge| self.store.look(charge, now)).transpose()?;
+        let question = due.question().map(|charge| self.store.check(charge, now)).transpose()?;
         if let (Some(revocation), ChargeResult::All(_)) = (due.revocation(), &taken) {
             self.store.revoke(revocation, self.now)?;
         }

@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use callbound::credential::RemoteJwks;
-use callbound::store::remote::RedisStore;
+use callbound::store::redis::RedisStore;
 use sha2::{Digest, Sha256};
 
 pub use check::check_all;

@@ -3,7 +3,8 @@
 use std::io::Read as _;
 
 use base64ct::{Base64UrlUnpadded, Encoding as _};
-use callbound::credential::{digest, hex};
+use callbound::credential::digest;
+use callbound::hex::hex;
 use clap::Args;
 
 use crate::output::{note, print};

@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
-use callbound::credential::hex;
+use callbound::hex::hex;
 use callbound::policy::{Policy, StoreBackend, read_key};
-use callbound::store::remote::{Operation, RedisStore, Reply, answer, request};
+use callbound::store::redis::{Operation, RedisStore, Reply, answer, request};
 use callbound::store::{Revocation, Subject};
 use clap::{Args, Subcommand};
 use serde_json::Value;

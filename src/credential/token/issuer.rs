@@ -7,9 +7,10 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
+use crate::hex::hex;
 use crate::json::Json;
 
-use super::super::api_key::{digest, hex};
+use super::super::api_key::digest;
 use super::super::jwks::KeySet;
 use super::super::key::{Algorithm, HostVerify};
 use super::super::remote_jwks::RemoteJwks;
