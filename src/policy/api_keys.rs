@@ -6,10 +6,8 @@ use std::rc::Rc;
 use super::ceilings::{Ceiling, CeilingDocument};
 use super::definitions::Definitions;
 use super::ids::{check_id, check_labels, check_scopes};
-use super::reader::{FromJson, List, Members, Reader, document};
-use super::report::{ConfigError, Report};
+use super::reader::{List, Members, Reader, document};
 use super::teams::PartyId;
-use super::{Policy, compile::parse};
 use crate::credential::Digest;
 
 document! {
@@ -136,7 +134,7 @@ pub(super) fn check_unix_seconds(seconds: Option<u64>, at: &Reader<'_>) {
 }
 
 impl ApiKeyDocument {
-    fn digest(&self, is_optional: bool, at: &Reader<'_>) -> Option<Digest> {
+    pub(super) fn digest(&self, is_optional: bool, at: &Reader<'_>) -> Option<Digest> {
         let digest = self.sha256.as_deref().map(read_digest);
         if digest == Some(None) || (digest.is_none() && !is_optional) {
             at.member("sha256").refuse_with(
@@ -147,7 +145,7 @@ impl ApiKeyDocument {
         digest.flatten()
     }
 
-    fn compile(&self, definitions: &Definitions<'_>, at: &Reader<'_>) -> Option<ApiKey> {
+    pub(super) fn compile(&self, definitions: &Definitions<'_>, at: &Reader<'_>) -> Option<ApiKey> {
         check_id(&self.id, &at.member("id"));
         check_labels(&self.labels, &at.member("labels"));
         check_scopes(&self.scopes, &definitions.platform.scopes, &at.member("scopes"));
@@ -182,33 +180,6 @@ impl ApiKeyDocument {
             }
         }
     }
-}
-
-/// Reads an API key outside the policy, written as one in it; with its digest.
-///
-/// # Errors
-///
-/// [`ConfigError`] when it could not be a key of the policy.
-pub fn read_key(policy: &Policy, text: &[u8]) -> Result<(ApiKey, Digest), ConfigError> {
-    let report = Report::default();
-    let root = Reader::new(&report);
-    let key = parse(text, &root).and_then(|json| {
-        let document = ApiKeyDocument::from_json(&json, &root);
-        let (platform, bounds, tree) = (&policy.platform, policy.bounds.as_slice(), &policy.tree);
-        let definitions = Definitions { platform, bounds, tree, key_ids: Vec::new() };
-        let digest = document.digest(false, &root);
-        let key = document.compile(&definitions, &root);
-        for (name, _) in key.iter().flat_map(|key| &key.limits) {
-            let counted = policy.limits.list.iter().filter(|limit| limit.knows_keys());
-            root.member("limits").member(name).check_listed(
-                name,
-                "limits",
-                counted.map(|limit| limit.id.as_str()),
-            );
-        }
-        key.zip(digest)
-    });
-    report.into_value(key, text).map(|(key, _)| key)
 }
 
 fn read_digest(hex: &str) -> Option<Digest> {

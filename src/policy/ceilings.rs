@@ -1,6 +1,6 @@
 //! Ceilings: the bounds of a key or a team.
 
-use super::mint::MAX_SESSION_SECONDS;
+use super::counting::MAX_SESSION_SECONDS;
 use super::reader::{List, Reader, document};
 use super::text_bounds::{TextBound, index_of};
 use crate::number::Number;

@@ -4,28 +4,32 @@
 
 use sha2::{Digest as _, Sha256};
 
+use super::api_keys::{self, Keys};
+use super::compiled::Policy;
 use super::definitions::Definitions;
 use super::document::{AuditWord, PolicyDocument, Version};
+use super::endpoints::{self, Directory};
 use super::families::CompiledFamily;
 use super::host::{Hold, HoldWord, Host, Profile, SessionsEndedBy};
 use super::host_checks::HostChecks;
 use super::issuers::IssuerContext;
 use super::limits::{Counts, LimitDocuments, Limits, Maxima};
 use super::platform::Platform;
-use super::reader::{FromJson, Reader};
+use super::reader::{FromJson, Reader, parse};
+use super::refusals::Refusals;
 use super::report::{ConfigError, Report};
 use super::route::{LocalReply, Route};
 use super::route_checks::RouteChecks;
+use super::route_definitions::RouteDefinitions;
 use super::routes::Routes;
 use super::secrets::{Purpose, SecretLoader, Secrets};
 use super::store::{Remembers, StoreBackend, StoreContext, StoreRule};
 use super::teams::{PartyDocuments, Tree};
 use super::text_bounds::TextBound;
-use super::{Keys, Policy, api_keys, credentials, endpoints, families, issuers, revocations};
+use super::{credentials, families, issuers, revocations};
 use super::{routes, suggest, template, text_bounds, upstream_credentials};
 use crate::credential::{Algorithm, Issuer};
 use crate::hex::hex;
-use crate::json::Json;
 use crate::store::Strength;
 
 /// Compiles a policy document.
@@ -47,16 +51,6 @@ pub fn compile(text: &[u8], secrets: &Secrets<'_>) -> Result<Policy, ConfigError
     Ok(Policy { revision: revision(text), warnings, ..policy })
 }
 
-/// Reads one JSON object; reports a text that is none.
-pub(super) fn parse<'t>(text: &'t [u8], root: &Reader<'_>) -> Option<Json<'t>> {
-    match Json::parse(text) {
-        Ok(json) if json.members().is_some() => return Some(json),
-        Ok(_) => root.unread("expected one JSON object"),
-        Err(error) => root.malformed(&error, text),
-    }
-    None
-}
-
 fn revision(text: &[u8]) -> String {
     let digest: [u8; 32] = Sha256::digest(text).into();
     hex(&digest).chars().take(12).collect()
@@ -75,7 +69,7 @@ struct Parties {
     bounds: Vec<TextBound>,
     tree: Tree,
     keys: Keys,
-    directory: super::Directory,
+    directory: Directory,
 }
 
 /// Sections about credentials.
@@ -92,14 +86,24 @@ struct Requests {
     limits: Limits,
 }
 
+/// Everything compiled, before it becomes the policy.
+struct Sections<'d> {
+    hold: Hold,
+    entropy: Option<Vec<u8>>,
+    parties: Parties,
+    accepted: CredentialSections<'d>,
+    prefixes: Vec<String>,
+    requests: Requests,
+    store: StoreRule,
+}
+
 impl Compiler<'_> {
     fn compile(&self) -> Option<Policy> {
         let (document, root) = (self.document, &self.root);
         let Version = document.version;
-        let profile = document.host.profile();
-        let hold = self.hold(profile);
-        let entropy = self.entropy(profile);
         root.member("hold_seconds").check_range(document.hold_seconds, 1..=300, "seconds");
+        let profile = document.host.profile();
+        let (hold, entropy) = (self.hold(profile), self.entropy(profile));
         let parties = self.parties();
         let accepted = self.credentials(&parties, profile);
         let prefixes = self.prefixes(&accepted);
@@ -107,29 +111,38 @@ impl Compiler<'_> {
         let requests = self.requests(&parties, &accepted);
         let store = self.store(&parties, &accepted.issuers, profile);
         self.check_strength(&requests.limits);
-        let remembers = self.remembers(&store, &requests);
-        let ends_sessions = document.sessions_ended_by == SessionsEndedBy::Gateway;
+        let sections = Sections { hold, entropy, parties, accepted, prefixes, requests, store };
+        let remembers = self.remembers(&sections);
+        self.check_host(&sections);
+        Some(self.policy(sections, refusals?, remembers))
+    }
+
+    fn check_host(&self, sections: &Sections<'_>) {
         HostChecks {
-            profile,
-            hold,
-            ends_sessions,
-            has_seed: document.entropy.is_some(),
-            families: &accepted.families,
-            issuers: &accepted.issuers,
-            keys: &parties.keys,
-            tree: &parties.tree,
-            routes: &requests.routes,
-            limits: &requests.limits,
-            limit_documents: &document.limits,
-            store: &store,
+            profile: self.document.host.profile(),
+            hold: sections.hold,
+            ends_sessions: self.document.sessions_ended_by == SessionsEndedBy::Gateway,
+            has_seed: self.document.entropy.is_some(),
+            families: &sections.accepted.families,
+            issuers: &sections.accepted.issuers,
+            keys: &sections.parties.keys,
+            tree: &sections.parties.tree,
+            routes: &sections.requests.routes,
+            limits: &sections.requests.limits,
+            limit_documents: &self.document.limits,
+            store: &sections.store,
         }
-        .check(root);
+        .check(&self.root);
+    }
+
+    fn policy(&self, sections: Sections<'_>, refusals: Refusals, remembers: Remembers) -> Policy {
+        let Sections { hold, entropy, parties, accepted, prefixes, requests, store } = sections;
         let CredentialSections { credentials, families, issuers } = accepted;
-        Some(Policy {
-            host: profile,
+        Policy {
+            host: self.document.host.profile(),
             hold,
             entropy: entropy.unwrap_or_default(),
-            ends_sessions,
+            ends_sessions: self.document.sessions_ended_by == SessionsEndedBy::Gateway,
             carriers: credentials.carriers,
             prefixes,
             key_shapes: credentials.shapes,
@@ -143,18 +156,18 @@ impl Compiler<'_> {
             platform: parties.platform,
             vocabulary: requests.vocabulary,
             routes: requests.routes,
-            unmatched: document.unmatched,
-            refusals: refusals?,
-            hold_seconds: document.hold_seconds,
+            unmatched: self.document.unmatched,
+            refusals,
+            hold_seconds: self.document.hold_seconds,
             revision: String::new(),
-            counts: document.metrics,
-            audits_all: document.audit == AuditWord::All,
+            counts: self.document.metrics,
+            audits_all: self.document.audit == AuditWord::All,
             limits: requests.limits,
             remembers,
             store,
             secret_names: Vec::new(),
             warnings: Vec::new(),
-        })
+        }
     }
 
     fn hold(&self, profile: &Profile) -> Hold {
@@ -193,7 +206,7 @@ impl Compiler<'_> {
         let tree = parties.compile(&bounds, root);
         let key_ids = document.api_keys.iter().map(|key| key.id.as_str()).collect();
         let definitions = Definitions { platform: &platform, bounds: &bounds, tree: &tree, key_ids };
-        parties.check_rights(&definitions, root);
+        parties.check_rights(&platform, root);
         let keys_at = root.member("api_keys");
         let keys =
             api_keys::compile(&document.api_keys, &definitions, |id| document.is_issuer_key(id), &keys_at);
@@ -289,7 +302,7 @@ impl Compiler<'_> {
         let upstream =
             upstream_credentials::compile(&document.upstream_credentials, self.loader, &upstream_at);
         self.check_constants();
-        let definitions = routes::Definitions {
+        let definitions = RouteDefinitions {
             platform: &parties.platform,
             bounds: &parties.bounds,
             families,
@@ -383,7 +396,8 @@ impl Compiler<'_> {
     }
 
     /// Returns whether the gateway's own memory is used, and warns when its entries are not sealed.
-    fn remembers(&self, store: &StoreRule, requests: &Requests) -> Remembers {
+    fn remembers(&self, sections: &Sections<'_>) -> Remembers {
+        let Sections { store, requests, .. } = sections;
         let counts = |route: &Route| {
             !route.limits.is_empty()
                 || route.counts_uses()

@@ -2,9 +2,8 @@
 
 use std::rc::Rc;
 
+use super::counting::{MAX_SESSION_SECONDS, MAX_USES, StrengthWord};
 use super::ids::{check_id, check_prefix, check_scopes};
-use super::limits::StrengthWord;
-use super::mint::{MAX_SESSION_SECONDS, MAX_USES};
 use super::reader::{List, Members, Reader, document};
 use super::secrets::SecretLoader;
 use super::token_keys::{TokenKeyDocument, check_all};

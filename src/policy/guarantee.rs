@@ -5,10 +5,11 @@
 
 use std::fmt;
 
-use super::Policy;
+use super::accept::Accept;
+use super::compiled::Policy;
 use super::host::{End, Hold, SharedMemory};
 use super::limits::{Counts, Measure};
-use super::route::{Accept, LocalReply, Route};
+use super::route::{LocalReply, Route};
 use super::store::StoreBackend;
 
 /// One thing that is enforced.

@@ -1,12 +1,15 @@
 //! Requirements of a policy that its host must meet: what a host cannot do is refused here, not half done there.
 
+use super::accept::{Accept, TokenSource};
+use super::api_keys::Keys;
 use super::families::CompiledFamily;
 use super::host::{Hold, Profile, SharedMemory};
 use super::limits::{Counts, LimitDocument, Limits, Measure};
 use super::reader::{List, Reader};
-use super::route::{Accept, LocalReply, Route, TokenSource, Told};
+use super::route::{LocalReply, Route, Told};
+use super::routes::Routes;
 use super::store::{StoreBackend, StoreRule};
-use super::{Keys, Routes, Tree};
+use super::teams::Tree;
 use crate::credential::{Issuer, TokenVerifier};
 use crate::store::SESSION_CAPACITY_PREALLOCATED;
 

@@ -3,7 +3,7 @@
 use super::fields::Pointer;
 use super::mint::read_pointer;
 use super::reader::{List, Raw, Reader, document};
-use super::routes::Definitions;
+use super::route_definitions::RouteDefinitions;
 use super::template::{Template, template_document};
 
 document! {
@@ -20,7 +20,7 @@ document! {
 
 template_document! {
     /// Body of the reply about a token; `$NAME` of a text bound as well.
-    StateTemplate, STATE_NAMES, super::template::Others::Bounds
+    StateTemplate, STATE_NAMES, super::schema_parts::Others::Bounds
 }
 
 /// Values of an introspection, beside the text bounds.
@@ -52,7 +52,11 @@ pub struct IntrospectRule {
 }
 
 impl IntrospectDocument {
-    pub(super) fn compile(&self, definitions: &Definitions<'_>, at: &Reader<'_>) -> Option<IntrospectRule> {
+    pub(super) fn compile(
+        &self,
+        definitions: &RouteDefinitions<'_>,
+        at: &Reader<'_>,
+    ) -> Option<IntrospectRule> {
         let families = definitions.family_indices(&self.families, &at.member("families"));
         let member = read_pointer(&self.field, &at.member("field"));
         let names = definitions.with_bounds(StateTemplate::NAMES);

@@ -1,13 +1,14 @@
 //! Section `issuers`: others whose tokens are accepted, within the rights of an API key.
 
+use super::api_keys::Keys;
 use super::definitions::Definitions;
 use super::families::{ClockDocument, check_family_name, check_not_empty};
 use super::fields::Pointer;
 use super::ids::check_scopes;
 use super::reader::{List, Members, Reader, document};
+use super::teams::Reach;
 use super::text_bounds::{TextBound, index_of};
 use super::token_keys::{AlgorithmWord, JwkDocument};
-use super::{Keys, Reach};
 use crate::credential::{Algorithm, ClaimPath, ClaimRules, Issuer, Key, KeySet, KeySource, RemoteJwks};
 
 document! {

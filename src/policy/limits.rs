@@ -2,10 +2,13 @@
 //!
 //! What has been counted is known to [`crate::store`].
 
+use super::accept::Accept;
+use super::counting::StrengthWord;
 use super::ids::{check_header_name, check_id, check_labels};
+use super::path_templates::Match;
 use super::reader::{FromJson, List, Members, Reader, document, words};
-use super::route::{Accept, LocalReply, Route};
-use super::routes::{Definitions, Match};
+use super::route::{LocalReply, Route};
+use super::route_definitions::RouteDefinitions;
 use crate::json::Json;
 use crate::store::Strength;
 
@@ -62,25 +65,6 @@ document! {
     pub struct SessionsDocument {
         /// The most, 1 to 10,000.
         max: u64,
-    }
-}
-
-words! {
-    /// Reach of a count.
-    pub enum StrengthWord {
-        /// All workers of one gateway.
-        Node = "node",
-        /// All gateways; needs `store.backend: "redis"`.
-        Fleet = "fleet",
-    }
-}
-
-impl From<StrengthWord> for Strength {
-    fn from(word: StrengthWord) -> Self {
-        match word {
-            StrengthWord::Node => Self::Node,
-            StrengthWord::Fleet => Self::Fleet,
-        }
     }
 }
 
@@ -258,7 +242,7 @@ impl LimitDocuments<'_> {
     /// Compiles the limits and gives each route those that count there.
     pub(super) fn compile(
         &self,
-        definitions: &Definitions<'_>,
+        definitions: &RouteDefinitions<'_>,
         routes: &mut [(Route, Vec<Match>)],
         root: &Reader<'_>,
     ) -> Limits {
@@ -307,14 +291,14 @@ const MAX_SESSIONS: u64 = 10_000;
 const ZERO: &str = "0 is no limit: to let nothing through, take the scope or the route away";
 
 impl LimitDocument {
-    fn compile(&self, definitions: &Definitions<'_>, at: &Reader<'_>) -> Option<Limit> {
+    fn compile(&self, definitions: &RouteDefinitions<'_>, at: &Reader<'_>) -> Option<Limit> {
         let counts = self.count.unwrap_or_default();
         let per = self.per(&at.member("per"));
         let measure = self.measure(at)?;
         self.check_meaning(&per, counts, measure, at);
         let credentials_at = at.member("credentials");
         let credentials =
-            self.credentials.as_ref().map(|names| Accept::read(names, definitions, &credentials_at));
+            self.credentials.as_ref().map(|names| definitions.read_accept(names, &credentials_at));
         Some(Limit { id: self.id.clone(), per, counts, measure, credentials, strength: self.strength.into() })
     }
 

@@ -47,17 +47,17 @@ document! {
 
 template_document! {
     /// One endpoint of a list.
-    EndpointTemplate, &["id", "name", "app", "team", "state", "capable"], super::template::Others::None
+    EndpointTemplate, &["id", "name", "app", "team", "state", "capable"], super::schema_parts::Others::None
 }
 
 template_document! {
     /// One application of a list.
-    AppTemplate, &["app", "endpoints"], super::template::Others::None
+    AppTemplate, &["app", "endpoints"], super::schema_parts::Others::None
 }
 
 template_document! {
     /// Body of the reply to a list.
-    PageTemplate, &["items", "total", "page", "limit", "total_pages"], super::template::Others::None
+    PageTemplate, &["items", "total", "page", "limit", "total_pages"], super::schema_parts::Others::None
 }
 
 /// Compiled route that answers with a list.

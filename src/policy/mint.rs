@@ -1,10 +1,11 @@
 //! Routes that mint: the request, the new token, and the reply.
 
+use super::accept::Accept;
 use super::bounds::check_required_feature;
+use super::counting::{MAX_SESSION_SECONDS, MAX_USES};
 use super::fields::Pointer;
 use super::reader::{Raw, Reader, document, words};
-use super::route::Accept;
-use super::routes::Definitions;
+use super::route_definitions::RouteDefinitions;
 use super::template::{Template, with_constants};
 use super::text_bounds::{Form, TextBound, index_of};
 
@@ -153,7 +154,7 @@ document! {
 
 super::template::template_document! {
     /// Body of the reply to a mint request; `$NAME` of a text bound and `$constants.NAME` as well.
-    MintTemplate, MINT_NAMES, super::template::Others::BoundsAndConstants
+    MintTemplate, MINT_NAMES, super::schema_parts::Others::BoundsAndConstants
 }
 
 /// Values of a mint reply, beside the text bounds.
@@ -175,12 +176,6 @@ pub(super) const MINT_NAMES: &[&str] = &[
     "token_id",
     "key_id",
 ];
-
-/// The most seconds a session may last: a week.
-pub(super) const MAX_SESSION_SECONDS: u64 = 604_800;
-
-/// The most uses a token may be given.
-pub(super) const MAX_USES: u64 = 1_000;
 
 /// How a route mints.
 pub struct MintRule {
@@ -334,7 +329,7 @@ impl MintDocument {
         &self,
         accept: &Accept,
         features: &[String],
-        definitions: &Definitions<'_>,
+        definitions: &RouteDefinitions<'_>,
         at: &Reader<'_>,
     ) -> Option<MintRule> {
         accept.check_only_api_keys("mint", at);
@@ -370,7 +365,7 @@ impl MintDocument {
 }
 
 impl MintReplyDocument {
-    fn compile(&self, definitions: &Definitions<'_>, at: &Reader<'_>) -> (u16, Option<Template>) {
+    fn compile(&self, definitions: &RouteDefinitions<'_>, at: &Reader<'_>) -> (u16, Option<Template>) {
         // 204 and 205 have no body to put the token into (RFC 9110 section 15.3).
         let status = u16::try_from(self.status).unwrap_or(0);
         if !(200..300).contains(&status) || matches!(status, 204 | 205) {
@@ -382,7 +377,7 @@ impl MintReplyDocument {
 }
 
 impl MintRequestDocument {
-    fn compile_into(&self, rule: &mut MintRule, definitions: &Definitions<'_>, at: &Reader<'_>) {
+    fn compile_into(&self, rule: &mut MintRule, definitions: &RouteDefinitions<'_>, at: &Reader<'_>) {
         let list = |document: &Option<ListFieldDocument>, name| document.as_ref()?.compile(&at.member(name));
         rule.from = list(&self.from, "from");
         rule.to = list(&self.to, "to");
@@ -474,7 +469,7 @@ impl MetadataFieldDocument {
 }
 
 impl TextFieldDocument {
-    fn compile(&self, name: &str, definitions: &Definitions<'_>, at: &Reader<'_>) -> Option<TextField> {
+    fn compile(&self, name: &str, definitions: &RouteDefinitions<'_>, at: &Reader<'_>) -> Option<TextField> {
         let bounds = definitions.bounds;
         let Some((index, bound)) = index_of(bounds, name).and_then(|index| Some((index, bounds.get(index)?)))
         else {

@@ -4,10 +4,13 @@
 //! the sections, [`compile()`] turns them into a [`Policy`] that every request shares. Requests are unknown here: it
 //! answers questions about teams, keys, numbers and routes.
 
+mod accept;
 mod api_keys;
 mod bounds;
 mod ceilings;
 mod compile;
+mod compiled;
+mod counting;
 mod credentials;
 mod definitions;
 mod document;
@@ -24,6 +27,8 @@ mod limits;
 mod list;
 mod merge;
 mod mint;
+mod outside_key;
+mod path_templates;
 mod platform;
 mod reader;
 mod refusals;
@@ -31,9 +36,12 @@ mod report;
 mod revocations;
 mod route;
 mod route_checks;
+mod route_definitions;
 mod routes;
 #[cfg(feature = "cli")]
 mod schema;
+#[cfg(feature = "cli")]
+mod schema_parts;
 mod secrets;
 mod store;
 mod suggest;
@@ -43,14 +51,12 @@ mod text_bounds;
 mod token_keys;
 mod upstream_credentials;
 
-use crate::credential::{
-    CredentialLocation, Family, Issuer, KeyFormat, TokenVerifier, candidates, digest, holds_credential,
-};
-
-pub use api_keys::{ApiKey, Keys, read_key};
+pub use accept::{Accept, TokenSource};
+pub use api_keys::{ApiKey, Keys};
 pub use bounds::{BoundSource, Bounds, Call, TextRule};
 pub use ceilings::Ceiling;
 pub use compile::compile;
+pub use compiled::Policy;
 pub use document::Unmatched;
 pub use endpoints::{Directory, Endpoint, Network};
 pub use fields::{FieldRef, Pointer, RequestField};
@@ -61,11 +67,12 @@ pub use limits::{Counts, Limit, Limits, Measure, Per, Shown};
 pub use list::ListingRule;
 pub use merge::merge;
 pub use mint::{Allowance, Asked, Field, MetadataField, MintRule, RangeField, SizedList, TextField};
+pub use outside_key::read_key;
 pub use platform::Platform;
 pub use refusals::{RefusalFormat, Refusals};
 pub use report::{ConfigError, Path, Problem, Severity};
 pub use revocations::RevokeRule;
-pub use route::{Accept, LocalReply, Route, TokenSource, Told, UsesRule};
+pub use route::{LocalReply, Route, Told, UsesRule};
 pub use routes::{RouteMatch, Routes};
 #[cfg(feature = "cli")]
 pub use schema::schema;
@@ -75,114 +82,3 @@ pub use teams::{Owner, Party, PartyId, Reach, Tree};
 pub use template::Template;
 pub use text_bounds::{ENDPOINT, Form, TextBound};
 pub use upstream_credentials::Present;
-
-/// The compiled configuration. Immutable: a change is a new policy.
-pub struct Policy {
-    /// What the gateway gives that loads the module.
-    pub host: &'static Profile,
-    /// Who keeps a request's headers back while its body is awaited.
-    pub hold: Hold,
-    /// Where new tokens' randomness begins, on hosts that have none; a secret. Deliberately not in any `Debug`.
-    pub entropy: Vec<u8>,
-    /// Whether the gateway ends open connections at their limit; otherwise the upstream is told it.
-    pub ends_sessions: bool,
-    /// Where a credential may stand.
-    pub carriers: Vec<CredentialLocation>,
-    /// Every prefix that marks a text as one of our credentials.
-    pub prefixes: Vec<String>,
-    /// How API keys are written.
-    pub key_shapes: Vec<KeyFormat>,
-    /// Whether the client's credential goes on to the upstream.
-    pub forward_credential: bool,
-    /// The token families minted here.
-    pub families: Vec<Family>,
-    /// Those whose tokens are accepted though they were minted elsewhere.
-    pub issuers: Vec<Issuer>,
-    /// The API keys.
-    pub keys: Keys,
-    /// The texts that credentials can be bounded in.
-    pub bounds: Vec<TextBound>,
-    /// The endpoints.
-    pub directory: Directory,
-    /// Teams and users, and who owns which number.
-    pub tree: Tree,
-    /// What the platform switches on.
-    pub platform: Platform,
-    /// The routes.
-    pub routes: Routes,
-    /// What happens to a request no route matches.
-    pub unmatched: Unmatched,
-    /// Folded names of members that carry a caller or a destination somewhere on this platform.
-    pub vocabulary: Vec<String>,
-    /// How refusals are worded.
-    pub refusals: Refusals,
-    /// Seconds a request may be held for its body before the watchdog answers.
-    pub hold_seconds: u64,
-    /// The beginning of the document's SHA-256, in hex: which policy decided.
-    pub revision: String,
-    /// The limits.
-    pub limits: Limits,
-    /// Whether decisions are counted.
-    pub counts: bool,
-    /// Whether each decision is logged, not only refusals and new tokens.
-    pub audits_all: bool,
-    /// What is remembered, and where.
-    pub store: StoreRule,
-    /// Whether anything is.
-    pub remembers: Remembers,
-    /// Environment variables that hold the policy's secrets, sorted.
-    pub secret_names: Vec<String>,
-    /// What an operator should know although the policy is valid.
-    pub warnings: Vec<Problem>,
-}
-
-impl Policy {
-    /// Returns the verifier of a source of tokens.
-    pub fn verifier(&self, source: TokenSource) -> Option<&dyn TokenVerifier> {
-        match source {
-            TokenSource::Family(index) => self.families.get(index).map(|family| family as _),
-            TokenSource::Issuer(index) => self.issuers.get(index).map(|issuer| issuer as _),
-        }
-    }
-
-    /// Finds the family whose prefix a credential has.
-    pub fn family_of(&self, credential: &str) -> Option<(usize, &Family)> {
-        self.families.iter().enumerate().find(|(_, family)| family.matches_prefix(credential))
-    }
-
-    /// Whether a text holds one of our credentials: by what it begins with, and where keys have no mark of their own,
-    /// by being one of them.
-    pub fn holds_credential(&self, value: &[u8]) -> bool {
-        let unmarked = || self.key_shapes.iter().filter(|shape| shape.prefix.is_empty());
-        let is_key = |part: &[u8]| {
-            let text = std::str::from_utf8(part).unwrap_or_default();
-            unmarked().any(|shape| shape.matches(text)) && self.keys.with_digest(&digest(text)).is_some()
-        };
-        holds_credential(value, &self.prefixes)
-            || (unmarked().next().is_some() && candidates(value).any(is_key))
-    }
-
-    /// Whether a credential may stand in the query of some route.
-    pub fn reads_credentials_in_query(&self) -> bool {
-        let of_routes = self.routes.iter().flat_map(|route| route.carriers.iter().flatten());
-        of_routes.chain(&self.carriers).any(|carrier| carrier.parameter().is_some())
-    }
-
-    /// Whether a header is one that says something here: a credential, or what is judged. Names are in lower case.
-    pub fn reads_header(&self, name: &[u8]) -> bool {
-        let carriers =
-            self.routes.iter().flat_map(|route| route.carriers.iter().flatten()).chain(&self.carriers);
-        let presented = self.routes.iter().filter_map(|route| Some(&route.present.as_ref()?.place));
-        let places = self.routes.iter().flat_map(Route::places).chain(presented);
-        let headers = places.filter_map(|place| match place {
-            RequestField::Header(name) => Some(name.as_str()),
-            _ => None,
-        });
-        carriers.filter_map(CredentialLocation::header).chain(headers).any(|header| header.as_bytes() == name)
-    }
-
-    /// Finds a text bound by its name.
-    pub fn bound(&self, name: &str) -> Option<(usize, &TextBound)> {
-        text_bounds::index_of(&self.bounds, name).and_then(|index| Some((index, self.bounds.get(index)?)))
-    }
-}

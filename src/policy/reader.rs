@@ -151,6 +151,16 @@ fn did_you_mean(name: &str) -> String {
     format!("did you mean `{name}`?")
 }
 
+/// Reads one JSON object; reports a text that is none.
+pub(super) fn parse<'t>(text: &'t [u8], root: &Reader<'_>) -> Option<Json<'t>> {
+    match Json::parse(text) {
+        Ok(json) if json.members().is_some() => return Some(json),
+        Ok(_) => root.unread("expected one JSON object"),
+        Err(error) => root.malformed(&error, text),
+    }
+    None
+}
+
 /// Repeats a name in a message, unless its length makes it a possible credential.
 pub(super) fn quoted(name: &str) -> String {
     if name.len() <= 32 { format!("`{name}`") } else { "this name".to_owned() }
@@ -528,13 +538,13 @@ macro_rules! document {
         #[cfg(feature = "cli")]
         impl schemars::JsonSchema for $name {
             fn schema_name() -> std::borrow::Cow<'static, str> {
-                $crate::policy::schema::name_of(stringify!($name)).into()
+                $crate::policy::schema_parts::name_of(stringify!($name)).into()
             }
 
             fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
                 use $crate::policy::reader::FromJson;
                 #[allow(unused_mut)]
-                let mut object = $crate::policy::schema::Object::new(concat!($($doc,)*));
+                let mut object = $crate::policy::schema_parts::Object::new(concat!($($doc,)*));
                 $(
                     let is_optional = false $(|| { let _: $type = $default; true })? || <$type as FromJson>::absent().is_some();
                     object.member(
@@ -603,11 +613,11 @@ macro_rules! words {
         #[cfg(feature = "cli")]
         impl schemars::JsonSchema for $name {
             fn schema_name() -> std::borrow::Cow<'static, str> {
-                $crate::policy::schema::name_of(stringify!($name)).into()
+                $crate::policy::schema_parts::name_of(stringify!($name)).into()
             }
 
             fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                $crate::policy::schema::words(concat!($($doc,)*), &[$(($word, concat!($($word_doc,)+))),+])
+                $crate::policy::schema_parts::words(concat!($($doc,)*), &[$(($word, concat!($($word_doc,)+))),+])
             }
         }
     };

@@ -101,7 +101,7 @@ impl FromJson for ByReason {
 
 template_document! {
     /// Body of a refusal.
-    Envelope, &["code", "message", "fields", "field", "loc", "request_id"], super::template::Others::None
+    Envelope, &["code", "message", "fields", "field", "loc", "request_id"], super::schema_parts::Others::None
 }
 
 /// The platform's way of refusing.

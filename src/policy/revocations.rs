@@ -1,9 +1,9 @@
 //! Section `revocations` and routes that revoke: what is ended before its time.
 
+use super::accept::Accept;
 use super::api_keys::check_unix_seconds;
 use super::definitions::Definitions;
 use super::reader::{List, Reader, document, words};
-use super::route::{Accept, LocalReply};
 use crate::store::{Revocation, Revocations, Subject};
 
 document! {
@@ -111,12 +111,12 @@ impl RevocationDocument {
 }
 
 impl RevokeDocument {
-    pub(super) fn compile(&self, accept: &Accept, scopes: &[String], at: &Reader<'_>) -> LocalReply {
+    pub(super) fn compile(&self, accept: &Accept, scopes: &[String], at: &Reader<'_>) -> RevokeRule {
         accept.check_only_api_keys("revoke", at);
         // Without a scope, every key that leaks could end all the others.
         if scopes.is_empty() {
             at.refuse("a route that revokes needs a scope: name it in `scopes`");
         }
-        LocalReply::Revoke(RevokeRule { reaches_everything: self.reach == ReachWord::Platform })
+        RevokeRule { reaches_everything: self.reach == ReachWord::Platform }
     }
 }

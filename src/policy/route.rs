@@ -2,16 +2,19 @@
 //!
 //! Knows paths and requirements. Who presents a credential and what a body says is known to [`crate::decision`].
 
+use super::accept::Accept;
 use super::bounds::{Bounds, BoundsDocument};
+use super::counting::{MAX_SESSION_SECONDS, MAX_USES};
 use super::credentials::{LocationDocument, compile_locations};
 use super::fields::{FieldDocument, FieldRef, Pointer, RequestField};
 use super::ids::{check_labels, check_scopes};
 use super::introspect::{IntrospectDocument, IntrospectRule};
 use super::list::{ListDocument, ListingRule};
-use super::mint::{MAX_SESSION_SECONDS, MAX_USES, MintDocument, MintRule};
+use super::mint::{MintDocument, MintRule};
+use super::path_templates::{ANY_METHOD, Match, read_matches};
 use super::reader::{List, Members, Reader, document, words};
 use super::revocations::{RevokeDocument, RevokeRule};
-use super::routes::{ANY_METHOD, Definitions, Match, read_matches};
+use super::route_definitions::RouteDefinitions;
 use super::text_bounds::{ENDPOINT, index_of};
 use super::upstream_credentials::{Present, RouteCredentialDocument};
 use crate::credential::CredentialLocation;
@@ -102,29 +105,6 @@ document! {
         /// Seconds after its stream's end in which a token opens the same session again; on routes with `upgrade`.
         reconnect_seconds: Option<u64>,
     }
-}
-
-/// The credentials a route accepts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Accept {
-    /// Anyone, with or without a credential; nothing is verified.
-    Public,
-    /// The kinds listed.
-    Credentials {
-        /// API keys.
-        api_key: bool,
-        /// Tokens of these sources.
-        tokens: Vec<TokenSource>,
-    },
-}
-
-/// Who makes a kind of token, by place in the policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TokenSource {
-    /// A family minted here.
-    Family(usize),
-    /// Somebody else.
-    Issuer(usize),
 }
 
 /// One route.
@@ -250,51 +230,6 @@ impl Default for UsesRule {
     }
 }
 
-/// Names that `accept` may hold, and the sections that define them.
-const ACCEPTED: (&str, &[&str]) =
-    ("`api_key`, `public`, a family of `tokens` or one of `issuers`", &["tokens", "issuers"]);
-
-impl Accept {
-    /// Reads a list of `api_key`, families and issuers; anything else is reported.
-    pub(super) fn read(names: &List<String>, definitions: &Definitions<'_>, at: &Reader<'_>) -> Self {
-        let (mut api_key, mut tokens) = (false, Vec::new());
-        for (at, name) in names.each(at) {
-            match definitions.token_source(name) {
-                _ if name == "api_key" => api_key = true,
-                Some(source) => tokens.push(source),
-                None if name == "public" => {
-                    at.refuse("`public` is accepted alone, without credentials beside it")
-                }
-                None => at.check_one_of(name, ACCEPTED, definitions.credential_names()),
-            }
-        }
-        Self::Credentials { api_key, tokens }
-    }
-
-    /// Checks that a route the gateway answers accepts API keys and nothing else.
-    pub(super) fn check_only_api_keys(&self, kind: &str, at: &Reader<'_>) {
-        if !matches!(self, Self::Credentials { api_key: true, tokens } if tokens.is_empty()) {
-            at.refuse(format!("`{kind}` is for API keys only: `accept` must be `\"api_key\"`"));
-        }
-    }
-
-    /// Returns whether some credential is accepted by both.
-    pub(super) fn shares(&self, other: &Self) -> bool {
-        match (self, other) {
-            (
-                Self::Credentials { api_key, tokens },
-                Self::Credentials { api_key: other_key, tokens: others },
-            ) => (*api_key && *other_key) || tokens.iter().any(|source| others.contains(source)),
-            _ => false,
-        }
-    }
-
-    /// Returns whether tokens of a source are accepted.
-    pub(super) fn accepts_tokens_of(&self, source: TokenSource) -> bool {
-        matches!(self, Self::Credentials { tokens, .. } if tokens.contains(&source))
-    }
-}
-
 impl RouteDocument {
     /// Returns whether the route names endpoints.
     pub(super) fn names_endpoints(&self) -> bool {
@@ -305,7 +240,7 @@ impl RouteDocument {
     }
 
     /// Compiles the route and the methods and paths it is for.
-    pub(super) fn compile(&self, definitions: &Definitions<'_>, at: &Reader<'_>) -> (Route, Vec<Match>) {
+    pub(super) fn compile(&self, definitions: &RouteDefinitions<'_>, at: &Reader<'_>) -> (Route, Vec<Match>) {
         let matches = read_matches(&self.r#match, &at.member("match"));
         check_labels(&self.labels, &at.member("labels"));
         check_scopes(&self.scopes, &definitions.platform.scopes, &at.member("scopes"));
@@ -333,14 +268,13 @@ impl RouteDocument {
             local,
             limits: Vec::new(),
         };
-        super::route_checks::check(&route, &matches, definitions, at);
         (route, matches)
     }
 
-    fn accept(&self, definitions: &Definitions<'_>, at: &Reader<'_>) -> Accept {
+    fn accept(&self, definitions: &RouteDefinitions<'_>, at: &Reader<'_>) -> Accept {
         match &*self.accept {
             [only] if only == "public" => Accept::Public,
-            _ => Accept::read(&self.accept, definitions, at),
+            _ => definitions.read_accept(&self.accept, at),
         }
     }
 
@@ -390,7 +324,7 @@ impl RouteDocument {
     }
 
     /// Returns the features the route requires, with all that those require.
-    fn features(&self, definitions: &Definitions<'_>, at: &Reader<'_>) -> Vec<String> {
+    fn features(&self, definitions: &RouteDefinitions<'_>, at: &Reader<'_>) -> Vec<String> {
         let platform = definitions.platform;
         let mut features: Vec<String> = Vec::new();
         for (at, name) in self.features.each(at) {
@@ -404,7 +338,7 @@ impl RouteDocument {
         features
     }
 
-    fn bounds(&self, definitions: &Definitions<'_>, at: &Reader<'_>) -> Option<Bounds> {
+    fn bounds(&self, definitions: &RouteDefinitions<'_>, at: &Reader<'_>) -> Option<Bounds> {
         let document = self.bounds.as_ref();
         let compile = |document: &BoundsDocument| {
             document.compile(definitions.bounds, definitions.platform, &at.member("bounds"))
@@ -422,7 +356,7 @@ impl RouteDocument {
         bounds
     }
 
-    fn forward_fields(&self, definitions: &Definitions<'_>, at: &Reader<'_>) -> Vec<Told> {
+    fn forward_fields(&self, definitions: &RouteDefinitions<'_>, at: &Reader<'_>) -> Vec<Told> {
         let read = |(at, name): (Reader<'_>, &String)| {
             if name == "metadata" {
                 return Some(Told::Metadata);
@@ -437,7 +371,7 @@ impl RouteDocument {
         self.forward_fields.each(at).filter_map(read).collect()
     }
 
-    fn upstream_credential(&self, definitions: &Definitions<'_>, at: &Reader<'_>) -> Option<Present> {
+    fn upstream_credential(&self, definitions: &RouteDefinitions<'_>, at: &Reader<'_>) -> Option<Present> {
         let at = at.member("upstream_credential");
         let document = self.upstream_credential.as_ref()?;
         if definitions.forwards_credential {
@@ -447,7 +381,7 @@ impl RouteDocument {
     }
 
     /// Returns the place of the route's wording of refusals, counted from 1; 0 is the default's.
-    fn format(&self, definitions: &Definitions<'_>, at: &Reader<'_>) -> usize {
+    fn format(&self, definitions: &RouteDefinitions<'_>, at: &Reader<'_>) -> usize {
         let Some(name) = &self.refusals else { return 0 };
         at.check_listed(name, "refusals.groups", definitions.refusal_groups.iter().copied());
         let index = definitions.refusal_groups.iter().position(|group| group == name);
@@ -481,7 +415,7 @@ impl RouteDocument {
         &self,
         accept: &Accept,
         features: &[String],
-        definitions: &Definitions<'_>,
+        definitions: &RouteDefinitions<'_>,
         at: &Reader<'_>,
     ) -> Option<LocalReply> {
         let kinds = [
@@ -513,7 +447,7 @@ impl RouteDocument {
         mint.map(|rule| LocalReply::Mint(Box::new(rule)))
             .or(introspect.map(LocalReply::Introspect))
             .or(list.map(|rule| LocalReply::Listing(Box::new(rule))))
-            .or(revoke)
+            .or(revoke.map(LocalReply::Revoke))
             .or(jwks)
     }
 }

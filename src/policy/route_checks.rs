@@ -1,17 +1,20 @@
 //! Requirements that the parts of a route, and all routes together, must meet.
 
+use super::accept::{Accept, TokenSource};
+use super::api_keys::Keys;
 use super::bounds::Bounds;
 use super::fields::RequestField;
+use super::path_templates::Match;
 use super::reader::Reader;
-use super::route::{Accept, LocalReply, Route, TokenSource, Told};
-use super::routes::{Definitions, Match};
+use super::route::{LocalReply, Route, Told};
+use super::route_definitions::RouteDefinitions;
+use super::teams::Tree;
 use super::upstream_credentials::Present;
-use super::{Keys, Tree};
 use crate::credential::CredentialLocation;
 use crate::uri::fold;
 
 /// Checks the parts of one route against each other.
-pub(super) fn check(route: &Route, matches: &[Match], definitions: &Definitions<'_>, at: &Reader<'_>) {
+pub(super) fn check(route: &Route, matches: &[Match], definitions: &RouteDefinitions<'_>, at: &Reader<'_>) {
     let bounds = route.bounds.as_ref();
     let judges = |bounds: &Bounds| bounds.call.is_some() || !bounds.texts.is_empty();
     if route.local.is_some() && bounds.is_some_and(judges) {
@@ -59,12 +62,12 @@ fn check_upstream_credential(route: &Route, at: &Reader<'_>) {
 }
 
 /// Checks that an endpoint sent to the upstream was judged.
-fn check_forwarded(route: &Route, definitions: &Definitions<'_>, at: &Reader<'_>) {
+fn check_forwarded(route: &Route, definitions: &RouteDefinitions<'_>, at: &Reader<'_>) {
     let is_judged =
         |bound: usize| route.bounds.iter().flat_map(|bounds| &bounds.texts).any(|rule| rule.bound == bound);
     for told in &route.identify {
         if let Told::Bound(bound) = told
-            && definitions.bounds.get(*bound).is_some_and(super::TextBound::is_endpoint)
+            && definitions.bounds.get(*bound).is_some_and(super::text_bounds::TextBound::is_endpoint)
             && !is_judged(*bound)
         {
             at.refuse_with("an endpoint must be judged before it is forwarded", "name its field in `bounds`");
@@ -76,7 +79,7 @@ fn check_forwarded(route: &Route, definitions: &Definitions<'_>, at: &Reader<'_>
 struct FieldCheck<'a> {
     route: &'a Route,
     matches: &'a [Match],
-    definitions: &'a Definitions<'a>,
+    definitions: &'a RouteDefinitions<'a>,
 }
 
 impl FieldCheck<'_> {
@@ -111,7 +114,7 @@ impl FieldCheck<'_> {
 /// Checks of all routes together.
 pub(super) struct RouteChecks<'a> {
     pub(super) routes: &'a [(Route, Vec<Match>)],
-    pub(super) definitions: &'a Definitions<'a>,
+    pub(super) definitions: &'a RouteDefinitions<'a>,
     pub(super) keys: &'a Keys,
     pub(super) tree: &'a Tree,
 }

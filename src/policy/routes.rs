@@ -4,91 +4,19 @@ use std::collections::BTreeMap;
 
 use matchit::{InsertError, Params, Router};
 
-use super::families::CompiledFamily;
+use super::accept::Accept;
 use super::ids::check_id;
-use super::platform::Platform;
-use super::reader::{List, Members, Raw, Reader};
-use super::route::{Accept, Route, RouteDocument, TokenSource};
-use super::text_bounds::TextBound;
-use super::upstream_credentials::UpstreamCredentials;
-use crate::credential::{CredentialLocation, Issuer};
-use crate::json::Json;
+use super::path_templates::{ANY_METHOD, Match};
+use super::reader::{List, Reader};
+use super::route::{Route, RouteDocument};
+use super::route_checks::check;
+use super::route_definitions::RouteDefinitions;
 use crate::uri::{decode_escapes, fold};
-
-/// Compiled sections that routes and limits refer to by name.
-pub(super) struct Definitions<'a> {
-    pub(super) platform: &'a Platform,
-    pub(super) bounds: &'a [TextBound],
-    pub(super) families: &'a [CompiledFamily<'a>],
-    pub(super) issuers: &'a [Issuer],
-    /// Names of all issuers, including those with a fault.
-    pub(super) issuer_names: Vec<&'a str>,
-    pub(super) locations: &'a [CredentialLocation],
-    pub(super) forwards_credential: bool,
-    pub(super) upstream_credentials: &'a UpstreamCredentials,
-    pub(super) constants: &'a Members<Raw>,
-    pub(super) refusal_groups: Vec<&'a str>,
-}
-
-impl Definitions<'_> {
-    /// Finds the family or issuer of a name.
-    pub(super) fn token_source(&self, name: &str) -> Option<TokenSource> {
-        let family = self.families.iter().position(|family| family.family.name == name);
-        let issuer = || self.issuers.iter().position(|issuer| issuer.name == name).map(TokenSource::Issuer);
-        family.map(TokenSource::Family).or_else(issuer)
-    }
-
-    /// Returns the names of all families.
-    pub(super) fn family_names(&self) -> impl Iterator<Item = &str> {
-        self.families.iter().map(|family| family.family.name.as_str())
-    }
-
-    /// Returns every name that routes accept credentials by.
-    pub(super) fn credential_names(&self) -> impl Iterator<Item = &str> {
-        self.family_names().chain(self.issuer_names.iter().copied()).chain(["api_key"])
-    }
-
-    /// Returns the places of families; unknown ones are reported.
-    pub(super) fn family_indices(&self, names: &List<String>, at: &Reader<'_>) -> Vec<usize> {
-        let index = |(at, name): (Reader<'_>, &String)| {
-            at.check_listed(name, "tokens", self.family_names());
-            self.families.iter().position(|family| family.family.name == *name)
-        };
-        names.each(at).filter_map(index).collect()
-    }
-
-    /// Returns names with those of all text bounds.
-    pub(super) fn with_bounds(&self, names: &[&str]) -> Vec<String> {
-        let bounds = self.bounds.iter().map(|bound| bound.name.clone());
-        names.iter().map(|name| (*name).to_owned()).chain(bounds).collect()
-    }
-
-    /// Writes the public keys of families as a JWK set (RFC 7517 section 5); a secret is never in it.
-    pub(super) fn key_set(&self, names: &List<String>, at: &Reader<'_>) -> Vec<u8> {
-        let mut keys: Vec<Json<'static>> = Vec::new();
-        for family in self.family_indices(names, at).into_iter().filter_map(|index| self.families.get(index))
-        {
-            if !family.has_public_key {
-                at.refuse(format!(
-                    "`{}` has only secret keys: no one else can verify its tokens",
-                    family.family.name
-                ));
-            }
-            for key in family.family.public_keys().filter(|key| !keys.contains(key)).collect::<Vec<_>>() {
-                if keys.iter().any(|other| other.get("kid") == key.get("kid")) {
-                    at.refuse("two of these families have different keys of one `kid`: give each its own");
-                }
-                keys.push(key);
-            }
-        }
-        serde_json::to_vec(&Json::Object(vec![("keys".into(), Json::Array(keys))])).unwrap_or_default()
-    }
-}
 
 /// Compiles the routes with the methods and paths they are for.
 pub(super) fn compile(
     documents: &List<RouteDocument>,
-    definitions: &Definitions<'_>,
+    definitions: &RouteDefinitions<'_>,
     at: &Reader<'_>,
 ) -> Vec<(Route, Vec<Match>)> {
     let mut list: Vec<(Route, Vec<Match>)> = Vec::new();
@@ -96,7 +24,9 @@ pub(super) fn compile(
         check_id(&document.id, &at.member("id"));
         let is_taken = list.iter().any(|(other, _)| other.id == document.id);
         at.member("id").check_unique("route id", &document.id, is_taken);
-        list.push(document.compile(definitions, &at));
+        let (route, matches) = document.compile(definitions, &at);
+        check(&route, &matches, definitions, &at);
+        list.push((route, matches));
     }
     list
 }
@@ -114,48 +44,6 @@ pub(super) fn vocabulary<'n>(
     names.dedup();
     names
 }
-
-/// A method and a path template.
-pub(super) type Match = (String, String);
-
-/// Reads `METHOD /path` texts.
-pub(super) fn read_matches(texts: &List<String>, at: &Reader<'_>) -> Vec<Match> {
-    let read = |(at, text): (Reader<'_>, &String)| {
-        let split = text.split_once(' ').filter(|(method, template)| {
-            let fits =
-                |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#' | b'%' | b';' | b'\\');
-            let is_method = !method.is_empty() && method.bytes().all(|byte| byte.is_ascii_uppercase());
-            is_method && template.bytes().all(fits) && is_canonical(template) && has_unique_params(template)
-        });
-        if split.is_none() {
-            at.refuse("expected `METHOD /path`, as in `GET /v1/calls/{id}`");
-        }
-        split.map(|(method, template)| (method.to_owned(), template.to_owned()))
-    };
-    texts.each(at).filter_map(read).collect()
-}
-
-/// Returns whether a request path can match: a template without one would guard nothing.
-fn is_canonical(template: &str) -> bool {
-    template
-        .strip_prefix('/')
-        .is_some_and(|rest| !rest.split('/').any(|segment| matches!(segment, "." | "..")))
-        && !template.contains("//")
-        && !template.contains("{{")
-}
-
-/// Returns whether every parameter has a name of its own.
-fn has_unique_params(template: &str) -> bool {
-    let mut names: Vec<&str> =
-        template.split('{').skip(1).map(|rest| rest.split('}').next().unwrap_or(rest)).collect();
-    let count = names.len();
-    names.sort_unstable();
-    names.dedup();
-    names.len() == count
-}
-
-/// How a policy writes "every method that has no route of its own".
-pub const ANY_METHOD: &str = "ANY";
 
 /// The methods of a template, each with the place of its route.
 type Methods = Vec<(String, usize)>;

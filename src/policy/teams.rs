@@ -6,9 +6,10 @@
 use std::collections::HashMap;
 
 use super::ceilings::{Ceiling, CeilingDocument, read_number};
-use super::definitions::Definitions;
-use super::ids::{check_id, check_labels};
+use super::ids::{check_id, check_labels, check_scopes};
+use super::platform::Platform;
 use super::reader::{FromJson, List, Members, Reader, document, words};
+use super::text_bounds::TextBound;
 use crate::json::Json;
 use crate::number::Number;
 
@@ -316,7 +317,7 @@ pub(super) struct PartyDocuments<'d> {
 
 impl PartyDocuments<'_> {
     /// Compiles the tree of teams and users.
-    pub(super) fn compile(&self, bounds: &[super::TextBound], root: &Reader<'_>) -> Tree {
+    pub(super) fn compile(&self, bounds: &[TextBound], root: &Reader<'_>) -> Tree {
         let (teams_at, users_at) = (root.member("teams"), root.member("users"));
         let named = self.teams.iter().enumerate().rev();
         let ids: HashMap<&str, PartyId> =
@@ -343,20 +344,33 @@ impl PartyDocuments<'_> {
     }
 
     /// Checks the features and scopes of each team and user.
-    pub(super) fn check_rights(&self, definitions: &Definitions<'_>, root: &Reader<'_>) {
+    pub(super) fn check_rights(&self, platform: &Platform, root: &Reader<'_>) {
         for (at, team) in self.teams.each(&root.member("teams")) {
-            definitions.check_rights(&team.features, team.scopes.as_ref(), &at);
+            check_rights(&team.features, team.scopes.as_ref(), platform, &at);
         }
         for (at, user) in self.users.each(&root.member("users")) {
-            definitions.check_rights(&user.features, user.scopes.as_ref(), &at);
+            check_rights(&user.features, user.scopes.as_ref(), platform, &at);
         }
+    }
+}
+
+/// Checks that the features and scopes of a party exist.
+fn check_rights(
+    features: &Members<bool>,
+    scopes: Option<&List<String>>,
+    platform: &Platform,
+    at: &Reader<'_>,
+) {
+    platform.check_features(features.names(), &at.member("features"));
+    if let Some(scopes) = scopes {
+        check_scopes(scopes, &platform.scopes, &at.member("scopes"));
     }
 }
 
 type Ids<'a> = HashMap<&'a str, PartyId>;
 
 impl TeamDocument {
-    fn compile(&self, ids: &Ids<'_>, bounds: &[super::TextBound], at: &Reader<'_>) -> Party {
+    fn compile(&self, ids: &Ids<'_>, bounds: &[TextBound], at: &Reader<'_>) -> Party {
         check_id(&self.id, &at.member("id"));
         check_labels(&self.labels, &at.member("labels"));
         Party {

@@ -7,18 +7,6 @@ use super::reader::{Members, Raw, Reader};
 use super::suggest::{nearest, renamed};
 use crate::json::Json;
 
-/// Names of a template beside its own, for the JSON Schema.
-#[cfg(feature = "cli")]
-#[derive(Clone, Copy)]
-pub enum Others {
-    /// None.
-    None,
-    /// Text bounds.
-    Bounds,
-    /// Text bounds and `constants.NAME`.
-    BoundsAndConstants,
-}
-
 /// Declares a member of the document that is a template, with its names for the JSON Schema.
 macro_rules! template_document {
     ($(#[doc = $doc:literal])+ $name:ident, $names:expr, $others:expr) => {
@@ -53,7 +41,7 @@ macro_rules! template_document {
 
             fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
                 let itself = generator.subschema_for::<Self>();
-                $crate::policy::schema::template(itself, concat!($($doc,)+), Self::NAMES, $others)
+                $crate::policy::schema_parts::template(itself, concat!($($doc,)+), Self::NAMES, $others)
             }
         }
     };
