@@ -513,3 +513,40 @@ fn duplicate_member_of_a_limit_or_store_is_refused() {
         assert!(problems.concat().contains("duplicate member"), "{twice}: {problems:#?}");
     }
 }
+
+/// Members by pointer, and their names before 0.1.0.
+const OLD_NAMES: &[(&str, &str, &str)] = &[
+    ("base", "/credentials/locations", "from"),
+    ("base", "/credentials/api_key_formats", "api_keys"),
+    ("base", "/token_keys", "keyring"),
+    ("base", "/tokens/ct/ttl_seconds", "ttl"),
+    ("base", "/routes/0/mint/request/ttl_seconds", "ttl"),
+    ("base", "/routes/0/mint/request/from/field", "member"),
+    ("rich", "/upstream_credentials", "upstream_keys"),
+    ("rich", "/issuers/partner/acts_as", "key"),
+    ("rich", "/api_keys/0/ceiling/session_seconds", "session"),
+    ("rich", "/routes/0/mint/request/session_seconds", "session"),
+    ("rich", "/routes/0/mint/request/endpoint/requires_feature", "capable"),
+    ("rich", "/routes/1/credential_locations", "credential_from"),
+    ("rich", "/routes/1/forward_fields", "identify"),
+    ("rich", "/routes/1/upstream_credential", "present"),
+    ("rich", "/routes/3/introspect/field", "member"),
+    ("rich", "/routes/4/list", "directory"),
+    ("counting", "/store/backend", "home"),
+    ("counting", "/store/revocations/refresh_seconds", "refresh"),
+    ("counting", "/store/directory/fresh_seconds", "fresh"),
+];
+
+#[test]
+fn old_name_of_a_member_is_refused_with_the_new_one() {
+    for (name, pointer, old) in OLD_NAMES {
+        let mut policy = file(name).policy;
+        let (parent, new) = pointer.rsplit_once('/').expect("a pointer");
+        let value = policy.pointer(pointer).unwrap_or_else(|| panic!("{name} has no {pointer}")).clone();
+        set(&mut policy, &format!("{parent}/{old}"), value);
+        remove(&mut policy, pointer);
+        let found = problems_of(&policy.to_string());
+        let expected = format!("unknown member `{old}`; did you mean `{new}`?");
+        assert!(found.len() == 1 && found[0].ends_with(&expected), "{pointer}: {found:#?}");
+    }
+}

@@ -188,7 +188,7 @@ impl FamilyDocument {
             }
         }
         let can_sign = signing > 0 || !is_complete;
-        CompiledFamily { family, document: self, can_sign, has_public_key }
+        CompiledFamily { family, document: self, can_sign, has_public_key: has_public_key || !is_complete }
     }
 
     /// Checks the scopes of the family's tokens.

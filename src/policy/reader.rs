@@ -419,8 +419,11 @@ impl<'j, 'a> Object<'j, 'a> {
             return None;
         };
         let mut object = Self { members, at, names, meant: Vec::new() };
-        if !is_open {
-            members.iter().for_each(|(name, value)| object.check_member(name, value));
+        // Where the author's names are allowed, only the old names of fixed members are checked.
+        for (name, value) in members {
+            if !is_open || object.is_renamed(name) {
+                object.check_member(name, value);
+            }
         }
         Some(object)
     }
@@ -435,7 +438,8 @@ impl<'j, 'a> Object<'j, 'a> {
         }
         let names: Vec<&'static str> = self.names.iter().map(|name| plain(name)).collect();
         let meant = renamed(name).filter(|new| names.contains(new)).or_else(|| nearest(name, &names));
-        if let Some(meant) = meant {
+        let is_given = |name: &str| self.members.iter().any(|(given, _)| given == name);
+        if let Some(meant) = meant.filter(|meant| !is_given(meant)) {
             // The member is given under a wrong name: nothing follows from its absence.
             self.meant.push(meant);
             self.at.report.hide(self.at.member(meant).path());
@@ -451,6 +455,11 @@ impl<'j, 'a> Object<'j, 'a> {
         };
         let at = self.at.member(name);
         at.report.unknown_member(at.path(), message, Some(help));
+    }
+
+    /// Returns whether a name is the old one of a member this object has.
+    fn is_renamed(&self, name: &str) -> bool {
+        renamed(name).is_some_and(|new| self.is_named(new)) && !self.is_named(name)
     }
 
     fn is_named(&self, name: &str) -> bool {
@@ -476,7 +485,8 @@ impl<'j, 'a> Object<'j, 'a> {
 
     /// Reads the members whose names are the author's.
     pub fn read_rest<T: FromJson>(&self) -> Members<T> {
-        let rest = self.members.iter().filter(|(name, _)| name != COMMENT && !self.is_named(name));
+        let is_rest = |name: &str| name != COMMENT && !self.is_named(name) && !self.is_renamed(name);
+        let rest = self.members.iter().filter(|(name, _)| is_rest(name));
         Members(
             rest.map(|(name, value)| (name.to_string(), T::from_json(value, &self.at.member(name))))
                 .collect(),
