@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use crate::credential::{Family, Issuer, RemoteKeys, TokenVerifier};
+use crate::credential::{RemoteKeys, TokenVerifier};
 use crate::decision::{EARLIEST_NOW, Engine};
 use crate::policy::{Host, Policy, Secrets, SharedMemory, compile, guarantees, host_of};
 
@@ -68,8 +68,8 @@ fn compile_policy(text: &[u8]) -> Result<Policy, String> {
 
 /// Refuses RS256 keys that this host cannot verify. Only for Envoy is that unknown until now: it depends on the version.
 fn check_crypto(policy: &Policy) -> Result<(), String> {
-    let needs_host =
-        policy.families.iter().any(Family::needs_host) || policy.issuers.iter().any(Issuer::needs_host);
+    let needs_host = policy.families.iter().any(TokenVerifier::needs_host)
+        || policy.issuers.iter().any(TokenVerifier::needs_host);
     if needs_host && !(policy.host.verifies && crypto::is_offered()) {
         return Err("token_keys: this host cannot verify RS256; use EdDSA, ES256 or HS256 keys".into());
     }

@@ -18,12 +18,6 @@ mod sync;
 mod telemetry;
 mod transition;
 
-use proxy_wasm::traits::RootContext;
-
-mod entry {
-    use super::{RootContext, root};
-
-    proxy_wasm::main! {{
-        proxy_wasm::set_root_context(|id| -> Box<dyn RootContext> { Box::new(root::Root::new(id)) });
-    }}
-}
+proxy_wasm::main! {{
+    proxy_wasm::set_root_context(|id| Box::new(root::Root::new(id)));
+}}
