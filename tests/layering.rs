@@ -29,10 +29,10 @@ const ROOMS: &[&str] = &[
 ];
 
 /// Rooms that still hold a circle of files.
-const OPEN_CIRCLES: &[&str] = &["decision", "filter", "policy"];
+const OPEN_CIRCLES: &[&str] = &["decision"];
 
 /// Rooms whose functions still exceed a limit.
-const OPEN_FUNCTIONS: &[&str] = &["decision", "filter", "policy", "store"];
+const OPEN_FUNCTIONS: &[&str] = &["decision"];
 
 /// Most parameters of a function, `self` counted.
 const MAX_PARAMETERS: usize = 5;
