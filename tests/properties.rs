@@ -114,9 +114,10 @@ impl Scene {
         self.key_model.iter().for_each(|list| _ = ceiling.insert("model".into(), json!(list)));
         let mut team = json!({"id": "acme", "kind": "organization", "numbers": OWNED});
         self.team_model.iter().for_each(|list| team["ceiling"] = json!({"model": list}));
-        if let Some(scopes) = &self.team_scopes {
-            // A policy refuses an empty list: a scope that no route requires takes its place.
-            team["scopes"] = if scopes.is_empty() { json!(["unused"]) } else { json!(scopes) };
+        // A policy refuses an empty list: a scope that no route requires takes its place.
+        let scopes = |list: &[String]| if list.is_empty() { json!(["unused"]) } else { json!(list) };
+        if let Some(list) = &self.team_scopes {
+            team["scopes"] = scopes(list);
         }
         let platform_scopes = [SCOPES, &["unused"]].concat();
         let bounds = json!({
@@ -134,7 +135,7 @@ impl Scene {
             "tokens": {"ct": {"prefix": "ct_", "issuer": "demo", "ttl_seconds": {"min": 60, "max": 3600, "default": 900}}},
             "teams": [team],
             "api_keys": [{
-                "id": "backend", "sha256": digest, "team": "acme", "scopes": self.key_scopes,
+                "id": "backend", "sha256": digest, "team": "acme", "scopes": scopes(&self.key_scopes),
                 "ceiling": ceiling, "revoked": self.revoked
             }],
             "routes": [
