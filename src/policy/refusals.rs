@@ -61,15 +61,10 @@ document! {
 pub struct ByStatus<T>(pub Members<T>);
 
 /// Changes by reason.
+#[derive(Default)]
 pub struct ByReason(pub Members<ReasonDocument>);
 
 impl<T> Default for ByStatus<T> {
-    fn default() -> Self {
-        Self(Members::default())
-    }
-}
-
-impl Default for ByReason {
     fn default() -> Self {
         Self(Members::default())
     }

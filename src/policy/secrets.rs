@@ -71,7 +71,7 @@ impl<'a> SecretLoader<'a> {
         at: &Reader<'_>,
     ) -> Option<Vec<u8>> {
         match (&secret.env, &secret.derive, &secret.inline) {
-            (Some(name), None, None) => self.from_env(name, &at.member("env")),
+            (Some(name), None, None) => self.env(name, &at.member("env")),
             (None, Some(master), None) => self.derive(master, purpose, &at.member("derive")),
             (None, None, Some(text)) => self.inline(text, &at.member("inline")),
             _ => {
@@ -83,7 +83,7 @@ impl<'a> SecretLoader<'a> {
 
     fn derive(&self, master: &MasterDocument, purpose: &Purpose<'_>, at: &Reader<'_>) -> Option<Vec<u8>> {
         let master = match (&master.env, &master.inline) {
-            (Some(name), None) => self.from_env(name, &at.member("env")),
+            (Some(name), None) => self.env(name, &at.member("env")),
             (None, Some(text)) => self.inline(text, &at.member("inline")),
             _ => {
                 at.refuse("expected exactly one of `env` and `inline`");
@@ -106,7 +106,7 @@ impl<'a> SecretLoader<'a> {
         }
     }
 
-    fn from_env(&self, name: &str, at: &Reader<'_>) -> Option<Vec<u8>> {
+    fn env(&self, name: &str, at: &Reader<'_>) -> Option<Vec<u8>> {
         let encoded = self.lookup(name, "; make a secret with `callbound gen-secret`", at)?;
         let decoded = decode_base64url(&encoded);
         decoded.map_err(|error| at.refuse(format!("`{name}`: {error}"))).ok()
