@@ -1,7 +1,6 @@
 //! From the one credential to the principal it speaks for.
 
 use core::cell::{Cell, RefCell};
-use core::net::IpAddr;
 use std::rc::Rc;
 
 use crate::credential::{
@@ -14,7 +13,7 @@ use crate::store::Revocations;
 use crate::store::remote::Lookup;
 use crate::uri::Query;
 
-use super::DecisionContext;
+use super::context::{DecisionContext, EARLIEST_NOW};
 use super::directory::{Known, LookedUp};
 use super::request::Head;
 use super::verdict::{Denial, Record};
@@ -132,9 +131,6 @@ impl EngineState {
     }
 }
 
-/// A clock before 2020 is a clock that was never set: every expiry would lie ahead of it.
-pub const EARLIEST_NOW: u64 = 1_577_836_800;
-
 pub(super) fn authenticate(
     policy: &Policy,
     learned: &EngineState,
@@ -221,9 +217,4 @@ pub(super) fn token_reason(error: TokenError) -> Reason {
         TokenError::Lifetime => Reason::TokenLifetime,
         TokenError::KeysUnavailable => Reason::KeysUnavailable,
     }
-}
-
-/// Nobody knows where the client is: for tools and hosts that cannot say.
-pub fn no_peer() -> Option<IpAddr> {
-    None
 }

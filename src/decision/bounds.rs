@@ -15,6 +15,7 @@ use crate::policy::{
 use crate::reason::Reason;
 use crate::uri::{Query, fold, fold_parameter};
 
+use super::context::DecisionContext;
 use super::reading::{Part, descend, header};
 use super::request::Head;
 use super::rights::{Demands, Rights};
@@ -44,7 +45,7 @@ impl Judge<'_> {
         &self,
         head: &Head<'_>,
         part: &Part<'_>,
-        peer: &dyn Fn() -> Option<IpAddr>,
+        context: &DecisionContext<'_>,
     ) -> Result<Vec<Judged>, Denial> {
         if let Some(call) = &self.bounds.call {
             if self.rights.is_from_bounded() && call.from.is_unreadable() {
@@ -57,7 +58,7 @@ impl Judge<'_> {
         let judged = self.check_part(part)?;
         if self.route.is_upgrade {
             for judged in &judged {
-                self.check_endpoint_origin(judged, head, peer)?;
+                self.check_endpoint_origin(judged, head, context)?;
             }
         }
         Ok(judged)
@@ -148,7 +149,7 @@ impl Judge<'_> {
         &self,
         judged: &Judged,
         head: &Head<'_>,
-        peer: &dyn Fn() -> Option<IpAddr>,
+        context: &DecisionContext<'_>,
     ) -> Result<(), Denial> {
         let is_endpoint =
             self.policy.bounds.get(judged.bound).is_some_and(|bound| bound.form == Form::Endpoint);
@@ -163,7 +164,7 @@ impl Judge<'_> {
         }
         if let Some(networks) = &endpoint.addresses {
             let is_inside = |address: IpAddr| networks.iter().any(|network| network.contains(address));
-            if !peer().is_some_and(is_inside) {
+            if !context.peer().is_ok_and(is_inside) {
                 return Err(Reason::EndpointAddress.into());
             }
         }

@@ -231,7 +231,7 @@ impl ChargeBuilder<'_, '_> {
                 parts.push(self.verifier(*source)?.name().into())
             }
             (Per::Route, _) => parts.push(self.route.id.clone().into_bytes()),
-            (Per::Address, _) => parts.push(network((self.moment.peer)().ok_or(Reason::HostError)?)),
+            (Per::Address, _) => parts.push(network(self.moment.peer()?)),
             (Per::Platform, _) => {}
         }
         Ok(())
@@ -287,11 +287,7 @@ impl ChargeBuilder<'_, '_> {
         if let Some(holder) = known {
             return Ok(*holder);
         }
-        let mut bytes = [0; 8];
-        if !(self.moment.random)(&mut bytes) || bytes == [0; 8] {
-            return Err(Reason::HostError.into());
-        }
-        Ok(*known.insert(u64::from_le_bytes(bytes)))
+        Ok(*known.insert(u64::from_le_bytes(self.moment.random()?)))
     }
 }
 
@@ -345,8 +341,8 @@ impl Engine {
     /// Refuses whoever failed too often at the same address, whatever they show now.
     pub(super) fn check_failures(&self, route: &Route, moment: &DecisionContext<'_>) -> Result<(), Denial> {
         for limit in self.failure_limits(route) {
-            let charge = (moment.peer)().and_then(|peer| failure(limit, peer)).ok_or(Reason::HostError)?;
-            if let Some(retry) = (moment.has_failed)(&charge).map_err(unavailable)? {
+            let charge = failure(limit, moment.peer()?).ok_or(Reason::HostError)?;
+            if let Some(retry) = moment.failure_retry(&charge).map_err(unavailable)? {
                 return Err(Denial { retry: Some(retry), ..Reason::FailuresReached.into() });
             }
         }

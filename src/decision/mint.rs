@@ -137,11 +137,7 @@ fn check_age(is_counted: bool, moment: &DecisionContext<'_>) -> Result<(), Denia
 }
 
 fn random(moment: &DecisionContext<'_>) -> Result<[u8; 16], Denial> {
-    let mut bytes = [0; 16];
-    if !(moment.random)(&mut bytes) || bytes == [0; 16] {
-        return Err(Reason::MintUnavailable.into());
-    }
-    Ok(bytes)
+    moment.random().map_err(|_| Reason::MintUnavailable.into())
 }
 
 fn check_numbers(

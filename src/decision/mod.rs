@@ -9,6 +9,7 @@ mod asked;
 mod authenticate;
 mod bounds;
 mod charges;
+mod context;
 mod directory;
 mod introspect;
 mod listing;
@@ -19,26 +20,26 @@ mod revoke;
 mod rights;
 mod verdict;
 
-use core::net::IpAddr;
 use std::rc::Rc;
 
-use crate::credential::{Algorithm, CredentialLocation, HostVerify, RemoteJwks, RemoteKeys};
+use crate::credential::{CredentialLocation, RemoteJwks, RemoteKeys};
 use crate::json::{Arrays, Json};
 use crate::policy::{
     Accept, LocalReply, Policy, Present, RequestField, Route, RouteMatch, StoreBackend, Unmatched,
 };
 use crate::reason::Reason;
+use crate::store::Revocations;
 use crate::store::remote::Lookup;
-use crate::store::{Charge, Revocations, StoreError};
 use crate::uri::Query;
 
 pub use answer::Answer;
 pub use asked::MintRequest;
-pub use authenticate::{EARLIEST_NOW, Principal, no_peer};
+pub use authenticate::Principal;
 use authenticate::{EngineState, Found};
 use bounds::{Judge, Judged};
 use charges::Charges;
 pub use charges::{PendingCharge, Settled};
+pub use context::{DecisionContext, EARLIEST_NOW};
 pub use mint::{BoundText, Minted, mint};
 use reading::Part;
 use request::RequestId;
@@ -49,37 +50,6 @@ pub use verdict::{Decision, Denial, Effect, Obligations, OpenSession, Outcome, R
 
 /// Bytes of verified tokens remembered per policy and worker: two to three thousand ordinary ones.
 const CACHE_BYTES: usize = 4 << 20;
-
-/// What a decision may depend on beside policy and request.
-pub struct DecisionContext<'a> {
-    /// Unix seconds.
-    pub now: u64,
-    /// Fills a slice with random bytes; false when there are none to be had.
-    pub random: &'a dyn Fn(&mut [u8]) -> bool,
-    /// Verifies signatures with the host's help; [`no_host`] where there is none.
-    pub host_verify: &'a HostVerify<'a>,
-    /// Where the client is, as the gateway knows it; [`no_peer`] where nobody does.
-    pub peer: &'a dyn Fn() -> Option<IpAddr>,
-    /// When the store began to remember, in Unix seconds; `None` when that is not known yet.
-    pub epoch: Option<u64>,
-    /// Whether somebody has failed too often: in how many milliseconds there is one left of this charge;
-    /// [`no_failures`] where nobody counts.
-    pub has_failed: &'a dyn Fn(&Charge) -> Result<Option<u64>, StoreError>,
-}
-
-/// Nobody counts failures: for tools.
-///
-/// # Errors
-///
-/// None.
-pub fn no_failures(_: &Charge) -> Result<Option<u64>, StoreError> {
-    Ok(None)
-}
-
-/// A host that verifies no signatures.
-pub fn no_host(_: Algorithm, _: &[u8], _: &[u8], _: &[u8]) -> Option<bool> {
-    None
-}
 
 /// A policy with what was learned under it. A new policy is a new engine.
 pub struct Engine {
@@ -371,7 +341,7 @@ impl Engine {
         rights.check_tenant(route, part)?;
         rights.check_unmapped_bounds(route)?;
         let judged = match &route.bounds {
-            Some(bounds) => self.judge(route, bounds, rights).check_head(head, part, moment.peer)?,
+            Some(bounds) => self.judge(route, bounds, rights).check_head(head, part, moment)?,
             None => Vec::new(),
         };
         if let Some(Present { place: place @ RequestField::Query(_), .. }) = &route.present {

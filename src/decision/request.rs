@@ -216,7 +216,7 @@ impl RequestId {
             return Self { text: Some(id.to_owned()), is_new: false };
         }
         let mut bytes = [0; 16];
-        Self { text: (moment.random)(&mut bytes).then(|| hex(&bytes)), is_new: true }
+        Self { text: moment.fill_random(&mut bytes).then(|| hex(&bytes)), is_new: true }
     }
 }
 

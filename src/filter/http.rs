@@ -11,7 +11,6 @@ use proxy_wasm::types::Action;
 
 use crate::decision::{
     Decision, DecisionContext, Denial, Effect, Pending, PendingCharge, Record, Settled, Step, is_reserved,
-    no_failures, no_host,
 };
 use crate::policy::{Policy, StoreBackend};
 use crate::reason::Reason;
@@ -154,9 +153,7 @@ impl Http {
         match port.ahead(headers) {
             Ahead::Body => {}
             Ahead::Nothing => {
-                let step = at_moment(shared, now, &no_failures, |moment| {
-                    shared.engine.finish(*pending, b"", moment)
-                });
+                let step = at_moment(shared, now, |moment| shared.engine.finish(*pending, b"", moment));
                 return self.take_step(shared, step, &[], now);
             }
             Ahead::Unknown => {
@@ -204,8 +201,7 @@ impl Http {
         if let Err(error) = settled {
             shared.telemetry.complain(shared.engine.policy(), error, now);
         }
-        let verdict =
-            at_moment(shared, now, &no_failures, |moment| shared.engine.settle(due, settled, moment));
+        let verdict = at_moment(shared, now, |moment| shared.engine.settle(due, settled, moment));
         self.carry_out(shared, verdict, now)
     }
 
@@ -223,9 +219,7 @@ impl Http {
         shared.learn_revocations();
         match (body, seconds()) {
             (Ok(body), Some(now)) => {
-                let step = at_moment(&shared, now, &no_failures, |moment| {
-                    shared.engine.finish(*pending, &body, moment)
-                });
+                let step = at_moment(&shared, now, |moment| shared.engine.finish(*pending, &body, moment));
                 self.take_step(&shared, step, &[], now)
             }
             (body, _) => {
@@ -433,8 +427,7 @@ impl HttpContext for Http {
 
 /// Judges headers.
 fn judge(shared: &Shared, headers: &[(&[u8], &[u8])], end_of_stream: bool, now: u64) -> Step {
-    let has_failed = |charge: &Charge| shared.store.has_failed(charge, now.saturating_mul(1_000_000));
-    at_moment(shared, now, &has_failed, |moment| shared.engine.begin(headers, end_of_stream, moment))
+    at_moment(shared, now, |moment| shared.engine.begin(headers, end_of_stream, moment))
 }
 
 impl Shared {
@@ -467,19 +460,17 @@ pub(super) fn seconds() -> Option<u64> {
 }
 
 /// What a decision may depend on at this moment on this host.
-fn at_moment<T>(
-    shared: &Shared,
-    now: u64,
-    has_failed: &dyn Fn(&Charge) -> Result<Option<u64>, StoreError>,
-    decide: impl FnOnce(&DecisionContext<'_>) -> T,
-) -> T {
-    decide(&DecisionContext {
-        now,
-        random: &|bytes| shared.port.random(bytes),
-        host_verify: if shared.port.profile.verifies { &crypto::verify } else { &no_host },
-        peer: &|| shared.port.peer(),
-        epoch: shared.store.epoch(),
-        has_failed,
+fn at_moment<T>(shared: &Shared, now: u64, decide: impl FnOnce(&DecisionContext<'_>) -> T) -> T {
+    let random = |bytes: &mut [u8]| shared.port.random(bytes);
+    let peer = || shared.port.peer();
+    let failure_limit = |charge: &Charge| shared.store.has_failed(charge, now.saturating_mul(1_000_000));
+    let context = DecisionContext::new(now, &random)
+        .with_peer(&peer)
+        .with_epoch(shared.store.epoch())
+        .with_failure_limit(&failure_limit);
+    decide(&match shared.port.profile.verifies {
+        true => context.with_host_verify(&crypto::verify),
+        false => context,
     })
 }
 

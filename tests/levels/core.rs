@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use callbound::decision::{
-    Decision, DecisionContext, Effect, Engine, Obligations, PendingCharge, Record, Settled, Step, no_host,
+    Decision, DecisionContext, Effect, Engine, Obligations, PendingCharge, Record, Settled, Step,
 };
 use callbound::policy::{Secrets, compile};
 use callbound::store::{Charge, ChargeResult, Memory, MemoryError, SharedMemoryStore, StoreError};
@@ -74,14 +74,8 @@ impl Shadow {
         let headers = with_pseudo_headers(request);
         let pairs: Vec<(&[u8], &[u8])> =
             headers.iter().map(|(name, value)| (name.as_bytes(), value.as_slice())).collect();
-        let moment = DecisionContext {
-            now,
-            random: &|bytes| getrandom::fill(bytes).is_ok(),
-            host_verify: &no_host,
-            peer: &|| None,
-            epoch: Some(NOW - EARLIER),
-            has_failed: &callbound::decision::no_failures,
-        };
+        let random = |bytes: &mut [u8]| getrandom::fill(bytes).is_ok();
+        let moment = DecisionContext::new(now, &random).with_epoch(Some(NOW - EARLIER));
         matches!(self.0.begin(&pairs, false, &moment), Step::NeedsBody(_))
     }
 }
@@ -134,14 +128,11 @@ impl Core {
         let random = |bytes: &mut [u8]| getrandom::fill(bytes).is_ok();
         let now = self.now * 1_000_000;
         let has_failed = |charge: &Charge| self.store.has_failed(charge, now);
-        let moment = DecisionContext {
-            now: self.now,
-            random: &random,
-            host_verify: &no_host,
-            peer: &|| self.peer,
-            epoch: Some(self.store.epoch()),
-            has_failed: &has_failed,
-        };
+        let peer = || self.peer;
+        let moment = DecisionContext::new(self.now, &random)
+            .with_peer(&peer)
+            .with_epoch(Some(self.store.epoch()))
+            .with_failure_limit(&has_failed);
         let pairs: Vec<(&[u8], &[u8])> =
             headers.iter().map(|(name, value)| (name.as_bytes(), value.as_slice())).collect();
         let step = match self.engine.begin(&pairs, request.ends_with_headers(), &moment) {
