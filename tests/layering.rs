@@ -18,10 +18,10 @@ const ROOMS: &[&str] =
     &["version", "reason", "number", "json", "uri", "store", "credential", "policy", "decision", "filter"];
 
 /// Rooms that still hold a circle of files.
-const OPEN_CIRCLES: &[&str] = &["bin", "credential", "decision", "filter", "policy"];
+const OPEN_CIRCLES: &[&str] = &["filter", "policy"];
 
 /// Rooms whose functions still exceed a limit.
-const OPEN_FUNCTIONS: &[&str] = &["bin", "credential", "decision", "filter", "policy", "store"];
+const OPEN_FUNCTIONS: &[&str] = &["filter", "policy", "store"];
 
 /// Most parameters of a function, `self` counted.
 const MAX_PARAMETERS: usize = 5;

@@ -78,7 +78,6 @@ impl<'a> DecisionContext<'a> {
         if self.fill_random(&mut bytes) && bytes != [0; N] { Ok(bytes) } else { Err(Reason::HostError) }
     }
 
-    /// Fills a slice with random bytes; false when the source fails.
     pub(super) fn fill_random(&self, bytes: &mut [u8]) -> bool {
         (self.random)(bytes)
     }
@@ -92,7 +91,6 @@ impl<'a> DecisionContext<'a> {
         (self.peer)().ok_or(Reason::HostError)
     }
 
-    /// Returns the milliseconds until a failure limit allows another try, `None` when it allows one now.
     pub(super) fn failure_retry(&self, charge: &Charge) -> Result<Option<u64>, StoreError> {
         (self.failure_limit)(charge)
     }

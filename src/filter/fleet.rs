@@ -203,7 +203,7 @@ impl Shared {
     pub(super) fn inherit(&self) {
         let StoreBackend::Redis(remote) = &self.engine.policy().store.home else { return };
         if let Some(fetched) = with_fleet(remote, |fleet| fleet.fetched.clone()) {
-            self.engine.take_revocations(fetched.revocations);
+            self.engine.set_revocations(fetched.revocations);
             self.engine.confirm_revocations(fetched.confirmed);
             self.store.begin(Some(fetched.epoch));
         }
@@ -232,7 +232,7 @@ impl Shared {
             (None, Some(known)) if known.version == version => known.revocations,
             (None, _) => return false,
         };
-        self.engine.take_revocations(Rc::clone(&revocations));
+        self.engine.set_revocations(Rc::clone(&revocations));
         self.engine.confirm_revocations(now);
         self.store.begin(Some(reply.epoch));
         let fetched = Fetched { version, revocations, epoch: reply.epoch, confirmed: now };

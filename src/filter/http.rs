@@ -334,7 +334,7 @@ impl Http {
         let AwaitingKey { head, end_of_stream, is_complete, lookup, sent } = looking;
         match sent.answer(size) {
             Ok(reply) => {
-                if !shared.engine.learn(lookup, reply.found.as_deref().map(str::as_bytes), now) {
+                if !shared.engine.record_lookup(lookup, reply.found.as_deref().map(str::as_bytes), now) {
                     let line = "store: an API key that was looked up does not fit this policy";
                     telemetry::say(shared.engine.policy(), Level::Warn, line.to_owned());
                 }
@@ -435,14 +435,14 @@ impl Shared {
     fn learn_revocations(&self) {
         match self.store.new_revocations() {
             Ok(None) => {}
-            Ok(Some(revocations)) => self.engine.take_revocations(Rc::new(revocations)),
-            Err(_) => self.engine.lose_revocations(),
+            Ok(Some(revocations)) => self.engine.set_revocations(Rc::new(revocations)),
+            Err(_) => self.engine.set_revocations_unreadable(),
         }
     }
 
     /// Counts a bad credential with the address it came from.
     fn count_failure(&self, verdict: &Decision) {
-        let charges = self.engine.failures(verdict, &|| self.port.peer());
+        let charges = self.engine.failure_charges(verdict, &|| self.port.peer());
         if let (false, Ok(nanoseconds)) = (charges.is_empty(), raw::now_nanoseconds()) {
             self.store.fail(&charges, nanoseconds / 1_000);
         }

@@ -71,7 +71,7 @@ impl Root {
 
     /// Asks for the key sets that are due.
     fn fetch_key_sets(&mut self, engine: &Engine, port: &HostAdapter, now: u64) {
-        for (issuer, remote) in engine.due_key_sets(now) {
+        for (issuer, remote) in engine.key_sets_to_fetch(now) {
             let headers = vec![
                 (":method", "GET"),
                 (":scheme", &remote.scheme),
@@ -157,7 +157,7 @@ impl Context for Root {
         let (Some(issuer), Some(shared)) = (self.fetches.remove(&call), &self.shared) else { return };
         let body = raw::buffer(BufferType::CallResponseBody, size).unwrap_or_default();
         let status = call_status();
-        let is_taken = seconds().is_some_and(|now| shared.engine.take_key_set(issuer, status, &body, now));
+        let is_taken = seconds().is_some_and(|now| shared.engine.set_key_set(issuer, status, &body, now));
         let name = issuer_name(&shared.engine, issuer);
         match is_taken {
             true => raw::log(Level::Info, &format!("key set of {name}: fetched")),

@@ -123,7 +123,7 @@ impl Core {
             self.store.revocations(self.known).map_err(|error| error.to_string())?
         {
             self.known = Some(version);
-            self.engine.take_revocations(Rc::new(revocations));
+            self.engine.set_revocations(Rc::new(revocations));
         }
         let random = |bytes: &mut [u8]| getrandom::fill(bytes).is_ok();
         let now = self.now * 1_000_000;
@@ -152,7 +152,7 @@ impl Core {
                 self.engine.settle(*due, settled, &moment)
             }
         };
-        let failures = self.engine.failures(&verdict, &|| self.peer);
+        let failures = self.engine.failure_charges(&verdict, &|| self.peer);
         failures.iter().for_each(|charge| self.store.fail(charge, now));
         Ok(verdict)
     }

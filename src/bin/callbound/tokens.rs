@@ -43,7 +43,7 @@ pub fn mint(arguments: &Mint) -> Result<(), String> {
     let context = DecisionContext::new(now, &random).with_epoch(Some(0));
     let minted = Rights::of_key(&policy, key, now)
         .and_then(|rights| rights.meets(&Demands::of(route)).map(|()| rights))
-        .and_then(|rights| mint_token(&policy, rule, &rights, &MintRequest::read(rule, &body)?, &context))
+        .and_then(|rights| mint_token(rule, &rights, &MintRequest::read(rule, &body)?, &context))
         .map_err(|denial| match denial.field {
             Some(field) => format!("{field}: {} ({})", denial.reason.message(), denial.reason),
             None => format!("{} ({})", denial.reason.message(), denial.reason),
