@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use callbound::decision::{Decision, DecisionContext, Effect, Engine, Step, no_failures, no_host, no_peer};
+use callbound::decision::{Decision, DecisionContext, Effect, Engine, Step};
 use callbound::policy::{Secrets, compile};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -223,14 +223,7 @@ fn judge(engine: &Engine, headers: &Pairs, body: &[u8]) -> Decision {
         bytes.fill(7);
         true
     };
-    let moment = DecisionContext {
-        now: NOW,
-        random: &random,
-        host_verify: &no_host,
-        peer: &no_peer,
-        epoch: None,
-        has_failed: &no_failures,
-    };
+    let moment = DecisionContext::new(NOW, &random);
     let pairs: Vec<(&[u8], &[u8])> =
         headers.iter().map(|(name, value)| (name.as_slice(), value.as_slice())).collect();
     let step = match engine.begin(&pairs, false, &moment) {

@@ -1,67 +1,57 @@
-//! The answers the gateway gives itself: refusals and new tokens.
+//! Answers that the gateway gives itself: refusals, new tokens, listings and documents.
 
 use std::borrow::Cow;
 
 use crate::json::Json;
 use crate::number::Number;
-use crate::policy::{RefusalFormat, Refusals};
+use crate::policy::{Policy, RefusalFormat};
 
-use super::verdict::Denial;
+use super::denial::Denial;
 
-/// A whole HTTP answer.
+/// A complete HTTP response.
 pub struct Answer {
-    /// The status.
+    /// The status code.
     pub status: u16,
-    /// The headers; names in lower case.
+    /// The headers, names in lower case.
     pub headers: Vec<(Cow<'static, str>, String)>,
     /// The body, JSON.
     pub body: Vec<u8>,
 }
 
 impl Answer {
-    /// Words a refusal. Nothing of the request is in it but the name of a member and the request's id.
+    /// Words a refusal in the format of the route. Of the request it shows only a member's name and the request's id.
     pub(super) fn refusal(
-        refusals: &Refusals,
-        style: &RefusalFormat,
+        policy: &Policy,
         denial: &Denial,
-        scopes: &[String],
+        route: Option<usize>,
         request_id: Option<&str>,
     ) -> Self {
-        let status = style.status(denial.reason);
-        let mut answer = Self { status, headers: common_headers(request_id), body: Vec::new() };
+        let route = route.and_then(|index| policy.routes.get(index));
+        let scopes = route.map_or(&[][..], |route| &route.scopes);
+        let refusals = &policy.refusals;
+        let format = refusals.style(route.map_or(0, |route| route.style));
+        let status = format.status(denial.reason);
+        let mut headers = common_headers(request_id);
         if status == 401 || status == 403 {
-            answer.headers.push(("www-authenticate".into(), refusals.challenge(denial.reason, scopes)));
+            headers.push(("www-authenticate".into(), refusals.challenge(denial.reason, scopes)));
         }
         if status == 426 {
             // RFC 9110 section 15.5.22.
-            answer.headers.push(("upgrade".into(), "websocket".to_owned()));
+            headers.push(("upgrade".into(), "websocket".to_owned()));
         }
         if let Some(retry) = denial.retry {
-            // Whoever comes back a moment early is refused again.
-            answer.headers.push(("retry-after".into(), retry.div_ceil(1_000).max(1).to_string()));
+            // Rounded up: a client that retries too early is refused again.
+            headers.push(("retry-after".into(), retry.div_ceil(1_000).max(1).to_string()));
         }
-        let message = style.message(denial.reason);
-        answer.body = style.envelope(status).render(&|name| match name {
-            "code" => Some(Json::from(style.code(denial.reason))),
-            "message" => Some(Json::from(message)),
-            "fields" => denial
-                .field
-                .as_ref()
-                .map(|field| Json::Object(vec![(Cow::Owned(field.clone()), Json::from(message))])),
-            "field" => denial.field.as_ref().map(|field| Json::String(Cow::Owned(field.clone()))),
-            "loc" => Some(location(denial)),
-            "request_id" => request_id.map(|id| Json::String(Cow::Owned(id.to_owned()))),
-            _ => None,
-        });
-        answer
+        Self { status, headers, body: refusal_body(format, denial, request_id) }
     }
 
-    /// Answers with JSON that is for this client alone.
+    /// Answers with JSON for this client only.
     pub(super) fn json(body: Vec<u8>, request_id: Option<&str>) -> Self {
         Self { status: 200, headers: common_headers(request_id), body }
     }
 
-    /// Answers with a text that is the same for everybody until the policy changes.
+    /// Answers with a document that every client may have and cache.
     pub(super) fn document(body: Vec<u8>, request_id: Option<&str>) -> Self {
         let mut headers = common_headers(request_id);
         headers.retain(|(name, _)| name != "cache-control");
@@ -69,15 +59,30 @@ impl Answer {
         Self { status: 200, headers, body }
     }
 
-    /// Answers a mint; `no-store` because the body is a credential (RFC 6749 section 5.1).
-    pub(super) fn minted((status, body): (u16, Vec<u8>), request_id: Option<&str>) -> Self {
+    /// Answers a mint request; `no-store` because the body is a credential (RFC 6749 section 5.1).
+    pub(super) fn minted(status: u16, body: Vec<u8>, request_id: Option<&str>) -> Self {
         Self { status, headers: common_headers(request_id), body }
     }
 }
 
-/// Where in the request the cause stands, as a list of names and places: `["body", "models", 3]`.
+fn refusal_body(format: &RefusalFormat, denial: &Denial, request_id: Option<&str>) -> Vec<u8> {
+    let message = format.message(denial.reason);
+    format.envelope(format.status(denial.reason)).render(&|name| match name {
+        "code" => Some(Json::from(format.code(denial.reason))),
+        "message" => Some(Json::from(message)),
+        "fields" => denial
+            .field
+            .as_ref()
+            .map(|field| Json::Object(vec![(Cow::Owned(field.clone()), Json::from(message))])),
+        "field" => denial.field.as_deref().map(text),
+        "loc" => Some(location(denial)),
+        "request_id" => request_id.map(text),
+        _ => None,
+    })
+}
+
+/// Writes the position of a denial's member as a list of names and indices: `["body", "models", 3]`.
 fn location(denial: &Denial) -> Json<'static> {
-    let text = |text: &str| Json::String(Cow::Owned(text.to_owned()));
     let mut steps = vec![text(denial.part)];
     for name in denial.field.as_deref().into_iter().flat_map(|field| field.split('.')) {
         match name.strip_suffix(']').and_then(|name| name.rsplit_once('[')) {
@@ -112,9 +117,8 @@ pub(super) fn number_texts(list: &[Number]) -> Json<'static> {
     Json::Array(list.iter().map(|number| text(&number.to_string())).collect())
 }
 
-/// Unix seconds as `2026-11-22T15:04:05Z` (RFC 3339).
+/// Writes Unix seconds as `2026-11-22T15:04:05Z` (RFC 3339).
 pub(super) fn iso8601(seconds: u64) -> Option<Json<'static>> {
-    let seconds = i64::try_from(seconds).ok()?;
-    let date = chrono::DateTime::from_timestamp(seconds, 0)?;
+    let date = chrono::DateTime::from_timestamp(i64::try_from(seconds).ok()?, 0)?;
     Some(Json::String(Cow::Owned(date.to_rfc3339_opts(chrono::SecondsFormat::Secs, true))))
 }

@@ -1,190 +1,122 @@
-//! From the one credential to the principal it speaks for.
+//! Authentication: from the one credential of a request to the principal it speaks for.
 
-use core::cell::{Cell, RefCell};
-use core::net::IpAddr;
+use std::borrow::Cow;
 use std::rc::Rc;
 
 use crate::credential::{
-    CredentialError, CredentialLocations, Issuer, RemoteJwks, RemoteKeys, TokenError, VerificationCache,
-    VerificationContext, VerifiedToken, digest, extract,
+    CredentialError, CredentialLocations, Issuer, TokenError, VerificationContext, VerifiedToken, digest,
+    extract,
 };
-use crate::policy::{Accept, ApiKey, Policy, Route, TokenSource};
+use crate::policy::{ApiKey, Policy, TokenSource};
 use crate::reason::Reason;
-use crate::store::Revocations;
 use crate::store::redis::Lookup;
-use crate::uri::Query;
 
-use super::DecisionContext;
-use super::directory::{Known, LookedUp};
-use super::request::Head;
-use super::verdict::{Denial, Record};
+use super::context::EARLIEST_NOW;
+use super::decision::Record;
+use super::denial::Denial;
+use super::directory::DirectoryEntry;
+use super::head::MatchedHead;
+use super::request::Evaluator;
+use super::rights::Principal;
 
-/// Who a verified credential speaks for. Holds what was proved, not what may be done: see [`super::Rights`].
-pub enum Principal {
-    /// An API key.
-    Key {
-        /// The key.
-        key: Rc<ApiKey>,
-    },
-    /// A token and the key it was minted from, or stands for.
-    Token {
-        /// Who made it.
-        source: TokenSource,
-        /// What its signature proved.
-        token: Rc<VerifiedToken>,
-        /// The key.
-        key: Rc<ApiKey>,
-    },
-}
-
-impl Principal {
-    pub(super) fn is_accepted_by(&self, accept: &Accept) -> bool {
-        match (accept, self) {
-            (Accept::Public, _) => true,
-            (Accept::Credentials { api_key, .. }, Self::Key { .. }) => *api_key,
-            (Accept::Credentials { tokens, .. }, Self::Token { source, .. }) => tokens.contains(source),
-        }
-    }
-}
-
-/// What comes of a credential.
-pub(super) enum Found {
-    /// Who it speaks for.
+/// Result of authenticating a request.
+pub(super) enum Authenticated {
     Principal(Principal),
-    /// Nobody knows before this was looked up.
-    Ask(Lookup),
+    NeedsDirectory(Lookup),
 }
 
-/// What was learned under a policy: tokens that were verified, and the fetched keys of issuers.
-pub(super) struct EngineState {
-    pub(super) cache: VerificationCache,
-    /// For every issuer of the policy; `None` when its keys stand there.
-    pub(super) remote: Vec<Option<Rc<RemoteKeys>>>,
-    /// What the store says is revoked.
-    pub(super) revocations: RefCell<Rc<Revocations>>,
-    /// The Unix second at which that was right.
-    pub(super) confirmed: Cell<Option<u64>>,
-    /// Whether what is revoked cannot be known.
-    pub(super) is_lost: Cell<bool>,
-    /// Keys that stand outside the policy.
-    pub(super) directory: LookedUp,
-}
-
-impl EngineState {
-    /// Begins with nothing but the key sets that were fetched from the same places under an earlier policy.
-    pub(super) fn new(policy: &Policy, cache_bytes: usize, fetched: &[Rc<RemoteKeys>]) -> Self {
-        let keys_of = |remote: &RemoteJwks| {
-            let known = fetched.iter().find(|keys| keys.is_from(remote)).cloned();
-            known.unwrap_or_else(|| Rc::new(RemoteKeys::new(remote.clone())))
-        };
-        let remote = policy.issuers.iter().map(|issuer| issuer.keys.remote().map(keys_of));
-        Self {
-            cache: VerificationCache::new(cache_bytes),
-            remote: remote.collect(),
-            revocations: RefCell::default(),
-            confirmed: Cell::new(None),
-            is_lost: Cell::new(false),
-            directory: LookedUp::new(policy.store.directory.map_or(0, |rule| rule.entries)),
+impl Evaluator<'_> {
+    /// Authenticates a request and records the ids of its token and key.
+    pub(super) fn authenticate(
+        &self,
+        matched: &MatchedHead<'_>,
+        record: &mut Record,
+    ) -> Result<Authenticated, Denial> {
+        if self.context.now < EARLIEST_NOW {
+            return Err(Reason::ClockUnset.into());
+        }
+        let credential = self.extract(matched).map_err(credential_reason)?;
+        match token_source(self.policy, &credential) {
+            Some(source) => self.authenticate_token(source, &credential, record),
+            None => self.authenticate_key(&credential, record),
         }
     }
 
-    /// Finds a key in the policy, or among those that were looked up.
-    fn key(&self, policy: &Policy, known: Option<Rc<ApiKey>>, lookup: Lookup, now: u64) -> Known {
-        match (known, policy.store.directory) {
-            (Some(key), _) => Known::Key(key),
-            (None, None) => Known::Unknown,
-            (None, Some(_)) => self.directory.find(lookup, now),
+    fn extract<'r>(&self, matched: &MatchedHead<'r>) -> Result<Cow<'r, str>, CredentialError> {
+        let policy = self.policy;
+        let (accepted, foreign) = match &matched.route().carriers {
+            Some(own) => (own.as_slice(), policy.carriers.as_slice()),
+            None => (policy.carriers.as_slice(), &[][..]),
+        };
+        let holds_credential = &|value: &[u8]| policy.holds_credential(value);
+        let locations = CredentialLocations { accepted, foreign, holds_credential };
+        extract(matched.head.headers, &matched.query, locations)
+    }
+
+    fn authenticate_token(
+        &self,
+        source: TokenSource,
+        credential: &str,
+        record: &mut Record,
+    ) -> Result<Authenticated, Denial> {
+        let token = self.verify(source, credential).map_err(token_reason)?;
+        record.token = Some(token.jti.clone());
+        record.key = Some(token.key_id.clone());
+        let listed = self.policy.keys.with_id(&token.key_id);
+        match self.find_key(listed, || Lookup::Id(token.key_id.clone())) {
+            DirectoryEntry::Key(key) => Ok(Authenticated::Principal(Principal::Token { source, token, key })),
+            DirectoryEntry::Unknown => Err(Reason::TokenOwner.into()),
+            DirectoryEntry::NotCached(lookup) => Ok(Authenticated::NeedsDirectory(lookup)),
+        }
+    }
+
+    fn authenticate_key(&self, credential: &str, record: &mut Record) -> Result<Authenticated, Denial> {
+        if !self.policy.key_shapes.iter().any(|shape| shape.matches(credential)) {
+            return Err(Reason::CredentialMalformed.into());
+        }
+        // Found by the digest of its whole text, so the time of the comparison reveals nothing of a key.
+        let digest = digest(credential);
+        match self.find_key(self.policy.keys.with_digest(&digest), || Lookup::Digest(digest)) {
+            DirectoryEntry::Key(key) => {
+                record.key = Some(key.id.clone());
+                Ok(Authenticated::Principal(Principal::Key { key }))
+            }
+            DirectoryEntry::Unknown => Err(Reason::KeyUnknown.into()),
+            DirectoryEntry::NotCached(lookup) => Ok(Authenticated::NeedsDirectory(lookup)),
+        }
+    }
+
+    fn find_key(&self, listed: Option<&Rc<ApiKey>>, lookup: impl FnOnce() -> Lookup) -> DirectoryEntry {
+        match (listed, self.policy.store.directory) {
+            (Some(key), _) => DirectoryEntry::Key(Rc::clone(key)),
+            (None, None) => DirectoryEntry::Unknown,
+            (None, Some(_)) => self.state.directory.get(lookup(), self.context.now),
         }
     }
 
     /// Verifies a token, or finds it in the cache; its time is checked at every use.
-    fn verify(
-        &self,
-        policy: &Policy,
-        source: TokenSource,
-        credential: &str,
-        moment: &DecisionContext<'_>,
-    ) -> Result<Rc<VerifiedToken>, TokenError> {
-        let verifier = policy.verifier(source).ok_or(TokenError::Type)?;
+    fn verify(&self, source: TokenSource, credential: &str) -> Result<Rc<VerifiedToken>, TokenError> {
+        let verifier = self.policy.verifier(source).ok_or(TokenError::Type)?;
+        let (cache, now) = (&self.state.verified_tokens, self.context.now);
         // An issuer's keys may have changed since, so its tokens are verified at every use.
         let is_cached = verifier.is_minted_here();
-        if is_cached && let Some(token) = self.cache.get(credential) {
-            verifier.check_time(&token, moment.now)?;
+        if is_cached && let Some(token) = cache.get(credential) {
+            verifier.check_time(&token, now)?;
             return Ok(token);
         }
-        let context = VerificationContext {
-            now: moment.now,
-            host_verify: moment.host_verify,
-            fetched_keys: self.fetched_keys(source),
-        };
+        let fetched_keys = self.state.fetched_keys(source);
+        let context = VerificationContext { now, host_verify: self.context.host_verify, fetched_keys };
         let token = Rc::new(verifier.verify(credential, &context)?);
         if is_cached {
-            self.cache.put(credential, Rc::clone(&token));
+            cache.put(credential, Rc::clone(&token));
         }
         Ok(token)
     }
-
-    fn fetched_keys(&self, source: TokenSource) -> Option<&RemoteKeys> {
-        match source {
-            TokenSource::Family(_) => None,
-            TokenSource::Issuer(index) => self.remote.get(index)?.as_deref(),
-        }
-    }
 }
 
-/// A clock before 2020 is a clock that was never set: every expiry would lie ahead of it.
-pub const EARLIEST_NOW: u64 = 1_577_836_800;
-
-pub(super) fn authenticate(
-    policy: &Policy,
-    learned: &EngineState,
-    route: &Route,
-    head: &Head<'_>,
-    query: &Query<'_>,
-    moment: &DecisionContext<'_>,
-    record: &mut Record,
-) -> Result<Found, Denial> {
-    if moment.now < EARLIEST_NOW {
-        return Err(Reason::ClockUnset.into());
-    }
-    let (accepted, foreign) = match &route.carriers {
-        Some(own) => (own.as_slice(), policy.carriers.as_slice()),
-        None => (policy.carriers.as_slice(), &[][..]),
-    };
-    let holds_credential = &|value: &[u8]| policy.holds_credential(value);
-    let locations = CredentialLocations { accepted, foreign, holds_credential };
-    let credential = extract(head.headers, query, locations).map_err(credential_reason)?;
-    if let Some(source) = source_of(policy, &credential) {
-        let token = learned.verify(policy, source, &credential, moment).map_err(token_reason)?;
-        record.token = Some(token.jti.clone());
-        record.key = Some(token.key_id.clone());
-        let lookup = Lookup::Id(token.key_id.clone());
-        let known = policy.keys.with_id(&token.key_id).cloned();
-        return Ok(match learned.key(policy, known, lookup, moment.now) {
-            Known::Key(key) => Found::Principal(Principal::Token { source, token, key }),
-            Known::Unknown => return Err(Reason::TokenOwner.into()),
-            Known::Ask(lookup) => Found::Ask(lookup),
-        });
-    }
-    if !policy.key_shapes.iter().any(|shape| shape.matches(&credential)) {
-        return Err(Reason::CredentialMalformed.into());
-    }
-    // Looked up by the digest of the whole text: what an attacker chooses decides nothing about where the comparison
-    // stops.
-    let digest = digest(&credential);
-    let known = policy.keys.with_digest(&digest).cloned();
-    match learned.key(policy, known, Lookup::Digest(digest), moment.now) {
-        Known::Key(key) => {
-            record.key = Some(key.id.clone());
-            Ok(Found::Principal(Principal::Key { key }))
-        }
-        Known::Unknown => Err(Reason::KeyUnknown.into()),
-        Known::Ask(lookup) => Ok(Found::Ask(lookup)),
-    }
-}
-
-/// Whose token a text is written like, if anybody's. A claimed issuer chooses only whose keys it is tried with.
-fn source_of(policy: &Policy, credential: &str) -> Option<TokenSource> {
+/// Returns the family or issuer whose token a credential seems to be; `None` for an API key. An issuer that is only
+/// claimed decides nothing but the keys it is verified with.
+fn token_source(policy: &Policy, credential: &str) -> Option<TokenSource> {
     if let Some((index, _)) = policy.family_of(credential) {
         return Some(TokenSource::Family(index));
     }
@@ -206,7 +138,7 @@ fn credential_reason(error: CredentialError) -> Reason {
     }
 }
 
-pub(super) fn token_reason(error: TokenError) -> Reason {
+fn token_reason(error: TokenError) -> Reason {
     match error {
         TokenError::Malformed | TokenError::NoSigningKey | TokenError::TooLong => Reason::TokenMalformed,
         TokenError::UnknownKid => Reason::TokenKid,
@@ -221,9 +153,4 @@ pub(super) fn token_reason(error: TokenError) -> Reason {
         TokenError::Lifetime => Reason::TokenLifetime,
         TokenError::KeysUnavailable => Reason::KeysUnavailable,
     }
-}
-
-/// Nobody knows where the client is: for tools and hosts that cannot say.
-pub fn no_peer() -> Option<IpAddr> {
-    None
 }

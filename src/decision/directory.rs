@@ -1,7 +1,7 @@
-//! API keys that stand outside the policy: what was looked up, and for how long it is believed.
+//! API keys that are kept in the store's directory: a bounded cache of look-ups.
 //!
-//! Found and not found are kept apart, so that whoever guesses cannot push out what is known. Refuses to know where
-//! they stand: the filter asks, and tells what it heard.
+//! Keys that exist and keys that do not are cached apart, so that guessed keys cannot push out real ones. The adapter
+//! does the look-up; [`super::Engine::record_lookup`] brings its result here.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -11,46 +11,47 @@ use lru::LruCache;
 use crate::policy::{ApiKey, DirectoryRule, Policy, read_key};
 use crate::store::redis::Lookup;
 
-/// What is known of a key.
-pub(super) enum Known {
-    /// The key.
+/// An API key in the policy or the directory, as far as it is known.
+pub(super) enum DirectoryEntry {
+    /// The key itself.
     Key(Rc<ApiKey>),
-    /// There is none.
+    /// No such key.
     Unknown,
-    /// Nothing yet, or nothing that still counts.
-    Ask(Lookup),
+    /// Not looked up yet, or too long ago.
+    NotCached(Lookup),
 }
 
 /// Keys that were looked up.
-pub(super) struct LookedUp {
-    /// With the Unix second from which it counts no more.
+pub(super) struct DirectoryCache {
+    /// Keys that exist, each with the Unix second at which it must be looked up again.
     found: RefCell<LruCache<Lookup, (Rc<ApiKey>, u64)>>,
+    /// Keys that do not exist, each with the same.
     missing: RefCell<LruCache<Lookup, u64>>,
-    /// The most of either sort.
+    /// Capacity of either cache.
     entries: usize,
 }
 
-impl LookedUp {
+impl DirectoryCache {
     pub(super) fn new(entries: usize) -> Self {
-        // Bounded by hand: the cache's own bound is memory taken at once.
+        // The cache's own bound would allocate all its memory at once.
         let (found, missing) = (RefCell::new(LruCache::unbounded()), RefCell::new(LruCache::unbounded()));
         Self { found, missing, entries }
     }
 
-    pub(super) fn find(&self, lookup: Lookup, now: u64) -> Known {
+    pub(super) fn get(&self, lookup: Lookup, now: u64) -> DirectoryEntry {
         let found = self.found.try_borrow_mut().ok().and_then(|mut found| found.get(&lookup).cloned());
         if let Some((key, _)) = found.filter(|(_, until)| now < *until) {
-            return Known::Key(key);
+            return DirectoryEntry::Key(key);
         }
         let missing =
             self.missing.try_borrow_mut().ok().and_then(|mut missing| missing.get(&lookup).copied());
         match missing.is_some_and(|until| now < until) {
-            true => Known::Unknown,
-            false => Known::Ask(lookup),
+            true => DirectoryEntry::Unknown,
+            false => DirectoryEntry::NotCached(lookup),
         }
     }
 
-    pub(super) fn learn(&self, lookup: Lookup, key: Option<Rc<ApiKey>>, rule: DirectoryRule, now: u64) {
+    pub(super) fn put(&self, lookup: Lookup, key: Option<Rc<ApiKey>>, rule: DirectoryRule, now: u64) {
         let (Ok(mut found), Ok(mut missing)) = (self.found.try_borrow_mut(), self.missing.try_borrow_mut())
         else {
             return;
@@ -74,12 +75,12 @@ impl LookedUp {
     }
 }
 
-/// Reads a key's text; `None` when it is not one of this policy, or not the one that was asked for.
+/// Reads the text of a key that was looked up; `None` when it does not fit the policy or is another key's.
 pub(super) fn read(policy: &Policy, lookup: &Lookup, text: &[u8]) -> Option<Rc<ApiKey>> {
     let (key, digest) = read_key(policy, text).ok()?;
-    let is_asked = match lookup {
-        Lookup::Digest(asked) => *asked == digest,
+    let is_requested = match lookup {
+        Lookup::Digest(requested) => *requested == digest,
         Lookup::Id(id) => *id == key.id,
     };
-    is_asked.then(|| Rc::new(key))
+    is_requested.then(|| Rc::new(key))
 }

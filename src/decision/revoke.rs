@@ -1,134 +1,148 @@
-//! Revocation: whether what a request shows was revoked, and what a request may revoke.
+//! Revocation: checks a credential against the revocations, and reads requests to revoke.
 
 use crate::json::Json;
 use crate::policy::{PartyId, Policy, Reach, RevokeRule, StoreBackend};
 use crate::reason::Reason;
 use crate::store::{Revocation, Revocations, Subject};
 
-use super::DecisionContext;
-use super::bounds::shown;
+use super::denial::{Denial, printable};
+use super::request::GuardedRequest;
 use super::rights::Rights;
-use super::verdict::Denial;
 
-/// How a user's word is written among those of teams, whose ids cannot begin so.
+/// Prefix of a user's id among the ids of teams, which cannot begin with it.
 const USER: char = '~';
 
-/// Refuses a credential that was revoked before its time.
-pub(super) fn check(policy: &Policy, known: &Revocations, rights: &Rights<'_>) -> Result<(), Denial> {
-    let known = [&policy.store.revocations, known];
-    if known.iter().all(|revocations| revocations.is_empty()) {
+/// Member of a revocation that limits it to tokens issued before a Unix second.
+const BEFORE: &str = "before";
+
+impl GuardedRequest<'_> {
+    /// Refuses a credential that was revoked, and every credential while revocations are unknown.
+    pub(super) fn check_not_revoked(&self) -> Result<(), Denial> {
+        self.state.check_revocations_current(&self.policy.store, self.context.now)?;
+        check(&self.state.current_revocations(), &self.rights)
+    }
+}
+
+/// Refuses a credential that the policy or the store revoked.
+pub(super) fn check(revocations: &Revocations, rights: &Rights<'_>) -> Result<(), Denial> {
+    let policy = rights.policy();
+    let sources = [&policy.store.revocations, revocations];
+    if sources.iter().all(|revocations| revocations.is_empty()) {
         return Ok(());
     }
-    let reaches = |by: Option<&str>| by.is_none_or(|by| reaches(policy, by, rights));
-    let covers = |subject: &Subject, issued_at: u64| {
-        known.iter().any(|revocations| revocations.covers(subject, issued_at, reaches))
+    let reaches = |by: Option<&str>| by.is_none_or(|by| reaches(by, rights));
+    let is_covered = |subject: &Subject, issued_at: u64| {
+        sources.iter().any(|revocations| revocations.covers(subject, issued_at, reaches))
     };
     let key = &rights.key().id;
-    if covers(&Subject::Key(key.clone()), 0) {
+    if is_covered(&Subject::Key(key.clone()), 0) {
         return Err(Reason::KeyRevoked.into());
     }
     let Some(token) = rights.token() else { return Ok(()) };
     let mut teams = policy.tree.teams_over(rights.party()).chain(policy.tree.teams_over(rights.key().owner));
-    let is_revoked = covers(&Subject::Token(token.jti.clone()), token.iat)
-        || covers(&Subject::TokensOfKey(key.clone()), token.iat)
-        || teams.any(|team| covers(&Subject::TokensOfTeam(team.to_owned()), token.iat));
+    let is_revoked = is_covered(&Subject::Token(token.jti.clone()), token.iat)
+        || is_covered(&Subject::TokensOfKey(key.clone()), token.iat)
+        || teams.any(|team| is_covered(&Subject::TokensOfTeam(team.to_owned()), token.iat));
     if is_revoked { Err(Reason::TokenRevoked.into()) } else { Ok(()) }
 }
 
-/// Whether a team's or a user's word reaches whoever acts.
-fn reaches(policy: &Policy, by: &str, rights: &Rights<'_>) -> bool {
+/// Returns whether the team or user that revoked something reaches the principal.
+fn reaches(by: &str, rights: &Rights<'_>) -> bool {
+    let tree = &rights.policy().tree;
     let owner = rights.key().owner;
     match by.strip_prefix(USER) {
-        Some(user) => {
-            let owner = policy.tree.party(owner);
-            owner.is_some_and(|party| party.reach == Reach::User && party.id == user)
+        Some(user) => tree.party(owner).is_some_and(|party| party.reach == Reach::User && party.id == user),
+        None => {
+            tree.team(by).is_some_and(|team| tree.reaches(team, owner) || tree.reaches(team, rights.party()))
         }
-        None => policy.tree.team(by).is_some_and(|team| {
-            policy.tree.reaches(team, owner) || policy.tree.reaches(team, rights.party())
-        }),
     }
 }
 
-/// Reads what a request wants revoked, and whether it may.
+/// Reads the revocation that a body requests.
+///
+/// # Errors
+///
+/// A [`Denial`] naming the member that is unknown, missing, mistyped or out of the principal's reach.
 pub(super) fn read(
-    policy: &Policy,
+    request: &GuardedRequest<'_>,
     rule: RevokeRule,
-    rights: &Rights<'_>,
     body: &Json<'_>,
-    moment: &DecisionContext<'_>,
 ) -> Result<Revocation, Denial> {
+    let now = request.context.now;
     let mut subject = None;
     let mut before = None;
     for (name, value) in body.members().unwrap_or_default() {
-        let denial = |reason| Denial::of(reason, shown(name));
-        match (name.as_ref(), value) {
-            ("before", Json::Unsigned(second)) if *second <= moment.now => before = Some(*second),
-            ("before", Json::Unsigned(_) | Json::OtherNumber(_)) => return Err(denial(Reason::MemberRange)),
-            (word, Json::String(id)) if Subject::of(word, "").is_some() => {
-                let is_id = (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
-                let read =
-                    Subject::of(word, id).filter(|_| is_id).ok_or_else(|| denial(Reason::MemberType))?;
-                if subject.replace(read).is_some() {
-                    return Err(denial(Reason::MemberAmbiguous));
-                }
-            }
-            (word, _) if word == "before" || Subject::of(word, "").is_some() => {
-                return Err(denial(Reason::MemberType));
-            }
-            _ => return Err(denial(Reason::MemberUnknown)),
+        let denial = |reason| Denial::of(reason, printable(name));
+        if name == BEFORE {
+            before = Some(read_instant(value, now).map_err(denial)?);
+        } else if subject.replace(read_subject(name, value).map_err(denial)?).is_some() {
+            return Err(denial(Reason::MemberAmbiguous));
         }
     }
     let subject = subject.ok_or_else(|| Denial::of(Reason::MemberMissing, "token"))?;
-    let is_instant = matches!(subject, Subject::TokensOfKey(_) | Subject::TokensOfTeam(_));
-    if before.is_some() && !is_instant {
-        return Err(Denial::of(Reason::MemberUnknown, "before"));
+    let may_be_limited = matches!(subject, Subject::TokensOfKey(_) | Subject::TokensOfTeam(_));
+    if before.is_some() && !may_be_limited {
+        return Err(Denial::of(Reason::MemberUnknown, BEFORE));
     }
-    check_reach(policy, rule, rights, &subject)?;
-    let by = (!rule.reaches_everything).then(|| word_of(rights));
-    Ok(Revocation { subject, by, before: before.unwrap_or(moment.now) })
+    check_reach(rule, &request.rights, &subject)?;
+    let by = (!rule.reaches_everything).then(|| author(&request.rights));
+    Ok(Revocation { subject, by, before: before.unwrap_or(now) })
 }
 
-/// What is not there and what is out of reach get one answer; of a token's id nobody can tell whose it is.
-fn check_reach(
-    policy: &Policy,
-    rule: RevokeRule,
-    rights: &Rights<'_>,
-    subject: &Subject,
-) -> Result<(), Denial> {
-    let everything = rule.reaches_everything;
+fn read_instant(value: &Json<'_>, now: u64) -> Result<u64, Reason> {
+    match value {
+        Json::Unsigned(second) if *second <= now => Ok(*second),
+        Json::Unsigned(_) | Json::OtherNumber(_) => Err(Reason::MemberRange),
+        _ => Err(Reason::MemberType),
+    }
+}
+
+fn read_subject(name: &str, value: &Json<'_>) -> Result<Subject, Reason> {
+    if Subject::of(name, "").is_none() {
+        return Err(Reason::MemberUnknown);
+    }
+    let is_id = |id: &&str| (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
+    value.as_str().filter(is_id).and_then(|id| Subject::of(name, id)).ok_or(Reason::MemberType)
+}
+
+/// Checks that the principal may revoke a subject; one that does not exist and one out of reach get the same reason.
+fn check_reach(rule: RevokeRule, rights: &Rights<'_>, subject: &Subject) -> Result<(), Denial> {
+    let policy = rights.policy();
+    let may_revoke = |owner: PartyId| rule.reaches_everything || may_revoke_of(rights, owner);
     let is_in_reach = match subject {
+        // The owner of a token cannot be found by the token's id.
         Subject::Token(_) => true,
-        // Whose a key is that stands outside the policy nobody here can tell.
         Subject::Key(id) | Subject::TokensOfKey(id) => match policy.keys.with_id(id) {
-            Some(key) => everything || may_revoke_of(policy, rights, key.owner),
-            None => everything && policy.store.directory.is_some(),
+            Some(key) => may_revoke(key.owner),
+            // Nor can the owner of a key that only the directory holds.
+            None => rule.reaches_everything && policy.store.directory.is_some(),
         },
-        Subject::TokensOfTeam(id) => match everything {
-            true => policy.tree.team(id).is_some(),
-            false => policy.tree.team(id).is_some_and(|team| may_revoke_of(policy, rights, team)),
-        },
+        Subject::TokensOfTeam(id) => policy.tree.team(id).is_some_and(may_revoke),
     };
-    let (word, _) = subject.parts();
-    if is_in_reach { Ok(()) } else { Err(Denial::of(Reason::TenantDenied, word)) }
+    let (name, _) = subject.parts();
+    if is_in_reach { Ok(()) } else { Err(Denial::of(Reason::TenantDenied, name)) }
 }
 
-/// A user's word reaches only what is their own, though they may act for their teams.
-fn may_revoke_of(policy: &Policy, rights: &Rights<'_>, owner: PartyId) -> bool {
-    match policy.tree.party(rights.party()).map(|party| party.reach) {
+/// Returns whether the principal may revoke keys of a party. A user may revoke only their own, though they act for
+/// their teams.
+fn may_revoke_of(rights: &Rights<'_>, owner: PartyId) -> bool {
+    let tree = &rights.policy().tree;
+    match tree.party(rights.party()).map(|party| party.reach) {
         Some(Reach::User) => owner == rights.party(),
-        _ => policy.tree.reaches(rights.party(), owner),
+        _ => tree.reaches(rights.party(), owner),
     }
 }
 
-fn word_of(rights: &Rights<'_>) -> String {
+/// Returns the team or user that a revocation is recorded under.
+fn author(rights: &Rights<'_>) -> String {
     match rights.party_claims() {
         (Some(team), _) => team.to_owned(),
         (None, user) => format!("{USER}{}", user.unwrap_or_default()),
     }
 }
 
-/// The answer to a revocation that is in force.
-pub(super) fn answer(policy: &Policy) -> Vec<u8> {
+/// Writes the answer to a revocation that is in force.
+pub(super) fn render(policy: &Policy) -> Vec<u8> {
     let strength = policy.store.home.strength();
     let within = match policy.store.home {
         StoreBackend::Memory => 0,

@@ -1,59 +1,78 @@
-//! What a principal may do now: platform ∩ team ∩ key ∩ token, computed at every use.
+//! Principals and their present rights: platform ∩ team ∩ key ∩ token.
 //!
-//! Nothing is remembered between requests, so a revoked key, a shrunk ceiling or a number that was given back stops
+//! Rights are computed at every use and never stored, so a revoked key, a smaller ceiling or a number that was given back stops
 //! every token at once (law 5).
 
-use base64ct::{Base64UrlUnpadded, Encoding as _};
+use std::rc::Rc;
 
 use crate::credential::VerifiedToken;
 use crate::number::Number;
-use crate::policy::{ApiKey, Ceiling, Endpoint, PartyId, Policy, Reach, Route, TextBound, Told};
+use crate::policy::{
+    Accept, ApiKey, Ceiling, Endpoint, FieldRef, PartyId, Policy, Reach, Route, TokenSource,
+};
 use crate::reason::Reason;
 
-use super::authenticate::Principal;
-use super::bounds::Judged;
-use super::reading::Part;
-use super::verdict::{Denial, Obligations};
+use super::denial::Denial;
 
-/// What is demanded of whoever acts, and of whoever owns the number they act with.
+/// The identity a verified credential proves. [`Rights`] are computed from it.
+pub enum Principal {
+    /// An API key.
+    Key {
+        /// The registered key.
+        key: Rc<ApiKey>,
+    },
+    /// A client token.
+    Token {
+        /// Family or issuer of the token.
+        source: TokenSource,
+        /// Claims its signature proved.
+        token: Rc<VerifiedToken>,
+        /// The key it was minted from, or the key that bounds its issuer's tokens.
+        key: Rc<ApiKey>,
+    },
+}
+
+impl Principal {
+    /// Returns whether a route accepts this kind of credential.
+    pub(super) fn is_accepted_by(&self, accept: &Accept) -> bool {
+        match self {
+            Self::Key { .. } => accepts(accept, None),
+            Self::Token { source, .. } => accepts(accept, Some(*source)),
+        }
+    }
+}
+
+/// Features and scopes that a route demands, both of the principal and of the owner of each number it uses.
 pub struct Demands<'a> {
-    /// The features that must be on.
+    /// Features that must be on.
     pub features: &'a [String],
-    /// The scopes that must be available.
+    /// Scopes that must be available.
     pub scopes: &'a [String],
 }
 
 impl<'a> Demands<'a> {
-    /// What a route demands.
+    /// Returns the demands of a route.
     pub fn of(route: &'a Route) -> Self {
         Self { features: &route.features, scopes: &route.scopes }
     }
 }
 
-/// Which part of a request is being judged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stage {
-    /// Path, query and headers.
-    Head,
-    /// The body.
-    Body,
-}
-
-/// The present rights of a principal.
+/// Present rights of a principal.
+#[derive(Clone, Copy)]
 pub struct Rights<'a> {
     policy: &'a Policy,
     key: &'a ApiKey,
-    /// Who acts: the key's owner, or the team below it that an issuer says.
+    /// The acting party: the key's owner, or the team below it that an issuer's token names.
     party: PartyId,
-    token: Option<&'a VerifiedToken>,
+    token: Option<(TokenSource, &'a VerifiedToken)>,
 }
 
 impl<'a> Rights<'a> {
-    /// Computes the rights.
+    /// Computes the rights at a Unix second.
     ///
     /// # Errors
     ///
-    /// A 401 [`Reason`] when the credential, or the key a token was minted from, is no longer good at `now`.
+    /// A 401 [`Reason`] when the credential, or the key behind a token, is no longer valid.
     pub fn of(policy: &'a Policy, principal: &'a Principal, now: u64) -> Result<Self, Denial> {
         let (source, token, key) = match principal {
             Principal::Key { key } => return Self::of_key(policy, key, now),
@@ -61,55 +80,46 @@ impl<'a> Rights<'a> {
         };
         let verifier = policy.verifier(source).ok_or(Reason::TokenType)?;
         verifier.check_time(token, now).map_err(|_| Reason::TokenExpired)?;
-        // A bound nobody here knows would be one nobody judges.
+        // A bound that the policy does not define would be judged nowhere.
         if token.bounds.iter().any(|(name, _)| policy.bound(name).is_none()) {
             return Err(Reason::TokenClaims.into());
         }
-        let mut rights = Self { token: Some(token), ..Self::of_key(policy, key, now)? };
+        let mut rights = Self { token: Some((source, token)), ..Self::of_key(policy, key, now)? };
         if !verifier.is_minted_here() {
-            rights.party = rights.party_of_issuer().ok_or(Reason::TokenOwner)?;
-        } else if !rights.token_fits_owner() {
+            rights.party = rights.party_of(token).ok_or(Reason::TokenOwner)?;
+        } else if !rights.is_token_of_owner(token) {
             return Err(Reason::TokenOwner.into());
         }
         Ok(rights)
     }
 
-    /// The team an issuer says somebody acts for, when its key reaches it.
-    fn party_of_issuer(&self) -> Option<PartyId> {
-        match self.token.and_then(|token| token.team.as_deref()) {
-            None => Some(self.key.owner),
-            Some(team) => {
-                self.policy.tree.team(team).filter(|team| self.policy.tree.reaches(self.key.owner, *team))
-            }
-        }
-    }
-
-    /// The rights of a key on its own: what the command-line tool mints from.
+    /// Computes the rights of a key without a token, from which the command-line tool mints.
     ///
     /// # Errors
     ///
     /// As [`Rights::of`].
     pub fn of_key(policy: &'a Policy, key: &'a ApiKey, now: u64) -> Result<Self, Denial> {
-        let rights = Self { policy, key, party: key.owner, token: None };
-        rights.check_key(now)?;
-        Ok(rights)
-    }
-
-    fn check_key(&self, now: u64) -> Result<(), Denial> {
-        if self.key.revoked {
+        if key.revoked {
             return Err(Reason::KeyRevoked.into());
         }
-        if self.key.expires_at.is_some_and(|at| at <= now) {
+        if key.expires_at.is_some_and(|at| at <= now) {
             return Err(Reason::KeyExpired.into());
         }
-        Ok(())
+        Ok(Self { policy, key, party: key.owner, token: None })
     }
 
-    /// A token speaks for the party its key belonged to at mint, and for no other the key was moved to since.
-    fn token_fits_owner(&self) -> bool {
-        let (Some(token), Some(party)) = (self.token, self.policy.tree.party(self.key.owner)) else {
-            return self.token.is_none();
-        };
+    /// Finds the party an issuer's token acts for; `None` when the issuer's key does not reach that team.
+    fn party_of(&self, token: &VerifiedToken) -> Option<PartyId> {
+        let tree = &self.policy.tree;
+        match token.team.as_deref() {
+            None => Some(self.key.owner),
+            Some(team) => tree.team(team).filter(|team| tree.reaches(self.key.owner, *team)),
+        }
+    }
+
+    /// Returns whether a token names the party that owns its key now: a key may have been moved since the mint.
+    fn is_token_of_owner(&self, token: &VerifiedToken) -> bool {
+        let Some(party) = self.policy.tree.party(self.key.owner) else { return false };
         match party.reach {
             Reach::User => token.user.as_deref() == Some(&party.id) && token.team.is_none(),
             Reach::Organization | Reach::SubEntity => {
@@ -118,41 +128,52 @@ impl<'a> Rights<'a> {
         }
     }
 
-    /// The API key behind the principal.
+    pub(super) fn policy(&self) -> &'a Policy {
+        self.policy
+    }
+
+    /// Returns the API key behind the principal.
     pub fn key(&self) -> &'a ApiKey {
         self.key
     }
 
-    /// Who acts.
     pub(super) fn party(&self) -> PartyId {
         self.party
     }
 
-    /// The token that acts, if it is one.
+    pub(super) fn party_id(&self) -> Option<&'a str> {
+        self.policy.tree.party(self.party).map(|party| party.id.as_str())
+    }
+
+    /// Returns the acting party as the claims `team` and `user`; one of them is `None`.
+    pub(super) fn party_claims(&self) -> (Option<&'a str>, Option<&'a str>) {
+        match self.policy.tree.party(self.party) {
+            Some(party) if party.reach == Reach::User => (None, Some(&party.id)),
+            Some(party) => (Some(&party.id), None),
+            None => (None, None),
+        }
+    }
+
     pub(super) fn token(&self) -> Option<&'a VerifiedToken> {
+        self.token.map(|(_, token)| token)
+    }
+
+    /// Returns the acting token with its family or issuer; `None` when an API key acts.
+    pub(super) fn sourced_token(&self) -> Option<(TokenSource, &'a VerifiedToken)> {
         self.token
     }
 
-    /// Whether the principal is a client token.
+    /// Returns whether a limit is for this kind of credential.
+    pub(super) fn is_accepted_by(&self, accept: &Accept) -> bool {
+        accepts(accept, self.token.map(|(source, _)| source))
+    }
+
+    /// Returns whether the principal is a client token.
     pub fn is_token(&self) -> bool {
         self.token.is_some()
     }
 
-    /// Checks the team a request names.
-    pub(super) fn check_tenant(&self, route: &Route, part: &Part<'_>) -> Result<(), Denial> {
-        let Some(tenant) = &route.tenant else { return Ok(()) };
-        if tenant.place.is_in_body() != matches!(part, Part::Body(_)) {
-            return Ok(());
-        }
-        match part.read(&tenant.place)? {
-            None if tenant.optional => Ok(()),
-            None => Err(Denial::at(Reason::MemberMissing, &tenant.place)),
-            Some(id) if self.reaches_team(&id) => Ok(()),
-            Some(_) => Err(Denial::at(Reason::TenantDenied, &tenant.place)),
-        }
-    }
-
-    /// Checks feature and scopes.
+    /// Checks the features and scopes that are demanded.
     ///
     /// # Errors
     ///
@@ -167,66 +188,62 @@ impl<'a> Rights<'a> {
         Ok(())
     }
 
-    /// Whether a feature is on for a party: on the platform, and off neither there nor above.
-    pub(super) fn has_feature(&self, feature: &str, party: PartyId) -> bool {
+    /// Returns whether a feature is on for a party: on for the platform, off neither for the party nor above it.
+    fn has_feature(&self, feature: &str, party: PartyId) -> bool {
         self.policy.platform.has_feature(feature) && self.policy.tree.feature_allowed(party, feature)
     }
 
-    /// Whether a scope is held at every level.
+    /// Returns whether platform, team, key and token all hold a scope.
     pub fn has_scope(&self, scope: &str) -> bool {
         let platform = &self.policy.platform;
         platform.scopes.iter().any(|known| known == scope)
             && platform.holds(&self.key.scopes, scope)
-            && self.token.is_none_or(|token| platform.holds(&token.scopes, scope))
+            && self.token().is_none_or(|token| platform.holds(&token.scopes, scope))
             && self.policy.tree.scope_allowed(self.party, scope)
     }
 
+    pub(super) fn check_tenant(&self, field: &FieldRef, team: Option<&str>) -> Result<(), Denial> {
+        match team {
+            None if field.optional => Ok(()),
+            None => Err(Denial::at(Reason::MemberMissing, &field.place)),
+            Some(id) if self.reaches_team(id) => Ok(()),
+            Some(_) => Err(Denial::at(Reason::TenantDenied, &field.place)),
+        }
+    }
+
+    /// Returns whether the acting party reaches a team; a team that does not exist is out of reach like any other.
     pub(super) fn reaches_team(&self, id: &str) -> bool {
         let tree = &self.policy.tree;
-        // A team unknown and a team out of reach get the same answer.
         tree.team(id).is_some_and(|team| tree.reaches(self.party, team))
     }
 
-    /// Everything that bounds whoever uses this key: its own ceiling and its teams'.
     fn ceilings(&self) -> impl Iterator<Item = &'a Ceiling> {
         std::iter::once(&self.key.ceiling).chain(self.policy.tree.ceilings(self.party))
     }
 
-    /// Whether anything binds the caller ID.
     pub(super) fn is_from_bounded(&self) -> bool {
         self.ceilings().any(|ceiling| ceiling.from.is_some())
-            || self.token.is_some_and(|token| token.from.is_some())
+            || self.token().is_some_and(|token| token.from.is_some())
     }
 
-    /// Whether anything binds the destination.
     pub(super) fn is_to_bounded(&self) -> bool {
-        self.is_to_under_ceiling() || self.token.is_some_and(|token| token.to.is_some())
+        self.is_to_under_ceiling() || self.token().is_some_and(|token| token.to.is_some())
     }
 
     fn is_to_under_ceiling(&self) -> bool {
         self.ceilings().any(|ceiling| ceiling.to.is_some())
     }
 
-    /// Whether anything binds a text.
     pub(super) fn is_text_bounded(&self, bound: usize) -> bool {
         self.ceilings().any(|ceiling| ceiling.text(bound).is_some()) || self.token_values(bound).is_some()
     }
 
-    fn token_values(&self, bound: usize) -> Option<&'a [String]> {
-        self.token?.bound(&self.policy.bounds.get(bound)?.name)
+    /// Returns the values a token allows for a text bound; `None` when it does not limit that bound.
+    pub(super) fn token_values(&self, bound: usize) -> Option<&'a [String]> {
+        self.token()?.bound(&self.policy.bounds.get(bound)?.name)
     }
 
-    /// Refuses a token that is bound in a text the route says nothing of.
-    pub(super) fn check_unmapped_bounds(&self, route: &Route) -> Result<(), Denial> {
-        let is_spoken = |name: &str| self.policy.bound(name).is_some_and(|(index, _)| route.speaks_of(index));
-        let bounds = self.token.map_or(&[][..], |token| &token.bounds);
-        match bounds.iter().find(|(name, _)| !is_spoken(name)) {
-            Some((name, _)) => Err(Denial::of(Reason::BoundUnreadable, name.as_str())),
-            None => Ok(()),
-        }
-    }
-
-    /// The value of a text that the token leaves no choice in.
+    /// Returns the one value a token allows for a text bound; `None` when it leaves a choice.
     pub(super) fn only_value(&self, bound: usize) -> Option<&'a str> {
         match self.token_values(bound)? {
             [one] => Some(one),
@@ -234,7 +251,16 @@ impl<'a> Rights<'a> {
         }
     }
 
-    /// Judges a canonical text.
+    /// Denies a token that carries a bound this route does not map.
+    pub(super) fn check_unmapped_bounds(&self, route: &Route) -> Result<(), Denial> {
+        let is_mapped = |name: &str| self.policy.bound(name).is_some_and(|(index, _)| route.speaks_of(index));
+        let bounds = self.token().map_or(&[][..], |token| &token.bounds);
+        match bounds.iter().find(|(name, _)| !is_mapped(name)) {
+            Some((name, _)) => Err(Denial::of(Reason::BoundUnreadable, name.as_str())),
+            None => Ok(()),
+        }
+    }
+
     pub(super) fn check_text(&self, bound: usize, canonical: &str) -> Result<(), Reason> {
         let rule = self.policy.bounds.get(bound).ok_or(Reason::BoundUnknown)?;
         let is_allowed = |values: &[String]| values.iter().any(|value| rule.canonical(value) == canonical);
@@ -247,16 +273,16 @@ impl<'a> Rights<'a> {
         }
     }
 
-    /// Judges an endpoint: one unknown and one out of reach get the same answer.
+    /// Checks an endpoint; one that does not exist and one out of reach get the same reason.
     pub(super) fn check_endpoint(
         &self,
         id: &str,
-        capable: Option<&str>,
+        required_feature: Option<&str>,
         demands: &Demands<'_>,
     ) -> Result<(), Reason> {
         let endpoint = self.policy.directory.get(id).filter(|endpoint| self.reaches(endpoint));
         let endpoint = endpoint.ok_or(Reason::EndpointUnknown)?;
-        if !capable.is_none_or(|feature| endpoint.features.iter().any(|known| known == feature)) {
+        if !required_feature.is_none_or(|feature| endpoint.features.iter().any(|known| known == feature)) {
             return Err(Reason::EndpointIncapable);
         }
         if endpoint.is_archived {
@@ -265,12 +291,12 @@ impl<'a> Rights<'a> {
         self.check_owner(endpoint.owner, demands)
     }
 
-    /// Whether an endpoint is the party's own or that of a team it reaches.
+    /// Returns whether the acting party owns an endpoint or reaches the team that does.
     pub(super) fn reaches(&self, endpoint: &Endpoint) -> bool {
         self.policy.tree.reaches(self.party, endpoint.owner)
     }
 
-    /// What is demanded of who acts is demanded of who owns what they act with.
+    /// Checks the demands of a route against the owner of a number or endpoint.
     fn check_owner(&self, owner: PartyId, demands: &Demands<'_>) -> Result<(), Reason> {
         if !demands.features.iter().all(|feature| self.has_feature(feature, owner)) {
             return Err(Reason::FeatureOff);
@@ -281,23 +307,23 @@ impl<'a> Rights<'a> {
         Ok(())
     }
 
-    /// The longest session that may be opened, in seconds; `None` when nothing says.
-    pub(super) fn session(&self, route: &Route) -> Option<u64> {
-        let token = self.token.and_then(|token| token.session);
+    /// Returns the longest session the route may open, in seconds; `None` when it is unlimited.
+    pub(super) fn session_seconds(&self, route: &Route) -> Option<u64> {
+        let token = self.token().and_then(|token| token.session);
         self.session_ceiling().into_iter().chain(token).chain(route.session).min()
     }
 
-    /// The longest session that a token of this key may open, in seconds.
+    /// Returns the longest session a token of this key may open, in seconds; `None` when it is unlimited.
     pub(super) fn session_ceiling(&self) -> Option<u64> {
         self.ceilings().filter_map(|ceiling| ceiling.session).min()
     }
 
-    /// Judges a caller ID; what is demanded must also be open to the party that owns the number.
+    /// Checks a caller ID; the owner of the number must meet the demands as well.
     pub(super) fn check_from(&self, number: Number, demands: &Demands<'_>) -> Result<(), Reason> {
         if number.is_emergency() {
             return Err(Reason::NumberEmergency);
         }
-        if !self.token.is_none_or(|token| allows(token.from.as_deref(), number)) {
+        if !self.token().is_none_or(|token| allows(token.from.as_deref(), number)) {
             return Err(Reason::FromDenied);
         }
         if !self.ceilings().all(|ceiling| allows(ceiling.from.as_deref(), number)) {
@@ -307,12 +333,11 @@ impl<'a> Rights<'a> {
         self.check_owner(owner, demands)
     }
 
-    /// Judges a destination.
     pub(super) fn check_to(&self, number: Number) -> Result<(), Reason> {
         if number.is_emergency() {
             return Err(Reason::NumberEmergency);
         }
-        if !self.token.is_none_or(|token| allows(token.to.as_deref(), number)) {
+        if !self.token().is_none_or(|token| allows(token.to.as_deref(), number)) {
             return Err(Reason::ToDenied);
         }
         if !self.ceilings().all(|ceiling| allows(ceiling.to.as_deref(), number)) {
@@ -324,120 +349,25 @@ impl<'a> Rights<'a> {
         Ok(())
     }
 
-    /// Premium-rate destinations must be named by somebody: for a key its policy or its ceiling, for a token its own
-    /// list or, when it has none, the ceiling that stands in for it. Called only for numbers inside both lists.
+    /// Returns whether premium-rate destinations are open: to a key by the policy or a ceiling that lists them, to a
+    /// token by its own list, or by the ceiling when it has none. Called only for numbers that all lists allow.
     fn may_reach_premium(&self) -> bool {
-        let is_named = self.is_to_under_ceiling();
-        let by_key = self.policy.platform.premium_for_keys || is_named;
-        by_key && self.token.is_none_or(|token| token.to.is_some() || is_named)
-    }
-
-    /// Tells the upstream who is asking.
-    pub(super) fn identify(&self, route: &Route, obligations: &mut Obligations) {
-        let tree = &self.policy.tree;
-        let owner = self.party;
-        obligations.set("x-callbound-key", Some(self.key.id.as_str()));
-        if let Some(party) = tree.party(owner) {
-            let name = if party.reach == Reach::User { "x-callbound-user" } else { "x-callbound-team" };
-            obligations.set(name, Some(party.id.as_str()));
-        }
-        let parent = tree.parent_id(owner).filter(|_| route.read_parent);
-        let teams = match (tree.reachable(owner), parent) {
-            (teams, None) => teams.to_owned(),
-            ("", Some(parent)) => parent.to_owned(),
-            (teams, Some(parent)) => format!("{teams},{parent}"),
-        };
-        obligations.set("x-callbound-teams", Some(teams));
-        obligations.set("x-callbound-token", self.token.map(|token| token.jti.as_str()));
-        obligations.set("x-callbound-scopes", Some(self.scopes()));
-    }
-
-    /// Tells the upstream what the route asks for beside who is asking: the value judged in this request, else the
-    /// token's.
-    ///
-    /// # Errors
-    ///
-    /// A token's value that is outside the present bounds: nothing is told that was not judged.
-    pub(super) fn tell(
-        &self,
-        route: &Route,
-        judged: &[Judged],
-        stage: Stage,
-        obligations: &mut Obligations,
-    ) -> Result<(), Denial> {
-        let is_due = |told: &&Told| match told {
-            Told::Bound(bound) if route.reads_in_body(*bound) => stage == Stage::Body,
-            Told::Bound(_) | Told::Metadata => stage == Stage::Head,
-        };
-        for told in route.identify.iter().filter(is_due) {
-            match told {
-                Told::Metadata => {
-                    let metadata = self.token.and_then(|token| token.metadata.as_ref());
-                    let text = metadata.and_then(|metadata| serde_json::to_vec(metadata).ok());
-                    let text = text.map(|text| Base64UrlUnpadded::encode_string(&text));
-                    obligations.set("x-callbound-metadata", text);
-                }
-                Told::Bound(bound) => {
-                    let Some(rule) = self.policy.bounds.get(*bound) else { continue };
-                    let value = match judged.iter().find(|judged| judged.bound == *bound) {
-                        Some(judged) => Some(judged.value.clone()),
-                        None => self.own_values(*bound, rule)?,
-                    };
-                    obligations.set(format!("x-callbound-{}", rule.name.replace('_', "-")), value);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The token's own values of a text that the request does not say, under their own names.
-    fn own_values(&self, bound: usize, rule: &TextBound) -> Result<Option<String>, Denial> {
-        let refuse = |reason| Denial::of(reason, rule.name.as_str());
-        let Some(values) = self.token_values(bound) else {
-            return if self.is_text_bounded(bound) { Err(refuse(Reason::BoundUnreadable)) } else { Ok(None) };
-        };
-        let values: Vec<&str> = values.iter().map(|value| rule.canonical(value)).collect();
-        for value in &values {
-            let known = if rule.has(value) { Ok(()) } else { Err(Reason::BoundUnknown) };
-            known.and_then(|()| self.check_text(bound, value)).map_err(refuse)?;
-        }
-        Ok(Some(values.join(",")))
-    }
-
-    /// The scopes held at every level, separated by blanks.
-    fn scopes(&self) -> String {
-        let platform = &self.policy.platform;
-        // Without implied scopes the narrowest list has them all.
-        let narrowest = match platform.implied_by.as_slice() {
-            [] => self.token.map_or(&self.key.scopes, |token| &token.scopes),
-            _ => &platform.scopes,
-        };
-        let mut text = String::with_capacity(64);
-        for scope in narrowest.iter().filter(|scope| self.has_scope(scope)) {
-            if !text.is_empty() {
-                text.push(' ');
-            }
-            text.push_str(scope);
-        }
-        text
-    }
-
-    /// The id of who acts.
-    pub(super) fn party_id(&self) -> Option<&'a str> {
-        self.policy.tree.party(self.party).map(|party| party.id.as_str())
-    }
-
-    /// The party the key belongs to, as a token's `team` or `user` claim.
-    pub(super) fn party_claims(&self) -> (Option<&'a str>, Option<&'a str>) {
-        match self.policy.tree.party(self.party) {
-            Some(party) if party.reach == Reach::User => (None, Some(&party.id)),
-            Some(party) => (Some(&party.id), None),
-            None => (None, None),
-        }
+        let is_listed = self.is_to_under_ceiling();
+        let is_key_allowed = self.policy.platform.premium_for_keys || is_listed;
+        is_key_allowed && self.token().is_none_or(|token| token.to.is_some() || is_listed)
     }
 }
 
-/// `None` is no bound; lists are sorted.
+/// Returns whether a list of credentials has a token's source, or `api_key` for `None`.
+fn accepts(accept: &Accept, source: Option<TokenSource>) -> bool {
+    match (accept, source) {
+        (Accept::Public, _) => true,
+        (Accept::Credentials { api_key, .. }, None) => *api_key,
+        (Accept::Credentials { tokens, .. }, Some(source)) => tokens.contains(&source),
+    }
+}
+
+/// Returns whether a sorted list holds a number; `None` allows every number.
 fn allows(list: Option<&[Number]>, number: Number) -> bool {
     list.is_none_or(|list| list.binary_search(&number).is_ok())
 }

@@ -42,7 +42,7 @@ impl Root {
     }
 
     fn fetch_key_sets(&mut self, shared: &Shared, now: u64) {
-        for (issuer, remote) in shared.engine.due_key_sets(now) {
+        for (issuer, remote) in shared.engine.key_sets_to_fetch(now) {
             let headers = vec![
                 (":method", "GET"),
                 (":scheme", &remote.scheme),
@@ -69,7 +69,7 @@ impl Root {
         let (status, length) = (raw::callout_status(), body.len());
         let name = issuer_name(&shared.engine, issuer);
         let is_usable =
-            raw::now_seconds().is_some_and(|now| shared.engine.take_key_set(issuer, status, &body, now));
+            raw::now_seconds().is_some_and(|now| shared.engine.set_key_set(issuer, status, &body, now));
         match is_usable {
             true => raw::log(Level::Info, &format!("key set of {name}: fetched")),
             false => {

@@ -53,7 +53,7 @@ impl Shared {
 
     /// Records a failed authentication for the client's address.
     pub(super) fn count_failure(&self, decision: &Decision) {
-        let charges = self.engine.failures(decision, &|| self.host.peer());
+        let charges = self.engine.failure_charges(decision, &|| self.host.peer());
         if let (false, Ok(nanoseconds)) = (charges.is_empty(), raw::now_nanoseconds()) {
             let Ok(local) = self.store.local() else { return };
             charges.iter().for_each(|charge| local.record_failure(charge, nanoseconds / 1_000));
@@ -64,8 +64,8 @@ impl Shared {
     pub(super) fn refresh_revocations(&self) {
         match self.store.new_revocations() {
             Ok(None) => {}
-            Ok(Some(revocations)) => self.engine.take_revocations(Rc::new(revocations)),
-            Err(_) => self.engine.lose_revocations(),
+            Ok(Some(revocations)) => self.engine.set_revocations(Rc::new(revocations)),
+            Err(_) => self.engine.set_revocations_unreadable(),
         }
     }
 
@@ -87,7 +87,7 @@ impl Shared {
     }
 
     fn apply_feed(&self, feed: &Feed) {
-        self.engine.take_revocations(Rc::clone(&feed.revocations));
+        self.engine.set_revocations(Rc::clone(&feed.revocations));
         self.engine.confirm_revocations(feed.confirmed);
         self.store.redis_epoch.set(Some(feed.epoch));
     }

@@ -8,12 +8,12 @@ use std::rc::Rc;
 
 use crate::decision::{
     Decision, DecisionContext, Denial, Effect, Engine, Obligations, Pending, PendingCharge, Record, Settled,
-    Step, is_reserved, no_host,
+    Step, is_reserved,
 };
 use crate::policy::{Policy, StoreBackend};
 use crate::reason::Reason;
-use crate::store::StoreError;
 use crate::store::redis::{Lookup, Operation};
+use crate::store::{Charge, StoreError};
 
 use super::callout::{PendingCallout, operations_of};
 use super::held::HeldRequest;
@@ -112,17 +112,15 @@ impl Enforcer {
     fn decide<T>(&self, step: impl FnOnce(&Engine, &DecisionContext<'_>) -> T) -> T {
         let Shared { engine, host, store, .. } = &*self.shared;
         let microseconds = self.now.saturating_mul(1_000_000);
-        step(
-            engine,
-            &DecisionContext {
-                now: self.now,
-                random: &|bytes| host.random(bytes),
-                host_verify: if host.profile.verifies { &crypto::verify } else { &no_host },
-                peer: &|| host.peer(),
-                epoch: store.epoch(),
-                has_failed: &|charge| store.local()?.failure_retry(charge, microseconds),
-            },
-        )
+        let random = |bytes: &mut [u8]| host.random(bytes);
+        let peer = || host.peer();
+        let failure_limit = |charge: &Charge| store.local()?.failure_retry(charge, microseconds);
+        let context = DecisionContext::new(self.now, &random)
+            .with_peer(&peer)
+            .with_epoch(store.epoch())
+            .with_failure_limit(&failure_limit);
+        let context = if host.profile.verifies { context.with_host_verify(&crypto::verify) } else { context };
+        step(engine, &context)
     }
 
     fn take_step(&self, step: Step, headers: &Headers<'_>) -> Transition {
@@ -200,7 +198,7 @@ impl Enforcer {
         }
         let AwaitingKey { head, end_of_stream, is_complete, lookup, callout } = awaiting;
         let reply = callout.answer(size).map_err(|error| self.store_failure(error))?;
-        if !self.shared.engine.learn(lookup, reply.found.as_deref().map(str::as_bytes), self.now) {
+        if !self.shared.engine.record_lookup(lookup, reply.found.as_deref().map(str::as_bytes), self.now) {
             let line = "store: an API key that was looked up does not fit this policy";
             telemetry::log_line(self.shared.policy(), Level::Warn, line.to_owned());
         }

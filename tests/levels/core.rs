@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use callbound::decision::{
-    Decision, DecisionContext, Effect, Engine, Obligations, PendingCharge, Record, Settled, Step, no_host,
+    Decision, DecisionContext, Effect, Engine, Obligations, PendingCharge, Record, Settled, Step,
 };
 use callbound::policy::{Secrets, compile};
 use callbound::store::{Charge, ChargeResult, Memory, SharedMemoryStore, StoreError};
@@ -74,14 +74,8 @@ impl Shadow {
         let headers = with_pseudo_headers(request);
         let pairs: Vec<(&[u8], &[u8])> =
             headers.iter().map(|(name, value)| (name.as_bytes(), value.as_slice())).collect();
-        let moment = DecisionContext {
-            now,
-            random: &|bytes| getrandom::fill(bytes).is_ok(),
-            host_verify: &no_host,
-            peer: &|| None,
-            epoch: Some(NOW - EARLIER),
-            has_failed: &callbound::decision::no_failures,
-        };
+        let random = |bytes: &mut [u8]| getrandom::fill(bytes).is_ok();
+        let moment = DecisionContext::new(now, &random).with_epoch(Some(NOW - EARLIER));
         matches!(self.0.begin(&pairs, false, &moment), Step::NeedsBody(_))
     }
 }
@@ -129,19 +123,16 @@ impl Core {
             self.store.revocations(self.known).map_err(|error| error.to_string())?
         {
             self.known = Some(version);
-            self.engine.take_revocations(Rc::new(revocations));
+            self.engine.set_revocations(Rc::new(revocations));
         }
         let random = |bytes: &mut [u8]| getrandom::fill(bytes).is_ok();
         let now = self.now * 1_000_000;
         let has_failed = |charge: &Charge| self.store.failure_retry(charge, now);
-        let moment = DecisionContext {
-            now: self.now,
-            random: &random,
-            host_verify: &no_host,
-            peer: &|| self.peer,
-            epoch: Some(self.store.epoch()),
-            has_failed: &has_failed,
-        };
+        let peer = || self.peer;
+        let moment = DecisionContext::new(self.now, &random)
+            .with_peer(&peer)
+            .with_epoch(Some(self.store.epoch()))
+            .with_failure_limit(&has_failed);
         let pairs: Vec<(&[u8], &[u8])> =
             headers.iter().map(|(name, value)| (name.as_bytes(), value.as_slice())).collect();
         let step = match self.engine.begin(&pairs, request.ends_with_headers(), &moment) {
@@ -161,7 +152,7 @@ impl Core {
                 self.engine.settle(*due, settled, &moment)
             }
         };
-        let failures = self.engine.failures(&verdict, &|| self.peer);
+        let failures = self.engine.failure_charges(&verdict, &|| self.peer);
         failures.iter().for_each(|charge| self.store.record_failure(charge, now));
         Ok(verdict)
     }

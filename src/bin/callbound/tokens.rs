@@ -3,9 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use callbound::credential::{TokenVerifier, VerificationContext, peek};
-use callbound::decision::{
-    DecisionContext, Demands, MintRequest, Rights, mint as mint_token, no_failures, no_host, no_peer,
-};
+use callbound::decision::{DecisionContext, Demands, MintRequest, Rights, mint as mint_token};
 use callbound::json::Json;
 use callbound::policy::{MintRule, Policy, Route};
 use clap::Args;
@@ -41,17 +39,11 @@ pub fn mint(arguments: &Mint) -> Result<(), String> {
     let body = request_body(&arguments.members)?;
     let body = Json::parse(body.as_bytes()).map_err(|error| format!("--set: {error}"))?;
     let random = |bytes: &mut [u8]| keys::fill(bytes).is_ok();
-    let moment = DecisionContext {
-        now: now()?,
-        random: &random,
-        host_verify: &no_host,
-        peer: &no_peer,
-        epoch: Some(0),
-        has_failed: &no_failures,
-    };
-    let minted = Rights::of_key(&policy, key, moment.now)
+    let now = now()?;
+    let context = DecisionContext::new(now, &random).with_epoch(Some(0));
+    let minted = Rights::of_key(&policy, key, now)
         .and_then(|rights| rights.meets(&Demands::of(route)).map(|()| rights))
-        .and_then(|rights| mint_token(&policy, rule, &rights, &MintRequest::read(rule, &body)?, &moment))
+        .and_then(|rights| mint_token(rule, &rights, &MintRequest::read(rule, &body)?, &context))
         .map_err(|denial| match denial.field {
             Some(field) => format!("{field}: {} ({})", denial.reason.message(), denial.reason),
             None => format!("{} ({})", denial.reason.message(), denial.reason),
@@ -110,7 +102,7 @@ pub fn inspect(arguments: &Inspect) -> Result<(), String> {
 /// Verifies a token as a gateway with this policy would, except for revocations in a store.
 fn verify(token: &str, policy: Policy) -> Result<(), String> {
     let (_, family) = policy.family_of(token).ok_or("no token family of this policy has that prefix")?;
-    let context = VerificationContext { now: now()?, host_verify: &no_host, fetched_keys: None };
+    let context = VerificationContext { now: now()?, host_verify: &|_, _, _, _| None, fetched_keys: None };
     let verified = family.verify(token, &context).map_err(|error| error.to_string())?;
     let key = policy.keys.with_id(&verified.key_id);
     let key = key.ok_or("the API key it was minted from is no longer in the policy")?;

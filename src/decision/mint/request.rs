@@ -1,36 +1,35 @@
-//! Reads what a mint request asks for: its form is checked, nothing is granted.
+//! Reads the body of a mint request: its form is checked, nothing is granted.
 //!
-//! Strict, because what is misspelt, mistyped or cut off would ask for less narrowing than was meant. Refuses to know
-//! who is asking.
+//! Strict, because a member that is misspelt, mistyped or cut off would ask for fewer bounds than its author meant.
 
 use crate::json::Json;
 use crate::number::Number;
 use crate::policy::{Asked, Field, MintRule, RangeField, SizedList, TextField};
 use crate::reason::Reason;
 
-use super::bounds::{read_number, shown};
-use super::verdict::Denial;
+use super::super::denial::{Denial, printable};
+use super::super::fields::read_number;
 
-/// What a mint request asks for, its form checked and nothing granted.
+/// A mint request whose form was checked. An absent member is `None`.
 #[derive(Debug, Default)]
 pub struct MintRequest {
-    /// Caller IDs.
+    /// Requested caller IDs.
     pub from: Option<Vec<Number>>,
-    /// Destinations.
+    /// Requested destinations.
     pub to: Option<Vec<Number>>,
-    /// Scopes.
+    /// Requested scopes.
     pub scopes: Option<Vec<String>>,
     /// Lifetime in seconds.
     pub ttl: Option<u64>,
     /// Longest session in seconds.
     pub session: Option<u64>,
-    /// How often the token may be used.
+    /// Number of uses.
     pub uses: Option<u64>,
-    /// How many seconds all its sessions may last together.
+    /// Seconds of all sessions together.
     pub total: Option<u64>,
-    /// What the token is to carry along.
+    /// Data the token carries for the upstream.
     pub metadata: Option<Json<'static>>,
-    /// The values of text bounds, by place in the rule.
+    /// Values of text bounds, each list with the index of its bound in the rule.
     pub texts: Vec<(usize, Vec<String>)>,
 }
 
@@ -43,7 +42,7 @@ impl MintRequest {
     pub fn read(rule: &MintRule, body: &Json<'_>) -> Result<Self, Denial> {
         check_names(rule, body, &mut Vec::new())?;
         let texts = rule.texts.iter().enumerate().filter_map(|(index, text)| {
-            asked_texts(text, body).map(|values| values.map(|values| (index, values))).transpose()
+            requested_texts(text, body).map(|values| values.map(|values| (index, values))).transpose()
         });
         Ok(Self {
             from: numbers(rule.from.as_ref(), body)?,
@@ -60,15 +59,15 @@ impl MintRequest {
 }
 
 impl Field {
-    pub(super) fn denial(&self, reason: Reason) -> Denial {
+    pub(in super::super) fn denial(&self, reason: Reason) -> Denial {
         Denial::of(reason, self.pointer.dotted())
     }
 
-    pub(super) fn denial_at(&self, reason: Reason, index: usize) -> Denial {
+    pub(in super::super) fn denial_at(&self, reason: Reason, index: usize) -> Denial {
         Denial::of(reason, format!("{}[{index}]", self.pointer.dotted()))
     }
 
-    /// Finds the member; an object on the way that is `null` leaves out all below it, where `null` is allowed.
+    /// Finds the member. Where `null` is allowed, an object of its path that is `null` makes it absent.
     fn find<'j, 'a>(&self, body: &'j Json<'a>) -> Result<Option<&'j Json<'a>>, Denial> {
         let mut at = Some(body);
         for name in self.pointer.names() {
@@ -86,14 +85,13 @@ impl Field {
     }
 }
 
-/// A misspelt bound would be an absent bound, and absence is wider: only what the rule reads may be there.
+/// Refuses every member that the rule does not read: a misspelt bound would be an absent one.
 fn check_names(rule: &MintRule, object: &Json<'_>, at: &mut Vec<String>) -> Result<(), Denial> {
     for (name, value) in object.members().unwrap_or_default() {
-        let leads = |field: &&Field| field.pointer.next(at) == Some(name);
-        let Some(field) = rule.fields().find(leads) else {
-            let path =
-                at.iter().map(String::as_str).chain([shown(name).as_str()]).collect::<Vec<_>>().join(".");
-            return Err(Denial::of(Reason::MemberUnknown, path));
+        let is_next = |field: &&Field| field.pointer.next(at) == Some(name);
+        let Some(field) = rule.fields().find(is_next) else {
+            at.push(printable(name));
+            return Err(Denial::of(Reason::MemberUnknown, at.join(".")));
         };
         if field.pointer.names().len() > at.len() + 1 {
             at.push(name.clone().into_owned());
@@ -149,8 +147,8 @@ fn texts_of(items: &[Json<'_>], field: &Field) -> Result<Vec<String>, Denial> {
     texts.collect()
 }
 
-/// The values asked of a text bound: a list, or the one string the request takes.
-fn asked_texts(text: &TextField, body: &Json<'_>) -> Result<Option<Vec<String>>, Denial> {
+/// Reads the values of a text bound: a list, or one string where the rule has no maximum.
+fn requested_texts(text: &TextField, body: &Json<'_>) -> Result<Option<Vec<String>>, Denial> {
     let Asked::FieldRef { field, max, empty_is_absent } = &text.asked else { return Ok(None) };
     let value = field.find(body)?;
     match max {
@@ -169,7 +167,7 @@ fn whole(field: &Field, body: &Json<'_>, out_of_range: Reason) -> Result<Option<
     match field.find(body)? {
         None => Ok(None),
         Some(Json::Unsigned(number)) => Ok(Some(*number)),
-        // Whole numbers only: 900.5 and 9e2 are two readers' numbers.
+        // Readers disagree about 900.5 and 9e2.
         Some(Json::OtherNumber(_)) => Err(field.denial(out_of_range)),
         Some(_) => Err(field.denial(Reason::MemberType)),
     }

@@ -1,0 +1,110 @@
+//! Checks the names of parameters and members against those a route reads.
+//!
+//! A name that another reader could take for one the route reads, or for a caller or destination, is ambiguous and
+//! refused, whatever the credential.
+
+use std::borrow::Cow;
+
+use crate::json::Json;
+use crate::policy::{Pointer, RequestField, Route};
+use crate::reason::Reason;
+use crate::uri::{Query, fold, fold_parameter};
+
+use super::denial::{Denial, printable};
+use super::fields::descend;
+
+/// Returns the folded names of callers and destinations that a route must not see in other places; empty unless the
+/// route places a call.
+fn call_names<'p>(route: &Route, vocabulary: &'p [String]) -> &'p [String] {
+    let places_call = route.bounds.as_ref().is_some_and(|bounds| bounds.call.is_some());
+    if places_call { vocabulary } else { &[] }
+}
+
+/// Checks the names of a query's parameters; where the query is closed, only listed ones pass.
+pub(super) fn check_query(route: &Route, query: &Query<'_>, vocabulary: &[String]) -> Result<(), Denial> {
+    if query.is_empty() {
+        return Ok(());
+    }
+    let call_names = call_names(route, vocabulary);
+    let closed = route.bounds.as_ref().and_then(|bounds| bounds.closed_query.as_deref());
+    // A parameter that repeats a member of the body is ambiguous as well.
+    let fields =
+        route.places().filter(|field| matches!(field, RequestField::Body(_) | RequestField::Query(_)));
+    let folded_fields: Vec<String> = fields.map(|field| fold(field.name())).collect();
+    for name in query.names().filter(|name| !reads_parameter(route, name)) {
+        let folded = fold_parameter(&name);
+        if call_names.binary_search(&folded).is_ok() || folded_fields.contains(&folded) {
+            return Err(Denial::of(Reason::MemberAmbiguous, printable(&name)).inside("query"));
+        }
+        let is_listed = |closed: &[String]| closed.contains(&name);
+        if !closed.is_none_or(is_listed) && !is_credential_parameter(route, &name) {
+            return Err(Denial::of(Reason::MemberUnknown, printable(&name)).inside("query"));
+        }
+    }
+    Ok(())
+}
+
+fn reads_parameter(route: &Route, name: &str) -> bool {
+    route.places().any(|field| matches!(field, RequestField::Query(parameter) if parameter == name))
+}
+
+fn is_credential_parameter(route: &Route, name: &str) -> bool {
+    route.carriers.iter().flatten().any(|location| location.parameter() == Some(name))
+}
+
+/// Checks the names of a body's members, and of the members of each object that the route reads from.
+pub(super) fn check_body(route: &Route, body: &Json<'_>, vocabulary: &[String]) -> Result<(), Denial> {
+    let names = MemberNames {
+        pointers: route.pointers().collect(),
+        call_names: call_names(route, vocabulary),
+        closed: route.bounds.as_ref().and_then(|bounds| bounds.closed.as_deref()),
+    };
+    names.check(body, &[])?;
+    let mut checked: Vec<&[String]> = Vec::new();
+    for parents in names.pointers.iter().map(|pointer| pointer.parents()) {
+        for path in (1..=parents.len()).filter_map(|depth| parents.get(..depth)) {
+            if checked.contains(&path) {
+                continue;
+            }
+            checked.push(path);
+            if let Some(object) = descend(body, path)? {
+                names.check(object, path)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Names that the members of a body are compared with.
+struct MemberNames<'r> {
+    /// Members that the route reads.
+    pointers: Vec<&'r Pointer>,
+    /// Folded names of callers and destinations, sorted.
+    call_names: &'r [String],
+    /// Further members the body may have; `None` = any.
+    closed: Option<&'r [String]>,
+}
+
+impl MemberNames<'_> {
+    /// Checks the members of the object at a path.
+    fn check(&self, object: &Json<'_>, path: &[String]) -> Result<(), Denial> {
+        object.members().unwrap_or_default().iter().try_for_each(|(name, _)| self.check_name(name, path))
+    }
+
+    fn check_name(&self, name: &Cow<'_, str>, path: &[String]) -> Result<(), Denial> {
+        if self.pointers.iter().any(|pointer| pointer.next(path) == Some(name)) {
+            return Ok(());
+        }
+        let folded = fold(name);
+        // An upstream might also look for the member in another object than the route does.
+        let is_twin = self.pointers.iter().any(|pointer| pointer.is_like(path, &folded));
+        if is_twin || self.call_names.binary_search(&folded).is_ok() {
+            return Err(Denial::of(Reason::MemberAmbiguous, printable(name)));
+        }
+        let is_listed = |closed: &[String]| closed.iter().any(|listed| listed == name);
+        if path.is_empty() && !self.closed.is_none_or(is_listed) {
+            return Err(Denial::of(Reason::MemberUnknown, printable(name)));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,72 @@
+//! Everything an engine learns at run time: verified tokens, fetched key sets, revocations and looked-up keys.
+
+use core::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use crate::credential::{RemoteJwks, RemoteKeys, VerificationCache};
+use crate::policy::{Policy, StoreBackend, StoreRule, TokenSource};
+use crate::reason::Reason;
+use crate::store::Revocations;
+
+use super::directory::DirectoryCache;
+
+/// Bytes of verified tokens cached per policy and worker: two to three thousand ordinary tokens.
+const CACHE_BYTES: usize = 4 << 20;
+
+/// Run-time knowledge of one engine.
+pub(super) struct EngineState {
+    pub(super) verified_tokens: VerificationCache,
+    /// Fetched keys of each issuer, in the policy's order; `None` when the policy holds the issuer's keys.
+    pub(super) key_sets: Vec<Option<Rc<RemoteKeys>>>,
+    pub(super) directory: DirectoryCache,
+    pub(super) revocations: RefCell<Rc<Revocations>>,
+    /// Unix second at which the revocations were last known to be current.
+    pub(super) confirmed_at: Cell<Option<u64>>,
+    /// True while the gateway's own memory of revocations cannot be read.
+    pub(super) is_unreadable: Cell<bool>,
+}
+
+impl EngineState {
+    /// Starts empty, except for key sets that an earlier policy fetched from the same addresses.
+    pub(super) fn new(policy: &Policy, fetched: &[Rc<RemoteKeys>]) -> Self {
+        let keys_of = |remote: &RemoteJwks| {
+            let known = fetched.iter().find(|keys| keys.is_from(remote)).cloned();
+            known.unwrap_or_else(|| Rc::new(RemoteKeys::new(remote.clone())))
+        };
+        let key_sets = policy.issuers.iter().map(|issuer| issuer.keys.remote().map(keys_of));
+        Self {
+            verified_tokens: VerificationCache::new(CACHE_BYTES),
+            key_sets: key_sets.collect(),
+            directory: DirectoryCache::new(policy.store.directory.map_or(0, |rule| rule.entries)),
+            revocations: RefCell::default(),
+            confirmed_at: Cell::new(None),
+            is_unreadable: Cell::new(false),
+        }
+    }
+
+    /// Returns the fetched keys of an issuer; `None` for a family and for an issuer whose keys the policy holds.
+    pub(super) fn fetched_keys(&self, source: TokenSource) -> Option<&RemoteKeys> {
+        match source {
+            TokenSource::Family(_) => None,
+            TokenSource::Issuer(index) => self.key_sets.get(index)?.as_deref(),
+        }
+    }
+
+    pub(super) fn current_revocations(&self) -> Rc<Revocations> {
+        self.revocations.try_borrow().map(|known| Rc::clone(&known)).unwrap_or_default()
+    }
+
+    /// Refuses every credential while the revocations are unknown or too old.
+    pub(super) fn check_revocations_current(&self, store: &StoreRule, now: u64) -> Result<(), Reason> {
+        let is_stale =
+            |confirmed: Option<u64>| confirmed.is_none_or(|at| now.saturating_sub(at) > store.stale);
+        if store.home != StoreBackend::Memory && store.refuses_when_stale && is_stale(self.confirmed_at.get())
+        {
+            return Err(Reason::RevocationsStale);
+        }
+        if self.is_unreadable.get() {
+            return Err(Reason::StoreUnavailable);
+        }
+        Ok(())
+    }
+}
