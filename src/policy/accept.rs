@@ -5,23 +5,23 @@ use super::reader::Reader;
 /// The credentials a route accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Accept {
-    /// Anyone, with or without a credential; nothing is verified.
+    /// Every request, with or without a credential; nothing is verified.
     Public,
     /// The kinds listed.
     Credentials {
-        /// API keys.
+        /// True when API keys are accepted.
         api_key: bool,
         /// Tokens of these sources.
         tokens: Vec<TokenSource>,
     },
 }
 
-/// Who makes a kind of token, by place in the policy.
+/// Source of a kind of token, by its place in the policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenSource {
-    /// A family minted here.
+    /// Family of tokens minted here.
     Family(usize),
-    /// Somebody else.
+    /// Issuer whose tokens are accepted.
     Issuer(usize),
 }
 

@@ -27,7 +27,7 @@ document! {
         ceiling: CeilingDocument = CeilingDocument::default(),
         /// Unix second at which it expires.
         expires_at: Option<u64>,
-        /// Whether the key and its tokens are revoked; default false.
+        /// True when the key and its tokens are revoked; default false.
         revoked: bool = false,
         /// Maxima of limits for the key, by the limit's id.
         limits: Members<u64>,
@@ -39,19 +39,19 @@ document! {
 /// A registered API key.
 #[derive(Debug)]
 pub struct ApiKey {
-    /// Its id: what logs, tokens and upstream headers call it.
+    /// Name in logs, tokens and upstream headers.
     pub id: String,
-    /// The team or user it belongs to.
+    /// Team or user it belongs to.
     pub owner: PartyId,
-    /// The scopes it was given.
+    /// Scopes it holds.
     pub scopes: Vec<String>,
-    /// Its bounds: they hold for direct calls and for every token minted from it.
+    /// Bounds of direct calls and of every token minted from it.
     pub ceiling: Ceiling,
-    /// Unix seconds at which it stops working.
+    /// Unix second at which it expires; `None`: never.
     pub expires_at: Option<u64>,
-    /// Whether it was revoked, and its tokens with it.
+    /// True when the key and its tokens are revoked.
     pub revoked: bool,
-    /// Its own maxima of limits, by the limit's id.
+    /// Maxima of limits for the key, by the limit's id.
     pub limits: Vec<(String, u64)>,
 }
 
@@ -64,8 +64,11 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Adds a key; without a digest nobody can present it, and it only bounds an issuer's tokens. `Err` says which of
-    /// the two names is taken.
+    /// Adds a key. Without a digest no client can present it: it only bounds an issuer's tokens.
+    ///
+    /// # Errors
+    ///
+    /// The member that another key has as well: `id` or `sha256`.
     pub(super) fn add(&mut self, key: ApiKey, digest: Option<Digest>) -> Result<(), &'static str> {
         let index = self.list.len();
         if self.by_id.insert(key.id.clone(), index).is_some() {
@@ -83,22 +86,22 @@ impl Keys {
         self.list.get(*self.by_digest.get(digest)?)
     }
 
-    /// Finds a key by its id: a token names its key so.
+    /// Finds a key by its id, which tokens carry.
     pub fn with_id(&self, id: &str) -> Option<&Rc<ApiKey>> {
         self.list.get(*self.by_id.get(id)?)
     }
 
-    /// How many there are.
+    /// Returns the number of keys.
     pub fn len(&self) -> usize {
         self.list.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no keys.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
-    /// All of them, in the order of the document.
+    /// Returns all keys, in the order of the document.
     pub fn iter(&self) -> impl Iterator<Item = &ApiKey> {
         self.list.iter().map(Rc::as_ref)
     }
@@ -123,10 +126,10 @@ pub(super) fn compile(
     keys
 }
 
-/// First second that is taken for milliseconds: the year 2100.
+/// Latest Unix second that is accepted; a larger number is one of milliseconds.
 const YEAR_2100: u64 = 4_102_444_800;
 
-/// Checks Unix seconds: milliseconds would be a key that never expires, or revoke what is minted for centuries.
+/// Refuses Unix milliseconds: a key would never expire, and a revocation would last for centuries.
 pub(super) fn check_unix_seconds(seconds: Option<u64>, at: &Reader<'_>) {
     if seconds.is_some_and(|seconds| seconds > YEAR_2100) {
         at.refuse_with("expected Unix seconds before the year 2100", "milliseconds must be divided by 1000");

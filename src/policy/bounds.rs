@@ -1,6 +1,6 @@
 //! Bounds of a route: the fields of a request that carry caller, destination and text bounds.
 //!
-//! All are judged by one rule: a value that cannot be read is one a bounded credential may not choose.
+//! One rule for all: a bounded credential may not send a value that cannot be read.
 
 use super::fields::{FieldDocument, FieldRef, RequestField};
 use super::platform::Platform;
@@ -9,7 +9,7 @@ use super::text_bounds::{TextBound, index_of};
 use crate::json::Json;
 
 document! {
-    /// Fields of a request that carry what credentials are bounded in: `from`, `to`, and text bounds by name.
+    /// Fields of a request that carry the values of bounds: `from`, `to`, and text bounds by name.
     pub struct BoundsDocument {
         /// Fields of the caller; with `to`.
         from: Option<BoundDocument>,
@@ -38,9 +38,9 @@ document! {
         fields: List<FieldDocument>,
         /// Fields whose presence leaves the choice to the upstream.
         delegated_by: List<FieldDocument> = List::default(),
-        /// Whether other fields carry the value as well: bounded credentials are refused; default false.
+        /// True when other fields carry the value as well: bounded credentials are refused; default false.
         partial: bool = false,
-        /// Whether the token's only value counts where the request has none; default false.
+        /// True when the token's only value counts where the request has none; default false.
         implied: bool = false,
         /// Feature that an endpoint must have.
         requires_feature: Option<String>,
@@ -89,9 +89,9 @@ pub struct Bounds {
 /// Caller and destination of a call.
 #[derive(Debug)]
 pub struct Call {
-    /// The caller.
+    /// Fields of the caller.
     pub from: BoundSource,
-    /// The destination.
+    /// Fields of the destination.
     pub to: BoundSource,
 }
 
@@ -102,7 +102,7 @@ pub struct TextRule {
     pub bound: usize,
     /// Fields that carry the value.
     pub direction: BoundSource,
-    /// Whether a token's only value counts where the request has none.
+    /// True when a token's only value counts where the request has none.
     pub implied: bool,
     /// Feature that an endpoint must have.
     pub capable: Option<String>,
@@ -115,7 +115,7 @@ pub struct BoundSource {
     pub members: Vec<FieldRef>,
     /// Fields whose presence leaves the choice to the upstream.
     pub chosen_by: Vec<RequestField>,
-    /// Whether other fields carry the value as well: these are judged, and bounded credentials are refused.
+    /// True when other fields carry the value as well: these are judged, and bounded credentials are refused.
     pub screen_only: bool,
 }
 
@@ -125,7 +125,7 @@ impl Bounds {
         self.directions().any(BoundSource::reads_body)
     }
 
-    /// Returns the fields of the numbers and of the texts.
+    /// Returns the fields of caller, destination and text bounds.
     pub fn directions(&self) -> impl Iterator<Item = &BoundSource> {
         let numbers = self.call.iter().flat_map(|call| [&call.from, &call.to]);
         numbers.chain(self.texts.iter().map(|rule| &rule.direction))
@@ -142,12 +142,12 @@ impl BoundSource {
         self.members.iter().map(|member| &member.place).chain(&self.chosen_by)
     }
 
-    /// Whether it is known only from the body.
+    /// Returns whether the value comes from the body.
     pub fn reads_body(&self) -> bool {
         self.places().any(RequestField::is_in_body)
     }
 
-    /// Whether nothing says which value will be used.
+    /// Returns whether the value that the upstream will use cannot be read.
     pub fn is_unreadable(&self) -> bool {
         self.members.is_empty() || self.screen_only
     }
@@ -256,7 +256,7 @@ impl FieldsDocument {
     }
 }
 
-/// Checks a feature that endpoints must have: a misspelt one no endpoint has.
+/// Checks that a feature required of endpoints exists: no endpoint has a misspelt one.
 pub(super) fn check_required_feature(
     feature: Option<&str>,
     bound: &TextBound,

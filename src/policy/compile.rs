@@ -1,6 +1,4 @@
-//! From the document to a [`Policy`]: one pass, every problem collected, nothing half-applied.
-//!
-//! Where the text and the secrets come from is up to the caller: both are arguments.
+//! Compiles a document to a [`Policy`] in one pass that collects every problem. The caller supplies text and secrets.
 
 use sha2::{Digest as _, Sha256};
 
@@ -63,7 +61,7 @@ struct Compiler<'a> {
     root: Reader<'a>,
 }
 
-/// Sections about who there is.
+/// Sections about the platform, its parties and their endpoints.
 struct Parties {
     platform: Platform,
     bounds: Vec<TextBound>,
@@ -274,7 +272,7 @@ impl Compiler<'_> {
         issuers::compile(&self.document.issuers, &context, &self.root.member("issuers"))
     }
 
-    /// Collects all prefixes; one that begins another would make a credential two things at once.
+    /// Collects all prefixes; refuses one that begins another, since a credential could be of two kinds.
     fn prefixes(&self, accepted: &CredentialSections<'_>) -> Vec<String> {
         let CredentialSections { credentials, families, .. } = accepted;
         let of_keys = credentials.shapes.iter().map(|shape| &shape.prefix);
@@ -369,7 +367,7 @@ impl Compiler<'_> {
         StoreRule { revocations, ..store }
     }
 
-    /// Refuses a count that must reach further than the store does.
+    /// Refuses a count whose reach is wider than the store's.
     fn check_strength(&self, limits: &Limits) {
         let (document, reach) = (self.document, self.document.store.strength());
         if !self.root.member("store").member("backend").was_read() {

@@ -22,61 +22,61 @@ use super::text_bounds::{TextBound, index_of};
 
 /// The compiled configuration. Immutable: a change is a new policy.
 pub struct Policy {
-    /// What the gateway gives that loads the module.
+    /// Gateway that loads the module.
     pub host: &'static Profile,
-    /// Who keeps a request's headers back while its body is awaited.
+    /// Party that holds a request's headers while its body is awaited.
     pub hold: Hold,
-    /// Where new tokens' randomness begins, on hosts that have none; a secret. Deliberately not in any `Debug`.
+    /// Seed of new tokens' randomness, on hosts that have none; a secret. Deliberately not in any `Debug`.
     pub entropy: Vec<u8>,
-    /// Whether the gateway ends open connections at their limit; otherwise the upstream is told it.
+    /// True when the gateway ends open connections at their limit; otherwise the upstream receives the limit.
     pub ends_sessions: bool,
-    /// Where a credential may stand.
+    /// Places of the credential in a request.
     pub carriers: Vec<CredentialLocation>,
     /// Every prefix that marks a text as one of our credentials.
     pub prefixes: Vec<String>,
-    /// How API keys are written.
+    /// Formats of API keys.
     pub key_shapes: Vec<KeyFormat>,
-    /// Whether the client's credential goes on to the upstream.
+    /// True when the client's credential is sent on to the upstream.
     pub forward_credential: bool,
-    /// The token families minted here.
+    /// Families of tokens minted here.
     pub families: Vec<Family>,
-    /// Those whose tokens are accepted though they were minted elsewhere.
+    /// Issuers whose tokens are accepted.
     pub issuers: Vec<Issuer>,
-    /// The API keys.
+    /// API keys, by digest and by id.
     pub keys: Keys,
-    /// The texts that credentials can be bounded in.
+    /// Text bounds that credentials can have.
     pub bounds: Vec<TextBound>,
-    /// The endpoints.
+    /// Endpoints, by id.
     pub directory: Directory,
-    /// Teams and users, and who owns which number.
+    /// Teams and users, with the numbers they own.
     pub tree: Tree,
-    /// What the platform switches on.
+    /// Features and scopes of the platform.
     pub platform: Platform,
-    /// The routes.
+    /// Routes, by path and method.
     pub routes: Routes,
-    /// What happens to a request no route matches.
+    /// Treatment of a request that no route matches.
     pub unmatched: Unmatched,
-    /// Folded names of members that carry a caller or a destination somewhere on this platform.
+    /// Folded names of members that carry a caller or a destination: those of all routes, and those of `vocabulary`.
     pub vocabulary: Vec<String>,
-    /// How refusals are worded.
+    /// Wording of refusals.
     pub refusals: Refusals,
     /// Seconds a request may be held for its body before the watchdog answers.
     pub hold_seconds: u64,
-    /// The beginning of the document's SHA-256, in hex: which policy decided.
+    /// First 12 hex digits of the document's SHA-256, which identify the policy.
     pub revision: String,
-    /// The limits.
+    /// Limits, and the headers about them.
     pub limits: Limits,
-    /// Whether decisions are counted.
+    /// True when decisions are counted.
     pub counts: bool,
-    /// Whether each decision is logged, not only refusals and new tokens.
+    /// True when each decision is logged, not only refusals and new tokens.
     pub audits_all: bool,
-    /// What is remembered, and where.
+    /// Backend of counts and revocations, and their freshness.
     pub store: StoreRule,
-    /// Whether anything is.
+    /// Use of the gateway's own memory.
     pub remembers: Remembers,
     /// Environment variables that hold the policy's secrets, sorted.
     pub secret_names: Vec<String>,
-    /// What an operator should know although the policy is valid.
+    /// Problems an operator should know of although the policy is valid.
     pub warnings: Vec<Problem>,
 }
 
@@ -94,8 +94,8 @@ impl Policy {
         self.families.iter().enumerate().find(|(_, family)| family.matches_prefix(credential))
     }
 
-    /// Whether a text holds one of our credentials: by what it begins with, and where keys have no mark of their own,
-    /// by being one of them.
+    /// Returns whether a text holds one of our credentials: a text with one of their prefixes or, where a format of API
+    /// keys has no prefix, a registered key.
     pub fn holds_credential(&self, value: &[u8]) -> bool {
         let unmarked = || self.key_shapes.iter().filter(|shape| shape.prefix.is_empty());
         let is_key = |part: &[u8]| {
@@ -106,13 +106,13 @@ impl Policy {
             || (unmarked().next().is_some() && candidates(value).any(is_key))
     }
 
-    /// Whether a credential may stand in the query of some route.
+    /// Returns whether some route reads the credential from the query.
     pub fn reads_credentials_in_query(&self) -> bool {
         let of_routes = self.routes.iter().flat_map(|route| route.carriers.iter().flatten());
         of_routes.chain(&self.carriers).any(|carrier| carrier.parameter().is_some())
     }
 
-    /// Whether a header is one that says something here: a credential, or what is judged. Names are in lower case.
+    /// Returns whether a header carries a credential or a judged value. `name` is in lower case.
     pub fn reads_header(&self, name: &[u8]) -> bool {
         let carriers =
             self.routes.iter().flat_map(|route| route.carriers.iter().flatten()).chain(&self.carriers);
@@ -125,7 +125,7 @@ impl Policy {
         carriers.filter_map(CredentialLocation::header).chain(headers).any(|header| header.as_bytes() == name)
     }
 
-    /// Finds a text bound by its name.
+    /// Finds a text bound and its place by name.
     pub fn bound(&self, name: &str) -> Option<(usize, &TextBound)> {
         index_of(&self.bounds, name).and_then(|index| Some((index, self.bounds.get(index)?)))
     }

@@ -1,17 +1,17 @@
-//! Section `credentials`: how API keys are written and where a request carries its credential.
+//! Section `credentials`: formats of API keys, and places of the credential in a request.
 
 use super::ids::{check_header_name, check_prefix, is_token};
 use super::reader::{List, Reader, document, words};
 use crate::credential::{Alphabet, CredentialLocation, KeyFormat};
 
 document! {
-    /// How API keys are written and where a request carries its credential.
+    /// Formats of API keys, and places of the credential in a request.
     pub struct CredentialsDocument {
         /// Formats of API keys.
         api_key_formats: List<KeyFormatDocument>,
         /// Places of the credential; a request has exactly one, in exactly one of these.
         locations: List<LocationDocument>,
-        /// Whether the client's credential is sent on to the upstream; default false.
+        /// True when the client's credential is sent on to the upstream; default false.
         forward_credential: bool = false,
     }
 }
@@ -41,7 +41,7 @@ document! {
 words! {
     /// Characters after a key's prefix.
     pub enum AlphabetWord {
-        /// `0-9 a-f`.
+        /// Hex digits in lower case, `0-9 a-f`.
         Hex = "hex",
         /// `0-9 A-Z a-z`.
         Alphanumeric = "alphanumeric",

@@ -8,7 +8,7 @@ use super::text_bounds::TextBound;
 pub(super) struct Definitions<'a> {
     /// Features and scopes.
     pub(super) platform: &'a Platform,
-    /// Text bounds.
+    /// Text bounds that credentials can have.
     pub(super) bounds: &'a [TextBound],
     /// Teams and users.
     pub(super) tree: &'a Tree,

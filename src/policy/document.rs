@@ -27,9 +27,9 @@ document! {
         host: Host,
         /// Filter that holds a request's headers until its body was judged; `buffer_filter` only with `host: envoy`; default `filter`.
         hold_headers: HoldWord = HoldWord::Filter,
-        /// Seed of the randomness of new tokens: a secret of 32 bytes, needed to mint where the host has none of its own (`host: kong`), refused elsewhere.
+        /// Seed of the randomness of new tokens: a secret of 32 bytes, needed to mint on hosts without their own randomness (`host: kong`), refused on other hosts.
         entropy: Option<SecretDocument>,
-        /// Whether the policy itself may hold secrets, which config dumps show; default false.
+        /// True when the policy itself may hold secrets, which config dumps show; default false.
         allow_inline_secrets: bool = false,
         /// Seconds a request may be held for its body, 1 to 300; default 10.
         hold_seconds: u64 = 10,
@@ -37,7 +37,7 @@ document! {
         sessions_ended_by: SessionsEndedBy = SessionsEndedBy::Gateway,
         /// Features, scopes and bounds of the whole platform.
         platform: PlatformDocument = PlatformDocument::default(),
-        /// How API keys are written and where a request carries its credential.
+        /// Formats of API keys, and places of the credential in a request.
         credentials: CredentialsDocument,
         /// Keys that sign and verify the tokens minted here.
         token_keys: List<TokenKeyDocument> = List::default(),
@@ -45,13 +45,13 @@ document! {
         tokens: Members<FamilyDocument>,
         /// Issuers whose tokens are accepted, by name.
         issuers: Members<IssuerDocument>,
-        /// Teams.
+        /// Teams, with their numbers and bounds.
         teams: List<TeamDocument> = List::default(),
-        /// Users.
+        /// Users, with their teams and numbers.
         users: List<UserDocument> = List::default(),
         /// Endpoints; the values of the bound `endpoint`.
         endpoints: Option<List<EndpointDocument>>,
-        /// API keys.
+        /// API keys, by the SHA-256 of their text.
         api_keys: List<ApiKeyDocument> = List::default(),
         /// Credentials for the upstream.
         upstream_credentials: List<UpstreamCredentialDocument> = List::default(),
@@ -61,17 +61,17 @@ document! {
         constants: Members<Raw>,
         /// Requests that are let through, and what each requires; every other is `unmatched`.
         routes: List<RouteDocument>,
-        /// Where counts and revocations are kept.
+        /// Backend and freshness of counts and revocations.
         store: StoreDocument = StoreDocument::default(),
-        /// How much is let through.
+        /// Limits of requests, sessions, new tokens and failed credentials.
         limits: List<LimitDocument> = List::default(),
         /// The platform's own headers about the tightest limit, by name in lower case.
         limit_headers: Members<Shown>,
-        /// What is revoked before its time.
+        /// Keys and tokens that are revoked before they expire.
         revocations: List<RevocationDocument> = List::default(),
         /// Decisions that are logged; default `refusals`, which are refusals and new tokens.
         audit: AuditWord = AuditWord::Refusals,
-        /// Whether decisions are counted; default true. False is for Kong before 3.6, whose requests end with the first count.
+        /// True when decisions are counted; default true. False is for Kong before 3.6, whose requests end with the first count.
         metrics: bool = true,
         /// Treatment of a request that no route matches; default `deny`.
         unmatched: Unmatched = Unmatched::Deny,
@@ -83,9 +83,9 @@ document! {
 words! {
     /// Treatment of a request that no route matches.
     pub enum Unmatched {
-        /// 404.
+        /// The request is answered with 404.
         Deny = "deny",
-        /// On to the upstream, untouched but for the headers only we may set.
+        /// The request passes unchanged, except for headers that only callbound may set.
         Pass = "pass",
     }
 }
@@ -95,7 +95,7 @@ words! {
     pub enum AuditWord {
         /// Refusals and new tokens.
         Refusals = "refusals",
-        /// Every one.
+        /// Every decision, allowed requests included.
         All = "all",
     }
 }
@@ -131,7 +131,7 @@ impl PolicyDocument {
         self.endpoints.is_some() || self.routes.iter().any(RouteDocument::names_endpoints)
     }
 
-    /// Returns whether no client may present an API key, since an issuer acts as it, or may mean to.
+    /// Returns whether an API key needs no digest: an issuer acts as it, or as an unlisted key that may be this one.
     pub(super) fn is_issuer_key(&self, id: &str) -> bool {
         let mut acted_as = self.issuers.iter().map(|(_, issuer)| issuer.acts_as.as_str());
         acted_as.any(|name| name == id || !self.api_keys.iter().any(|key| key.id == name))

@@ -1,4 +1,4 @@
-//! Section `endpoints`: what can be called beside phone numbers, who owns it, and from where it can be called.
+//! Section `endpoints`: destinations other than phone numbers, their owners, and the clients that may reach them.
 
 use core::net::IpAddr;
 use std::collections::HashMap;
@@ -10,7 +10,7 @@ use super::teams::PartyId;
 use super::text_bounds::is_origin;
 
 document! {
-    /// One endpoint.
+    /// One endpoint, a destination other than a phone number.
     pub struct EndpointDocument {
         /// Id: 1 to 128 visible characters without a comma.
         id: String,
@@ -22,7 +22,7 @@ document! {
         team: String,
         /// Features it has.
         features: Members<bool>,
-        /// Whether it takes new sessions; default `active`.
+        /// State of the endpoint; default `active`.
         state: StateWord = StateWord::Active,
         /// The only origins a session may come from; absent: any.
         origins: Option<List<String>>,
@@ -34,29 +34,29 @@ document! {
 }
 
 words! {
-    /// Whether an endpoint takes new sessions.
+    /// State of an endpoint.
     pub enum StateWord {
-        /// It does.
+        /// New sessions are accepted.
         Active = "active",
-        /// It does not: 409.
+        /// New sessions are refused with 409.
         Archived = "archived",
     }
 }
 
-/// Something that can be called, beside phone numbers.
+/// Destination other than a phone number.
 #[derive(Debug)]
 pub struct Endpoint {
-    /// Its id.
+    /// Id, unique in the policy.
     pub id: String,
-    /// What people call it.
+    /// Name in listings.
     pub name: Option<String>,
-    /// The application it belongs to.
+    /// Application it belongs to in listings.
     pub app: Option<String>,
-    /// The team it belongs to.
+    /// Team that owns it.
     pub owner: PartyId,
-    /// What it is capable of.
+    /// Features it has.
     pub features: Vec<String>,
-    /// Whether it takes no new sessions any more.
+    /// True when it takes no new sessions.
     pub is_archived: bool,
     /// The origins a page may open sessions from; `None` = any.
     pub origins: Option<Vec<String>>,
@@ -72,7 +72,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// Reads `192.0.2.7`, `192.0.2.0/24` or the like in IPv6; `None` also when bits behind the mask are set.
+    /// Reads an address or network, as in `192.0.2.0/24`; `None` when malformed or when bits behind the mask are set.
     pub fn parse(text: &str) -> Option<Self> {
         let (address, bits) =
             text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
@@ -88,7 +88,7 @@ impl Network {
         (network.masked(address) == value(address)).then_some(network)
     }
 
-    /// Whether an address is in it; an IPv4 address that came as IPv6 is an IPv4 address.
+    /// Returns whether an address is in the network. An IPv4-mapped IPv6 address counts as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         width(address) == width(self.address) && self.masked(address) == value(self.address)
@@ -125,17 +125,17 @@ impl Directory {
         Self { list, by_id }
     }
 
-    /// Finds an endpoint.
+    /// Finds an endpoint by its id.
     pub fn get(&self, id: &str) -> Option<&Endpoint> {
         self.list.get(*self.by_id.get(id)?)
     }
 
-    /// All of them, sorted by id.
+    /// Returns all endpoints, sorted by id.
     pub fn iter(&self) -> impl Iterator<Item = &Endpoint> {
         self.list.iter()
     }
 
-    /// Whether an endpoint asks where its client is.
+    /// Returns whether an endpoint restricts the addresses of clients.
     pub fn asks_for_address(&self) -> bool {
         self.list.iter().any(|endpoint| endpoint.addresses.is_some())
     }
@@ -200,7 +200,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_network_holds_what_shares_its_bits() {
+    fn address_with_bits_of_network_is_contained() {
         let holds = |network: &str, address: &str| {
             Network::parse(network).unwrap().contains(address.parse().unwrap())
         };

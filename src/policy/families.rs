@@ -14,7 +14,7 @@ document! {
     pub struct FamilyDocument {
         /// Beginning of each token: 3 to 32 of `A-Z a-z 0-9 - _`.
         prefix: String,
-        /// Whether a token is also accepted without its prefix, as a plain JWT; default false.
+        /// True when a token is also accepted without its prefix, as a plain JWT; default false.
         bare: bool = false,
         /// The `typ` header of the tokens; default the family's name and `+jwt`.
         typ: Option<String>,
@@ -105,7 +105,7 @@ pub(super) fn compile<'d>(
     compiled
 }
 
-/// Checks a name that routes accept credentials by.
+/// Checks the name of a family or issuer, which `accept` refers to.
 pub(super) fn check_family_name(name: &str, at: &Reader<'_>) {
     check_id(name, at);
     if matches!(name, "api_key" | "public") {
@@ -113,7 +113,7 @@ pub(super) fn check_family_name(name: &str, at: &Reader<'_>) {
     }
 }
 
-/// Checks `typ`, which keeps families apart that share a key: without it a token's prefix could be exchanged.
+/// Checks `typ`, which separates families that share a key: otherwise the prefix of a token could be exchanged.
 fn check_type(family: &Family, others: &[CompiledFamily<'_>], at: &Reader<'_>) {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.' | b'_');
     if family.typ.is_empty() || !family.typ.bytes().all(fits) {

@@ -62,13 +62,13 @@ fn compile(text: &str, at: &Reader<'_>) -> Option<RequestField> {
 /// A field and whether it may be absent.
 #[derive(Debug)]
 pub struct FieldRef {
-    /// The field.
+    /// Field that carries the value.
     pub place: RequestField,
-    /// Whether it may be absent.
+    /// True when it may be absent.
     pub optional: bool,
 }
 
-/// One place.
+/// One field of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RequestField {
     /// A member of the body.
@@ -82,7 +82,7 @@ pub enum RequestField {
 }
 
 impl RequestField {
-    /// Reads a place as a policy writes it: `/pointer`, `query:name`, `header:name` or `path:name`.
+    /// Reads `/pointer`, `query:name`, `header:name` or `path:name`; `None` when it is none.
     pub fn parse(text: &str) -> Option<Self> {
         if text.starts_with('/') {
             return Pointer::parse(text).map(Self::Body);
@@ -102,12 +102,12 @@ impl RequestField {
         }
     }
 
-    /// Whether the place is in the body.
+    /// Returns whether the field is in the body.
     pub fn is_in_body(&self) -> bool {
         matches!(self, Self::Body(_))
     }
 
-    /// The part of the request it is in, as answers name it.
+    /// Returns the part of the request it is in, as replies name it.
     pub fn part(&self) -> &'static str {
         match self {
             Self::Body(_) => "body",
@@ -117,7 +117,7 @@ impl RequestField {
         }
     }
 
-    /// The part and the name as a forgiving reader takes them: two places that are one to it fold alike.
+    /// Returns part and folded name. Fields that a lenient parser would confuse fold alike.
     pub fn folded(&self) -> (&'static str, String) {
         let folded = match self {
             Self::Body(pointer) => pointer.folded.join("/"),
@@ -127,7 +127,7 @@ impl RequestField {
         (self.part(), folded)
     }
 
-    /// The name of what stands there.
+    /// Returns the name of the parameter, header or member.
     pub fn name(&self) -> &str {
         match self {
             Self::Body(pointer) => pointer.name(),
@@ -140,7 +140,7 @@ impl RequestField {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pointer {
     names: Vec<String>,
-    /// The same, folded: every member of every body is compared with them.
+    /// Names folded in advance, since every member of every body is compared with them.
     folded: Vec<String>,
 }
 
@@ -171,34 +171,34 @@ impl Pointer {
         }
     }
 
-    /// All names on the way, the member's own last.
+    /// Returns all names of the pointer, the member's own last.
     pub fn names(&self) -> &[String] {
         &self.names
     }
 
-    /// The names of the objects on the way.
+    /// Returns the names of the objects around the member.
     pub fn parents(&self) -> &[String] {
         self.names.split_last().map_or(&[], |(_, parents)| parents)
     }
 
-    /// The name of the member itself.
+    /// Returns the member's own name.
     pub fn name(&self) -> &str {
         self.names.last().map_or("", String::as_str)
     }
 
-    /// The name, in the object at `at`, of this member or of the object on the way to it.
+    /// Returns the next name below the object at `at`; `None` when the pointer does not lead through that object.
     pub fn next(&self, at: &[String]) -> Option<&str> {
         self.names.strip_prefix(at)?.first().map(String::as_str)
     }
 
-    /// Whether a reader that folds names could take one in the object at `at` for the next on the way, or, wherever it
-    /// stands, for the member itself.
+    /// Returns whether a parser that folds names could confuse a name in the object at `at` with the pointer's next one
+    /// there, or with the member's own, which may be in any object.
     pub fn is_like(&self, at: &[String], folded: &str) -> bool {
         let next = || self.next(at).and_then(|_| self.folded.get(at.len()));
         self.folded.last().is_some_and(|own| own == folded) || next().is_some_and(|next| next == folded)
     }
 
-    /// The names joined by dots, as answers and logs show them.
+    /// Returns the names joined by dots, as replies and logs show them.
     pub fn dotted(&self) -> String {
         self.names.join(".")
     }

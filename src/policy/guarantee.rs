@@ -1,7 +1,6 @@
-//! The guarantee sheet: what a policy enforces on its host, and how strongly.
+//! Guarantee sheet: the effects of a policy on its host, and the strength of their enforcement.
 //!
-//! For the operator, once at load and by `callbound guarantees`. It says nothing that the compiler has not checked: what
-//! a host cannot do was refused there.
+//! Operators see it at load and with `callbound guarantees`. The compiler has already refused features the host lacks.
 
 use std::fmt;
 
@@ -12,36 +11,36 @@ use super::limits::{Counts, Measure};
 use super::route::{LocalReply, Route};
 use super::store::StoreBackend;
 
-/// One thing that is enforced.
+/// One line of the sheet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Guarantee {
-    /// What.
+    /// Subject, such as `limits`.
     pub subject: &'static str,
-    /// How strongly.
+    /// Strength of the enforcement.
     pub force: Enforcement,
-    /// How, and what it hangs on.
+    /// Effect, and the settings it depends on.
     pub text: String,
 }
 
-/// How strongly something is enforced.
+/// Strength of an enforcement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Enforcement {
     /// By callbound itself, at every request.
     Exact,
-    /// As long as the host is set up as the text says.
+    /// By the host, if it is configured as the text requires.
     Host,
-    /// Over all workers of one gateway.
+    /// Across all workers of one gateway.
     Node,
-    /// Over all gateways that use one store.
+    /// Across all gateways that share one store.
     Fleet,
-    /// By the upstream, which is told.
+    /// By the upstream, which receives the limit.
     Upstream,
     /// Not at all.
     None,
 }
 
 impl Enforcement {
-    /// The word in logs.
+    /// Returns the word in logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Exact => "exact",
@@ -87,43 +86,43 @@ fn verdict_first(policy: &Policy) -> Guarantee {
     let text = match policy.hold {
         _ if !policy.routes.iter().any(Route::reads_body) => {
             return guarantee(
-                "verdict first",
+                "decision first",
                 Enforcement::Exact,
-                "no route reads a body; headers wait for their verdict",
+                "no route reads a body; headers are held until the decision",
             );
         }
         Hold::Module => {
-            "headers and body are held until the verdict. Needs `allow_on_headers_stop_iteration: true`; without it \
-             requests that wait for a body end in 503, and nothing leaves"
+            "headers and body are held until the decision. Needs `allow_on_headers_stop_iteration: true`; without it \
+             requests that wait for a body end in 503, and nothing reaches the upstream"
         }
         Hold::FilterBehind => {
-            "the body is held until the verdict, the headers by the buffer filter that must stand behind callbound. \
-             Without it, or with it before callbound, the headers of a refused request would reach the upstream, stripped \
-             of credentials; its body never"
+            "the body is held until the decision, the headers by the buffer filter, which must come after callbound. \
+             Without it, or with it before callbound, the headers of a refused request would reach the upstream \
+             without credentials; its body never does"
         }
         Hold::Host => {
             "the host reads the whole body before it connects to the upstream. A body without `content-length` is \
-             refused (411), one above `client_body_buffer_size` too (413): set it as high as `client_max_body_size`. \
-             Nothing may answer or proxy before callbound: in Kong no plugin with a `response` handler and no \
-             `enable_buffering`"
+             refused (411), and so is one above `client_body_buffer_size` (413): set that as high as \
+             `client_max_body_size`. Nothing may answer or proxy before callbound: in Kong, use no plugin with a \
+             `response` handler and no `enable_buffering`"
         }
         Hold::HostOnRequest => {
             "the host reads the whole body, when callbound asks for it, before it connects to the upstream; \
-             `client_max_body_size` bounds it"
+             `client_max_body_size` limits its size"
         }
     };
-    guarantee("verdict first", Enforcement::Host, text)
+    guarantee("decision first", Enforcement::Host, text)
 }
 
 fn bounds(policy: &Policy) -> Guarantee {
     let trailers = match policy.hold {
-        Hold::Module | Hold::FilterBehind => "trailers are stripped of what only callbound may say",
-        Hold::Host | Hold::HostOnRequest => "trailers are not shown to callbound, and the host sends none on",
+        Hold::Module | Hold::FilterBehind => "trailers lose the headers that only callbound may set",
+        Hold::Host | Hold::HostOnRequest => "the host shows no trailers to callbound, and forwards none",
     };
     guarantee(
         "credentials and bounds",
         Enforcement::Exact,
-        format!("platform, team, key and token are judged anew at every request; {trailers}"),
+        format!("platform, team, key and token are checked at every request; {trailers}"),
     )
 }
 
@@ -132,29 +131,29 @@ fn paths(policy: &Policy) -> Guarantee {
         Some(_) => guarantee(
             "paths",
             Enforcement::Host,
-            "judged as the client wrote them, not as the host decoded them; every spelling but one is refused. Must not \
-             be rewritten before callbound",
+            "judged as the client wrote them, not as the host decoded them; every spelling but one is refused. Nothing \
+             may rewrite them before callbound",
         ),
         None => guarantee(
             "paths",
             Enforcement::Exact,
-            "judged as the host shows them, in one spelling; every other is refused",
+            "judged as the host shows them; every spelling but one is refused",
         ),
     }
 }
 
-/// How far what is remembered reaches, and what becomes of it at a restart.
+/// Returns the reach of counts in the policy's store, and its description for the sheet.
 fn of_home(policy: &Policy, after_restart: &str) -> (Enforcement, String) {
     match (&policy.store.home, policy.host.memory) {
         (StoreBackend::Redis(_), _) => {
-            (Enforcement::Fleet, "by the Redis that all gateways share; 503 without its answer".into())
+            (Enforcement::Fleet, "in the Redis that all gateways share; 503 when it does not answer".into())
         }
         (StoreBackend::Memory, SharedMemory::Evicted) => (
             Enforcement::Node,
             format!(
                 "by all workers of this gateway together, each gateway for itself, in the shared memory zone `callbound` \
-                 ({} MiB, `eviction=none`): what it dropped is noticed and answered 503; {after_restart}, and so after \
-                 another `store.entries`",
+                 ({} MiB, `eviction=none`): a dropped entry is noticed and answered with 503; {after_restart}, and so \
+                 after a change of `store.entries`",
                 zone_mebibytes(policy.store.size.entries)
             ),
         ),
@@ -165,8 +164,8 @@ fn of_home(policy: &Policy, after_restart: &str) -> (Enforcement, String) {
     }
 }
 
-/// Mebibytes of a zone in which two stores of so many entries have room, as after a change of the store's secret. nginx
-/// gives whole pages of 4 KiB to what is above half of one, and powers of two to the rest.
+/// Returns the size, in MiB, of a zone with room for two stores of `entries` entries, as after a change of the store's
+/// secret. nginx allocates whole pages of 4 KiB for blocks above half a page, and powers of two for smaller ones.
 fn zone_mebibytes(entries: usize) -> usize {
     const SESSIONS_AND_FAILURES: usize = 256 * 4_096 + 256 * 2_048 + (128 << 10);
     let value = entries / 4_096 * 32 + 160;
@@ -175,18 +174,18 @@ fn zone_mebibytes(entries: usize) -> usize {
 }
 
 fn uses(policy: &Policy) -> Option<Guarantee> {
-    let (force, text) = of_home(policy, "after a restart tokens from before it are refused");
+    let (force, text) = of_home(policy, "after a restart, older tokens are refused");
     policy
         .routes
         .iter()
         .any(Route::counts_uses)
-        .then(|| guarantee("uses of tokens", force, format!("each spent once, counted {text}")))
+        .then(|| guarantee("uses of tokens", force, format!("each use is spent once, counted {text}")))
 }
 
 fn limits(policy: &Policy) -> Option<Guarantee> {
     let counted = policy.limits.list.iter().filter(|limit| limit.counts != Counts::Failures);
     let names: Vec<&str> = counted.map(|limit| limit.id.as_str()).collect();
-    let (force, text) = of_home(policy, "after a restart windows begin anew");
+    let (force, text) = of_home(policy, "after a restart, windows begin again");
     (!names.is_empty())
         .then(|| guarantee("limits", force, format!("`{}`, counted {text}", names.join("`, `"))))
 }
@@ -197,8 +196,8 @@ fn failures(policy: &Policy) -> Option<Guarantee> {
         guarantee(
             "limits of failures",
             Enforcement::Node,
-            "counted by the address that the host says is the client's, over all workers of this gateway, whatever the \
-             store; one more may pass for each worker",
+            "counted by the client address that the host reports, across all workers of this gateway, with any store; \
+             one more may pass for each worker",
         )
     })
 }
@@ -210,7 +209,8 @@ fn revocation(policy: &Policy) -> Guarantee {
             "revocation",
             Enforcement::Fleet,
             format!(
-                "by the policy at once; by a request at every gateway within {} s and a second; {} when nothing was heard for {} s",
+                "by the policy at once; by a request at every gateway within {} s and a second; requests are {} when \
+                 revocations could not be refreshed for {} s",
                 policy.store.refresh,
                 if policy.store.refuses_when_stale { "refused" } else { "served" },
                 policy.store.stale
@@ -235,9 +235,9 @@ fn sessions(policy: &Policy) -> Option<Guarantee> {
     let counted = policy.limits.list.iter().any(|limit| matches!(limit.measure, Measure::Sessions { .. }));
     let counted = match (counted, policy.host.ends_streams) {
         (false, _) => "",
-        (true, true) => "; how many are open is counted, and a lost place comes back within 15 s",
+        (true, true) => "; open sessions are counted, and a lost one is freed within 15 s",
         (true, false) => {
-            "; how many are open is counted, but those of a worker that is replaced only for 15 s: set \
+            "; open sessions are counted, but those of a replaced worker only for 15 s: set \
              `worker_shutdown_timeout`"
         }
     };
@@ -246,14 +246,14 @@ fn sessions(policy: &Policy) -> Option<Guarantee> {
             "sessions",
             Enforcement::Upstream,
             format!(
-                "the upstream is told the limit in `x-callbound-session-seconds` and must end them{counted}"
+                "the upstream receives the limit in `x-callbound-session-seconds` and must end them{counted}"
             ),
         ),
         (true, true) => {
             guarantee("sessions", Enforcement::Exact, format!("ended by the gateway at their limit{counted}"))
         }
         (true, false) => {
-            guarantee("sessions", Enforcement::None, format!("never ended: none is limited{counted}"))
+            guarantee("sessions", Enforcement::None, format!("never ended, since none has a limit{counted}"))
         }
     })
 }
@@ -261,11 +261,11 @@ fn sessions(policy: &Policy) -> Option<Guarantee> {
 fn randomness(policy: &Policy) -> Option<Guarantee> {
     let mints = policy.routes.iter().any(|route| route.mint().is_some());
     mints.then(|| match policy.host.has_entropy {
-        true => guarantee("randomness of tokens", Enforcement::Exact, "the operating system's"),
+        true => guarantee("randomness of tokens", Enforcement::Exact, "from the operating system"),
         false => guarantee(
             "randomness of tokens",
             Enforcement::Host,
-            "derived from the secret `entropy`, the time and a counter: the host's own can be guessed",
+            "derived from the secret `entropy`, the time and a counter: the host's own randomness can be guessed",
         ),
     })
 }
@@ -276,12 +276,12 @@ fn issuers(policy: &Policy) -> Option<Guarantee> {
         false => guarantee(
             "issuers' keys",
             Enforcement::Host,
-            "fetched through the cluster that the policy names, whose TLS settings decide whom they are believed from",
+            "fetched through the cluster that the policy names; its TLS settings decide which server is trusted",
         ),
         true => guarantee(
             "issuers' keys",
             Enforcement::Host,
-            "fetched from the URL. The host checks no certificate unless it is told to \
+            "fetched from the URL. The host verifies no certificate unless it is configured to \
              (`nginx_wasm_tls_verify_cert`, `nginx_wasm_tls_verify_host`, `nginx_wasm_tls_trusted_certificate`)",
         ),
     })
@@ -292,12 +292,12 @@ fn waiting(policy: &Policy) -> Guarantee {
         true => guarantee(
             "waiting",
             Enforcement::Exact,
-            format!("a request whose body does not come is answered after {} s", policy.hold_seconds),
+            format!("a request whose body does not arrive is answered after {} s", policy.hold_seconds),
         ),
         false => guarantee(
             "waiting",
             Enforcement::Host,
-            "`client_body_timeout` of the host ends a body that does not come",
+            "`client_body_timeout` of the host ends a request whose body does not arrive",
         ),
     }
 }
@@ -305,12 +305,12 @@ fn waiting(policy: &Policy) -> Guarantee {
 fn refused_policy(policy: &Policy) -> Guarantee {
     let text = match (policy.host.keeps_refused, policy.host.end) {
         (false, _) => {
-            "a policy that does not load refuses every request (503): the host would otherwise serve without it"
+            "a policy that does not load refuses every request (503); otherwise the host would serve without it"
         }
         (true, End::Announced) => {
-            "a policy that does not load is refused, and the one before it stays; without one no request passes"
+            "a policy that does not load is refused, and the previous one stays; without one, no request passes"
         }
         (true, _) => "a policy that does not load answers every request of its route with 503",
     };
-    guarantee("a wrong policy", Enforcement::Exact, text)
+    guarantee("a refused policy", Enforcement::Exact, text)
 }

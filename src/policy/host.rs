@@ -1,8 +1,7 @@
-//! What a host gives a filter: one table, from which everything that differs between gateways is read.
+//! Gateways that load the module: one table of everything that differs between them.
 //!
-//! A host cannot be asked what it has: on some of them a call they lack ends the worker. So the policy names its host,
-//! and this table is what is known of it (`docs/hosts.md` says where from). Refuses to know how anything is called or
-//! carried out: that is [`crate::filter`]'s.
+//! A host cannot be queried: on some, a call that they lack ends the worker. So the policy names its host, and this
+//! table holds its features; `docs/hosts.md` has the sources. The calls themselves belong to [`crate::filter`].
 
 use super::reader::words;
 use crate::json::Json;
@@ -14,15 +13,15 @@ words! {
         Envoy = "envoy",
         /// Kong Gateway up to 3.10, and any nginx with its WebAssembly module.
         Kong = "kong",
-        /// Apache APISIX.
+        /// Apache APISIX, with its Wasm plugins.
         Apisix = "apisix",
     }
 }
 
 words! {
-    /// Filter that holds a request's headers until its body was judged.
+    /// Filter that holds a request's headers until its body is judged.
     pub enum HoldWord {
-        /// callbound: by `allow_on_headers_stop_iteration` on Envoy; on other hosts the host by itself.
+        /// callbound, with `allow_on_headers_stop_iteration` on Envoy; other hosts hold them by themselves.
         Filter = "filter",
         /// Envoy's buffer filter behind callbound, where that flag cannot be set.
         BufferFilter = "buffer_filter",
@@ -32,95 +31,95 @@ words! {
 words! {
     /// Party that ends an open connection at its limit.
     pub enum SessionsEndedBy {
-        /// The gateway.
+        /// The gateway itself.
         Gateway = "gateway",
         /// The upstream, which receives the limit in seconds in `x-callbound-session-seconds`.
         Upstream = "upstream",
     }
 }
 
-/// A gateway that loads the module, by what it gives.
+/// Features of a gateway that loads the module.
 #[derive(Debug)]
 pub struct Profile {
     /// The word in policies.
     pub name: &'static str,
-    /// Who keeps headers back while the body is awaited, unless the policy says otherwise.
+    /// Party that holds headers while the body is awaited, unless the policy names the buffer filter.
     pub hold: Hold,
-    /// How it says that a request has no body.
+    /// Sign that a request has no body.
     pub end: End,
-    /// What its workers share.
+    /// Memory that its workers share.
     pub memory: SharedMemory,
-    /// Whether the module is called every so often without a request.
+    /// True when the module is called periodically, without a request.
     pub has_ticks: bool,
-    /// Whether a connection that is open can be ended at a time, and a request that is held answered.
+    /// True when an open connection can be ended at a given time, and a held request answered.
     pub ends_streams: bool,
-    /// Whether its random bytes are fit for what must not be guessed.
+    /// True when its random bytes are fit for secrets.
     pub has_entropy: bool,
-    /// Whether it verifies signatures for the module.
+    /// True when it verifies signatures for the module.
     pub verifies: bool,
-    /// Whether requests go on by themselves after the answer to a call, and when nobody says what is to become of them.
+    /// True when a held request resumes without the module's order, as after the reply to a callout.
     pub resumes_automatically: bool,
-    /// Whether a call names the address it goes to; otherwise a cluster of the gateway's own configuration.
+    /// True when a callout names an address; otherwise it names a cluster of the gateway's configuration.
     pub calls_addresses: bool,
-    /// Whether a configuration that is refused is refused for good: no request passes, or the one before it stays.
-    /// Otherwise the module must take it and refuse everything by itself.
+    /// True when the host enforces that a configuration was refused: no request passes, or the previous one stays.
+    /// Otherwise the module must accept it and refuse every request.
     pub keeps_refused: bool,
-    /// The most headers it can show; asked for more, some lose theirs, and some their memory.
+    /// The most headers it can show; above, it loses headers or memory. `None`: any number.
     pub max_headers: Option<usize>,
-    /// Whether header names come in lower case.
+    /// True when header names arrive in lower case.
     pub lowers_names: bool,
-    /// Whether a header that stands twice must be removed before it is set.
+    /// True when a header that occurs twice must be removed before it is set.
     pub remove_before_set: bool,
-    /// The property with the client's address, its parts separated by zero bytes.
+    /// Property with the client's address; zero bytes separate the parts of a name.
     pub address: &'static str,
-    /// The property with path and query as the client wrote them, by a name that only this host has: elsewhere, be it
-    /// that a policy is for the wrong one, there is no path, and nothing is judged or let through.
+    /// Property with path and query as the client wrote them; `None`: the header `:path` has them. Only this host has a
+    /// property of this name, so a policy for the wrong host finds no path and lets no request pass.
     pub target: Option<&'static str>,
-    /// The properties that change the query, where the header `:path` does not: nginx's own, and the one with path and
-    /// query that some gateways have computed before.
+    /// Properties that change the query, where the header `:path` does not: nginx's own, and the path and query that
+    /// some gateways have computed before.
     pub query: Option<[&'static str; 2]>,
-    /// The property by which the body is asked for.
+    /// Property that makes the host read the body.
     pub body: Option<&'static str>,
-    /// The property that takes the decision for an access log.
+    /// Property that takes the decision for an access log.
     pub log: &'static str,
-    /// Whether the details of an answer stand in its status line, where the client reads them.
+    /// True when the details of a reply appear in its status line, where the client reads them.
     pub exposes_reply_details: bool,
-    /// Whether what is logged for a request stands in a line with the request's own first line, query and all.
+    /// True when a log line of a request also has the request's first line, with its query.
     pub logs_requests: bool,
 }
 
-/// Who keeps a request's headers back while its body is awaited.
+/// Party that holds a request's headers while its body is awaited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hold {
-    /// The module, by what it returns: the headers can be changed until the verdict.
+    /// The module, by its return value: headers can be changed until the decision.
     Module,
-    /// A filter behind the module: the headers must be ready at once, and go no further.
+    /// A filter after the module: headers must be final at once, and wait there.
     FilterBehind,
-    /// The host, which reads the whole body before it connects to anybody.
+    /// The host, which reads the whole body before it connects to the upstream.
     Host,
     /// The host, when it is asked to read the body.
     HostOnRequest,
 }
 
-/// How a host says that a request has no body.
+/// Sign of a host that a request has no body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// With the headers.
+    /// A flag that comes with the headers.
     Announced,
-    /// Not at all, and for an empty body it does not call: only `content-length` can be believed.
+    /// None, and no call for an empty body: only `content-length` can be trusted.
     Unsaid,
-    /// By a call for the body, be it empty.
+    /// A call for the body, even for an empty one.
     Called,
 }
 
-/// What the workers of a host share.
+/// Memory that the workers of a host share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SharedMemory {
-    /// Nothing.
+    /// No shared memory.
     None,
-    /// Memory that keeps what was written.
+    /// Memory that keeps its entries.
     Kept,
-    /// Memory that may drop what was written, and knows "only over nothing" as a version of its own.
+    /// Memory that may drop its entries, and has a version of its own for "write only if absent".
     Evicted,
 }
 
@@ -197,7 +196,7 @@ const APISIX: Profile = Profile {
 };
 
 impl Host {
-    /// What this host gives.
+    /// Returns the features of this host.
     pub fn profile(self) -> &'static Profile {
         match self {
             Self::Envoy => &ENVOY,
@@ -208,7 +207,7 @@ impl Host {
 }
 
 impl Profile {
-    /// Returns who holds headers under a policy.
+    /// Returns the party that holds headers under a policy.
     pub(super) fn hold(&self, word: HoldWord) -> Hold {
         match word {
             HoldWord::Filter => self.hold,
@@ -218,13 +217,13 @@ impl Profile {
 }
 
 impl Hold {
-    /// Whether headers can be changed once the body was read.
+    /// Returns whether headers can be changed after the body was read.
     pub fn lets_headers_change(self) -> bool {
         self == Self::Module
     }
 }
 
-/// Returns the host that a document names, whether or not the rest of it is right.
+/// Returns the host that a document names, even if the rest of it is invalid.
 pub fn host_of(text: &[u8]) -> Option<Host> {
     let document = Json::parse(text).ok()?;
     let name = document.get("host")?.as_str()?;

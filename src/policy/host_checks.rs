@@ -1,4 +1,4 @@
-//! Requirements of a policy that its host must meet: what a host cannot do is refused here, not half done there.
+//! Requirements of a policy that its host must meet; a feature that the host lacks is refused.
 
 use super::accept::{Accept, TokenSource};
 use super::api_keys::Keys;
@@ -18,7 +18,7 @@ pub(super) struct HostChecks<'a> {
     pub(super) profile: &'static Profile,
     pub(super) hold: Hold,
     pub(super) ends_sessions: bool,
-    /// Whether the policy gives a seed for randomness.
+    /// True when the policy gives a seed for randomness.
     pub(super) has_seed: bool,
     pub(super) families: &'a [CompiledFamily<'a>],
     pub(super) issuers: &'a [Issuer],
@@ -31,7 +31,7 @@ pub(super) struct HostChecks<'a> {
 }
 
 impl HostChecks<'_> {
-    /// Refuses what the host cannot do.
+    /// Refuses features that the host lacks.
     pub(super) fn check(&self, root: &Reader<'_>) {
         self.check_memory(root);
         self.check_ticks(root);
@@ -68,7 +68,7 @@ impl HostChecks<'_> {
         }
     }
 
-    /// Returns whether something is told apart by a random name.
+    /// Returns whether sessions or replies of a store need random names.
     fn names_sessions(&self) -> bool {
         let is_sessions = |measure: &Measure| matches!(measure, Measure::Sessions { .. });
         self.store.home != StoreBackend::Memory
@@ -76,7 +76,7 @@ impl HostChecks<'_> {
             || self.routes.iter().any(|route| route.uses.reconnect.is_some())
     }
 
-    /// Returns whether a session opened by a route may have to end at a time.
+    /// Returns whether a session opened by a route may have a limit.
     fn is_limited(&self, route: &Route) -> bool {
         let is_accepted = |family: usize| route.accept.accepts_tokens_of(TokenSource::Family(family));
         let mut mints = self.routes.iter().filter_map(Route::mint).filter(|rule| is_accepted(rule.family));
@@ -91,7 +91,7 @@ impl HostChecks<'_> {
             && (route.session.is_some() || ceilings.any(|ceiling| ceiling.session.is_some()) || of_token())
     }
 
-    /// Checks that the host has memory for what must be kept.
+    /// Checks that the host has memory for counts and revocations.
     fn check_memory(&self, root: &Reader<'_>) {
         if self.profile.memory == SharedMemory::Evicted && self.store.home == StoreBackend::Memory {
             self.check_session_counts(root);
@@ -142,7 +142,7 @@ impl HostChecks<'_> {
         }
     }
 
-    /// Checks that the host calls the module without a request, where something must be done from time to time.
+    /// Checks that the host calls the module without a request, where keys, revocations or sessions need it.
     fn check_ticks(&self, root: &Reader<'_>) {
         if self.profile.has_ticks {
             return;

@@ -9,7 +9,7 @@ use super::template::{Template, template_document};
 document! {
     /// A route that the gateway answers with the state of a token.
     pub struct IntrospectDocument {
-        /// Families whose tokens are known.
+        /// Families whose tokens are recognised.
         families: List<String>,
         /// Member of the body that holds the token, or its JSON pointer.
         field: String,
@@ -23,7 +23,7 @@ template_document! {
     StateTemplate, STATE_NAMES, super::schema_parts::Others::Bounds
 }
 
-/// Values of an introspection, beside the text bounds.
+/// Values of an introspection, in addition to the text bounds.
 const STATE_NAMES: &[&str] = &[
     "active",
     "state",
@@ -43,7 +43,7 @@ const STATE_NAMES: &[&str] = &[
 
 /// Compiled route that answers with the state of a token.
 pub struct IntrospectRule {
-    /// Families whose tokens are known, by their places in the policy.
+    /// Families whose tokens are recognised, by their places in the policy.
     pub families: Vec<usize>,
     /// Member of the body that holds the token.
     pub member: Pointer,

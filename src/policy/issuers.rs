@@ -1,4 +1,4 @@
-//! Section `issuers`: others whose tokens are accepted, within the rights of an API key.
+//! Section `issuers`: issuers whose tokens are accepted, within the rights of an API key.
 
 use super::api_keys::Keys;
 use super::definitions::Definitions;
@@ -54,9 +54,9 @@ document! {
         team: Option<String>,
         /// The scopes: a list, or one text with blanks.
         scopes: Option<String>,
-        /// The caller IDs.
+        /// The caller IDs, in E.164.
         from: Option<String>,
-        /// The destinations.
+        /// The destinations, in E.164.
         to: Option<String>,
         ..texts: String,
     }
@@ -84,11 +84,11 @@ document! {
 pub(super) struct IssuerContext<'a> {
     /// Teams, users, platform and bounds.
     pub(super) definitions: &'a Definitions<'a>,
-    /// API keys.
+    /// API keys that issuers act as.
     pub(super) keys: &'a Keys,
     /// Names of the families, which issuers share.
     pub(super) families: &'a [&'a str],
-    /// Whether the host's calls name an address instead of a cluster.
+    /// True when the host's callouts name an address instead of a cluster.
     pub(super) calls_addresses: bool,
 }
 
@@ -145,7 +145,7 @@ impl IssuerDocument {
         check_scopes(&self.default_scopes, &definitions.platform.scopes, &at.member("default_scopes"));
         at.member("acts_as").check_listed(&self.acts_as, "api_keys", definitions.key_ids.iter().copied());
         let owner = context.keys.with_id(&self.acts_as).and_then(|key| definitions.tree.party(key.owner));
-        // What bounds a user is written for the user: a team of theirs would know nothing of it.
+        // A user's bounds are written for the user: tokens of one of their teams would escape them.
         if self.claims.team.is_some() && owner.is_some_and(|owner| owner.reach == Reach::User) {
             at.member("claims")
                 .member("team")

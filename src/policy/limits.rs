@@ -1,6 +1,6 @@
-//! Section `limits`: how much is let through, and whose count it is.
+//! Section `limits`: the most requests, sessions and new tokens, and the parties they are counted for.
 //!
-//! What has been counted is known to [`crate::store`].
+//! The counts themselves are in [`crate::store`].
 
 use super::accept::Accept;
 use super::counting::StrengthWord;
@@ -21,11 +21,11 @@ document! {
         per: List<Per>,
         /// Kind of event that is counted; default `requests`.
         count: Option<Counts>,
-        /// So many in each fixed window of so many seconds.
+        /// The most events in a fixed window.
         window: Option<WindowDocument>,
-        /// So many in so many seconds, evenly, and so many at once.
+        /// The most events at an even rate, and at once.
         rate: Option<RateDocument>,
-        /// So many open sessions, on routes with `upgrade`.
+        /// The most open sessions, on routes with `upgrade`.
         sessions: Option<SessionsDocument>,
         /// The only routes; absent: all that require a credential.
         routes: Option<List<String>>,
@@ -49,11 +49,11 @@ document! {
 }
 
 document! {
-    /// An even rate.
+    /// An even rate, with a burst.
     pub struct RateDocument {
         /// The most events, at least 1.
         max: u64,
-        /// In this many seconds, 1 to 86,400.
+        /// Seconds in which they may occur, 1 to 86,400.
         seconds: u64,
         /// The most at once after a pause, at least 1.
         burst: u64,
@@ -61,7 +61,7 @@ document! {
 }
 
 document! {
-    /// Open sessions.
+    /// Open sessions at a time.
     pub struct SessionsDocument {
         /// The most, 1 to 10,000.
         max: u64,
@@ -71,15 +71,15 @@ document! {
 words! {
     /// Content of the platform's own header about the tightest limit.
     pub enum Shown {
-        /// The maximum.
+        /// Maximum of the limit.
         Limit = "limit",
-        /// The number left.
+        /// Number that is left.
         Remaining = "remaining",
-        /// Seconds until the maximum is left again.
+        /// Seconds until the maximum is available again.
         ResetSeconds = "reset_seconds",
-        /// The same as Unix seconds.
+        /// Unix second at which the maximum is available again.
         ResetUnix = "reset_unix",
-        /// The same as Unix milliseconds.
+        /// Unix millisecond at which the maximum is available again.
         ResetUnixMilliseconds = "reset_unix_ms",
     }
 }
@@ -89,31 +89,31 @@ words! {
     pub enum Counts {
         /// Requests that pass everything else.
         Requests = "requests",
-        /// New tokens.
+        /// New tokens of mint routes.
         Mints = "mints",
         /// Credentials that failed (401), per address.
         Failures = "failures",
     }
 }
 
-/// One limit.
+/// One compiled limit.
 #[derive(Debug)]
 pub struct Limit {
-    /// What logs and headers call it.
+    /// Name in logs and in `RateLimit`.
     pub id: String,
-    /// What is counted apart: each combination of these has its own count.
+    /// Subjects of the count, the narrowest first: each combination of them is counted by itself.
     pub per: Vec<Per>,
-    /// What is counted.
+    /// Kind of event that is counted.
     pub counts: Counts,
-    /// How.
+    /// Algorithm, with the maximum.
     pub measure: Measure,
-    /// The only credentials it is for; `None` = all.
+    /// The only credentials it counts; `None`: all.
     pub credentials: Option<Accept>,
-    /// How far the count must reach.
+    /// Reach that the count must have.
     pub strength: Strength,
 }
 
-/// Whose requests are counted together; from the narrowest to the widest.
+/// Subject of a count; from the narrowest to the widest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Per {
     /// One token; an API key counts as itself.
@@ -128,9 +128,9 @@ pub enum Per {
     Organization,
     /// One kind of credential.
     Family,
-    /// One route.
+    /// One route of the policy.
     Route,
-    /// Everything.
+    /// The whole platform.
     #[default]
     Platform,
 }
@@ -162,67 +162,67 @@ impl FromJson for Per {
     }
 }
 
-/// How something is counted.
+/// Algorithm of a limit, with the maximum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Measure {
-    /// So many in each window of so many seconds.
+    /// Fixed window of time.
     Window {
-        /// How many.
+        /// The most events in a window.
         max: u64,
-        /// The window in seconds.
+        /// Length of the window in seconds.
         seconds: u64,
     },
-    /// So many in so many seconds, evenly, and so many at once.
+    /// Even rate, with a burst.
     Rate {
-        /// How many.
+        /// The most events in `seconds`.
         max: u64,
-        /// In how many seconds.
+        /// Length of time in seconds.
         seconds: u64,
-        /// How many at once.
+        /// The most events at once.
         burst: u64,
     },
-    /// So many open sessions.
+    /// Open sessions at a time.
     Sessions {
-        /// How many.
+        /// The most open sessions.
         max: u64,
     },
 }
 
-/// All limits and how clients are told of them.
+/// All limits, and the platform's own headers about them.
 #[derive(Debug, Default)]
 pub struct Limits {
-    /// From the narrowest to the widest: what one key may no longer do must not weigh on its team.
+    /// Limits, the narrowest first: a key above its own limit must not use up its team's.
     pub list: Vec<Limit>,
-    /// The platform's own headers beside `RateLimit`: name in lower case, and what it says.
+    /// Further headers than `RateLimit`: name in lower case, and content.
     pub headers: Vec<(String, Shown)>,
 }
 
 impl Limit {
-    /// Whether it is counted apart for each key or for something narrower.
+    /// Returns whether each key, or a narrower subject, has a count of its own.
     pub fn knows_keys(&self) -> bool {
         self.per.iter().any(|per| matches!(per, Per::Token | Per::Key))
     }
 
-    /// Whether it is counted apart for whoever pays, so that there may be any number of its counts.
+    /// Returns whether each team, address or narrower subject has a count of its own: their number is unbounded.
     pub fn knows_payer(&self) -> bool {
         self.knows_teams() || self.per.contains(&Per::Address)
     }
 
-    /// Whether it is counted apart for each team or for something narrower.
+    /// Returns whether each team, or a narrower subject, has a count of its own.
     pub fn knows_teams(&self) -> bool {
         self.knows_keys() || self.per.iter().any(|per| matches!(per, Per::Team | Per::Organization))
     }
 }
 
 impl Measure {
-    /// The most there may be.
+    /// Returns the maximum of the limit.
     pub fn max(self) -> u64 {
         match self {
             Self::Window { max, .. } | Self::Rate { max, .. } | Self::Sessions { max } => max,
         }
     }
 
-    /// The same with another maximum.
+    /// Replaces the maximum of the limit.
     pub fn with_max(self, max: u64) -> Self {
         match self {
             Self::Window { seconds, .. } => Self::Window { max, seconds },
@@ -267,7 +267,7 @@ impl LimitDocuments<'_> {
         for name in self.headers.names() {
             let at = at.member(name);
             check_header_name(name, &at);
-            // It replaces the upstream's own.
+            // The header replaces one of the upstream's.
             let is_ours = ["x-callbound", "x-envoy-"].iter().any(|prefix| name.starts_with(prefix));
             let is_taken = ["ratelimit-policy", "x-content-type-options", "x-request-id"].contains(&name);
             let is_own = name.starts_with("x-") || name.starts_with("ratelimit-");
@@ -279,13 +279,13 @@ impl LimitDocuments<'_> {
     }
 }
 
-/// The most a window may let through.
+/// Largest `max` of a window.
 const MAX_WINDOW: u64 = 1_000_000_000;
 
-/// The most a rate may let through.
+/// Largest `max` and `burst` of a rate.
 const MAX_RATE: u64 = 1_000_000;
 
-/// The most open sessions of one count.
+/// Largest `max` of open sessions.
 const MAX_SESSIONS: u64 = 10_000;
 
 const ZERO: &str = "0 is no limit: to let nothing through, take the scope or the route away";
@@ -366,7 +366,7 @@ impl LimitDocument {
         }
     }
 
-    /// Adds a limit to the routes where it counts; one that counts nowhere is a mistake.
+    /// Adds a limit to the routes where it counts; refuses one that counts on no route.
     fn assign(&self, (index, limit): (usize, &Limit), routes: &mut [(Route, Vec<Match>)], at: &Reader<'_>) {
         let routes_at = at.member("routes");
         for (at, name) in self.routes.iter().flat_map(|names| names.each(&routes_at)) {
@@ -427,25 +427,25 @@ impl Maxima<'_> {
         at.check_listed(name, "limits", self.documents.iter().map(|limit| limit.id.as_str()));
         let limits_at = self.root.member("limits");
         let mut named = self.documents.each(&limits_at).filter(|(_, limit)| limit.id == name);
-        // A maximum is not held against a limit with a fault.
+        // A maximum is not compared with a limit that has a fault.
         let is_sound = named.all(|(at, _)| !at.has_error());
         self.limits.list.iter().find(|limit| is_sound && limit.id == name)
     }
 
-    /// Checks those of a team or user.
+    /// Checks the maxima of a team or user.
     pub(super) fn check_party(&self, maxima: &Members<u64>, is_top: bool, at: &Reader<'_>) {
         for (name, max) in maxima.iter() {
             let at = at.member(name);
             let Some(limit) = self.find(name, &at) else { continue };
             limit.check_maximum(limit.knows_teams(), *max, &at);
-            // Everything below the top is one count, and one number.
+            // All teams below the top share one count, and so one maximum.
             if limit.per.contains(&Per::Organization) && !is_top {
                 at.refuse("per `organization` only the maximum of the top team counts");
             }
         }
     }
 
-    /// Checks those of a key.
+    /// Checks the maxima of a key.
     pub(super) fn check_key(&self, maxima: &Members<u64>, at: &Reader<'_>) {
         for (name, max) in maxima.iter() {
             let at = at.member(name);

@@ -1,4 +1,4 @@
-//! Routes that answer with a list of what is within reach: endpoints, or the applications they belong to.
+//! Routes that answer with a list of the endpoints within reach, or of the applications they belong to.
 
 use super::fields::{FieldDocument, FieldRef, RequestField};
 use super::reader::{Raw, Reader, document, words};
@@ -62,7 +62,7 @@ template_document! {
 
 /// Compiled route that answers with a list.
 pub struct ListingRule {
-    /// Whether endpoints are grouped by their applications.
+    /// True when endpoints are grouped by their applications.
     pub by_app: bool,
     /// Field of the page's number, counted from 1.
     pub page: Option<FieldRef>,
@@ -70,11 +70,11 @@ pub struct ListingRule {
     pub limit: Option<FieldRef>,
     /// Size of a page when the request names none.
     pub default_limit: u64,
-    /// The largest page.
+    /// The largest size of a page.
     pub max_limit: u64,
-    /// One endpoint.
+    /// Entry for one endpoint.
     pub endpoint: Template,
-    /// One application.
+    /// Entry for one application.
     pub app: Template,
     /// Body of the reply.
     pub body: Template,

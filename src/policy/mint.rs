@@ -16,7 +16,7 @@ document! {
         family: String,
         /// Members of the request, by the meaning of their value.
         request: MintRequestDocument,
-        /// The reply.
+        /// Reply with the new token.
         reply: MintReplyDocument,
     }
 }
@@ -24,7 +24,7 @@ document! {
 document! {
     /// Members of a mint request, by the meaning of their value; text bounds by name.
     pub struct MintRequestDocument {
-        /// Whether a request needs a body; without one, or with `null`, every default is given. Default true.
+        /// True when a request needs a body; otherwise one without a body, or with `null`, is given every default. Default true.
         body_required: bool = true,
         /// Caller IDs of the token.
         from: Option<ListFieldDocument>,
@@ -40,7 +40,7 @@ document! {
         uses: Option<RangeFieldDocument>,
         /// Seconds that all sessions of the token may last together.
         total_seconds: Option<RangeFieldDocument>,
-        /// An object that the token carries along.
+        /// Metadata of the token: an object.
         metadata: Option<MetadataFieldDocument>,
         ..texts: TextFieldDocument,
     }
@@ -51,9 +51,9 @@ document! {
     pub struct PlainFieldDocument {
         /// Name of the member, or its JSON pointer.
         field: String,
-        /// Whether it must be there; default false.
+        /// True when it must be present; default false.
         required: bool = false,
-        /// Whether `null` is the same as absent; default false.
+        /// True when `null` is the same as absent; default false.
         nullable: bool = false,
     }
 }
@@ -63,9 +63,9 @@ document! {
     pub struct ListFieldDocument {
         /// Name of the member, or its JSON pointer.
         field: String,
-        /// Whether it must be there; default false.
+        /// True when it must be present; default false.
         required: bool = false,
-        /// Whether `null` is the same as absent; default false.
+        /// True when `null` is the same as absent; default false.
         nullable: bool = false,
         /// The most entries, 1 to 1,000.
         max: u64,
@@ -79,9 +79,9 @@ document! {
     pub struct RangeFieldDocument {
         /// Name of the member, or its JSON pointer.
         field: String,
-        /// Whether it must be there; default false.
+        /// True when it must be present; default false.
         required: bool = false,
-        /// Whether `null` is the same as absent; default false.
+        /// True when `null` is the same as absent; default false.
         nullable: bool = false,
         /// The least; default 1.
         min: u64 = 1,
@@ -91,13 +91,13 @@ document! {
 }
 
 document! {
-    /// A member that holds an object the token carries along.
+    /// A member that holds the token's metadata, an object.
     pub struct MetadataFieldDocument {
         /// Name of the member, or its JSON pointer.
         field: String,
-        /// Whether it must be there; default false.
+        /// True when it must be present; default false.
         required: bool = false,
-        /// Whether `null` is the same as absent; default false.
+        /// True when `null` is the same as absent; default false.
         nullable: bool = false,
         /// The most bytes of its JSON; default and most 1,024.
         max_bytes: u64 = 1_024,
@@ -109,9 +109,9 @@ document! {
     pub struct TextFieldDocument {
         /// Name of the member, or its JSON pointer.
         field: Option<String>,
-        /// Whether it must be there; default false.
+        /// True when it must be present; default false.
         required: bool = false,
-        /// Whether `null` is the same as absent; default false.
+        /// True when `null` is the same as absent; default false.
         nullable: bool = false,
         /// The most entries of a list, 1 to 1,000; absent: one text.
         max: Option<u64>,
@@ -135,9 +135,9 @@ words! {
 words! {
     /// Meaning of an empty list.
     pub enum EmptyWord {
-        /// It is refused.
+        /// An empty list is refused.
         Refuse = "refuse",
-        /// It is the same as leaving the member out.
+        /// An empty list is the same as an absent member.
         Absent = "absent",
     }
 }
@@ -157,7 +157,7 @@ super::template::template_document! {
     MintTemplate, MINT_NAMES, super::schema_parts::Others::BoundsAndConstants
 }
 
-/// Values of a mint reply, beside the text bounds.
+/// Values of a mint reply, in addition to the text bounds.
 pub(super) const MINT_NAMES: &[&str] = &[
     "token",
     "jwt",
@@ -177,9 +177,9 @@ pub(super) const MINT_NAMES: &[&str] = &[
     "key_id",
 ];
 
-/// How a route mints.
+/// Compiled route that answers with a new token.
 pub struct MintRule {
-    /// The family of the new token.
+    /// Family of the new token, by its place in the policy.
     pub family: usize,
     /// The member that asks for caller IDs.
     pub from: Option<SizedList>,
@@ -189,37 +189,37 @@ pub struct MintRule {
     pub scopes: Option<SizedList>,
     /// The member that asks for a lifetime in seconds.
     pub ttl: Option<Field>,
-    /// The member that asks for the longest session.
+    /// The member that asks for the longest session, in seconds.
     pub session: Option<RangeField>,
-    /// How often the new token may be used.
+    /// Number of times the token may be used.
     pub uses: Allowance,
-    /// How many seconds all its sessions may last together.
+    /// Seconds that all sessions of the token may last together.
     pub total: Allowance,
-    /// The member that holds what the token carries along.
+    /// The member that holds the token's metadata.
     pub metadata: Option<MetadataField>,
     /// The members that ask for text bounds.
     pub texts: Vec<TextField>,
-    /// Whether there may be no body, or `null` for one.
+    /// True when a request may have no body, or `null` as its body.
     pub body_optional: bool,
     /// The features that must be on for the owner of every caller ID and endpoint, as for the route itself.
     pub features: Vec<String>,
-    /// What is given when no scopes are asked for.
+    /// Scopes of a token whose request names none.
     pub default_scopes: Vec<String>,
-    /// The only scopes a token may carry; `None` = any its key holds, except those that mint.
+    /// The only scopes a token may carry; `None`: any its key holds, except those that mint.
     pub mintable_scopes: Option<Vec<String>>,
-    /// The status of the answer.
+    /// Status of the reply.
     pub status: u16,
-    /// The body of the answer.
+    /// Body of the reply.
     pub body: Template,
 }
 
 impl MintRule {
-    /// Whether its tokens may be used up: by uses, or by seconds.
+    /// Returns whether its tokens can be used up, by uses or by seconds.
     pub fn gives_counted(&self) -> bool {
         self.uses.is_given() || self.total.is_given()
     }
 
-    /// Every member the request may have.
+    /// Returns every member the request may have.
     pub fn fields(&self) -> impl Iterator<Item = &Field> {
         let lists = [&self.from, &self.to, &self.scopes].into_iter().flatten().map(|list| &list.field);
         let texts = self.texts.iter().filter_map(|text| match &text.asked {
@@ -242,29 +242,29 @@ impl MintRule {
 /// A member of a mint request.
 #[derive(Debug)]
 pub struct Field {
-    /// Where it stands.
+    /// Pointer to the member.
     pub pointer: Pointer,
-    /// Whether it must be there.
+    /// True when it must be present.
     pub required: bool,
-    /// Whether `null` is the same as leaving it out.
+    /// True when `null` is the same as absent.
     pub nullable: bool,
 }
 
 /// A member that holds a list.
 #[derive(Debug)]
 pub struct SizedList {
-    /// The member.
+    /// The member itself.
     pub field: Field,
     /// The most entries it may have.
     pub max: usize,
-    /// Whether an empty list is the same as no list; refused otherwise.
+    /// True when an empty list is the same as no list; otherwise it is refused.
     pub empty_is_absent: bool,
 }
 
 /// A member that asks for a number.
 #[derive(Debug)]
 pub struct RangeField {
-    /// The member.
+    /// The member itself.
     pub field: Field,
     /// The least that may be asked for.
     pub min: u64,
@@ -272,55 +272,55 @@ pub struct RangeField {
     pub max: u64,
 }
 
-/// How much of something a token is given.
+/// Uses or seconds that a token is given.
 #[derive(Debug, Default)]
 pub struct Allowance {
-    /// The member that asks for it.
+    /// The member that asks for a number.
     pub asked: Option<RangeField>,
-    /// What a token is given that asks for none; `None` = without end.
+    /// Number of a token whose request names none; `None`: it is not counted.
     pub default: Option<u64>,
 }
 
 impl Allowance {
-    /// Whether some token gets it.
+    /// Returns whether a token can have such a number.
     fn is_given(&self) -> bool {
         self.asked.is_some() || self.default.is_some()
     }
 }
 
-/// The member whose object a token carries along.
+/// The member whose object is the token's metadata.
 #[derive(Debug)]
 pub struct MetadataField {
-    /// The member.
+    /// The member itself.
     pub field: Field,
     /// The most bytes it may take as JSON.
     pub max_bytes: usize,
 }
 
-/// How a token comes to a text bound.
+/// One text bound of a new token.
 #[derive(Debug)]
 pub struct TextField {
     /// The bound's place in the policy.
     pub bound: usize,
-    /// Who says the value.
+    /// Source of the value.
     pub asked: Asked,
-    /// The feature an endpoint must be capable of.
+    /// Feature that an endpoint must have.
     pub capable: Option<String>,
 }
 
-/// Who says the value of a token's bound.
+/// Source of the value of a token's bound.
 #[derive(Debug)]
 pub enum Asked {
-    /// The request.
+    /// A member of the request.
     FieldRef {
-        /// Its member.
+        /// The member itself.
         field: Field,
-        /// The most entries of a list; `None` = one string.
+        /// The most entries of a list; `None`: one text.
         max: Option<usize>,
-        /// Whether an empty list is the same as no list; refused otherwise.
+        /// True when an empty list is the same as no list; otherwise it is refused.
         empty_is_absent: bool,
     },
-    /// The gateway: a random UUID (RFC 9562 section 5.4).
+    /// The gateway, with a random UUID (RFC 9562 section 5.4).
     Generated,
 }
 

@@ -2,7 +2,7 @@
 
 use super::reader::{List, Reader};
 
-/// How a policy writes "every method that has no route of its own".
+/// Word for every method that has no route of its own.
 pub const ANY_METHOD: &str = "ANY";
 
 /// A method and a path template.
@@ -25,7 +25,7 @@ pub(super) fn read_matches(texts: &List<String>, at: &Reader<'_>) -> Vec<Match> 
     texts.each(at).filter_map(read).collect()
 }
 
-/// Returns whether a request path can match: a template without one would guard nothing.
+/// Returns whether some path can match: a template that none matches would guard nothing.
 fn is_canonical(template: &str) -> bool {
     template
         .strip_prefix('/')

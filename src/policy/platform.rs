@@ -1,4 +1,4 @@
-//! Section `platform`: the features and scopes there are, and the bounds that credentials can have.
+//! Section `platform`: features, scopes, and the text bounds that credentials can have.
 
 use super::ids::{check_id, check_scope};
 use super::reader::{List, Members, Reader, document};
@@ -15,9 +15,9 @@ document! {
         scopes: List<String> = List::default(),
         /// Scopes whose holders hold these others as well.
         implies: Members<List<String>>,
-        /// Text bounds that credentials can have, beside callers, destinations and endpoints, by name.
+        /// Text bounds that credentials can have, by name; callers, destinations and endpoints need no entry.
         bounds: Members<TextBoundDocument>,
-        /// Whether API keys may reach premium-rate destinations that their ceiling does not name; default true.
+        /// True when API keys may reach premium-rate destinations that their ceiling does not name; default true.
         premium_for_api_keys: bool = true,
     }
 }
@@ -32,7 +32,7 @@ pub struct Platform {
     pub requires: Vec<(String, Vec<String>)>,
     /// For a scope, the others whose holders hold it as well.
     pub implied_by: Vec<(String, Vec<String>)>,
-    /// Whether API keys may reach premium-rate destinations; client tokens only ones they name.
+    /// True when API keys may reach premium-rate destinations; client tokens reach only those they name.
     pub premium_for_keys: bool,
 }
 
@@ -97,7 +97,7 @@ fn check_graph(arrows: &Members<List<String>>, names: &[&str], section: &str, at
     }
 }
 
-/// Returns everything that can be reached along arrows, the start included.
+/// Returns all names that can be reached along arrows, the start included.
 pub(super) fn closure(start: &str, arrows: &[(String, Vec<String>)]) -> Vec<String> {
     let mut reached = vec![start.to_owned()];
     let mut next = 0;

@@ -1,7 +1,7 @@
 //! Typed reading of a policy document: one object knows the path and collects the problems.
 //!
-//! Reading never stops at a fault: what cannot be read is reported and replaced by a default, so that its siblings are
-//! read as well. A document with a fault is never used.
+//! Reading never stops at a fault: a value that cannot be read is reported and replaced by a default, so that its
+//! siblings are read as well. A document with a fault is never used.
 
 use std::ops::{Deref, RangeInclusive};
 
@@ -51,7 +51,7 @@ impl<'a> Reader<'a> {
         self.report.has_error(&self.path())
     }
 
-    /// Reports a value that means something it must not mean.
+    /// Reports a value that can be read but is not allowed.
     pub fn refuse(&self, message: impl Into<String>) {
         self.report.add(Severity::Error, self.path(), message.into(), None);
     }
@@ -61,7 +61,7 @@ impl<'a> Reader<'a> {
         self.report.add(Severity::Error, self.path(), message.into(), Some(help.into()));
     }
 
-    /// Reports what an operator should know although the policy is valid.
+    /// Reports a warning: an operator should know, although the policy is valid.
     pub fn warn(&self, message: impl Into<String>) {
         self.report.add(Severity::Warning, self.path(), message.into(), None);
     }
@@ -102,7 +102,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reports a name that is none of `names`, with the nearest of them. `section` is the path that defines such names.
+    /// Reports a name that is not in `names`, with the nearest of them. `section` is the path that defines such names.
     pub fn check_listed<'n>(&self, name: &str, section: &str, names: impl IntoIterator<Item = &'n str>) {
         self.check_one_of(name, (&format!("one of `{section}`"), &[section]), names);
     }
@@ -125,7 +125,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reports the name of a bound or the like that is none of `names`; `fixed` are the language's own.
+    /// Reports a member, such as a bound, that is not in `names`; `fixed` are the names of the language itself.
     pub fn check_named<'n>(
         &self,
         name: &str,
@@ -139,7 +139,7 @@ impl<'a> Reader<'a> {
         self.report.unknown_member(self.path(), format!("{} is not {what}", quoted(name)), help);
     }
 
-    /// Reports an id that the element before it has as well.
+    /// Reports an id that another element has.
     pub fn check_unique(&self, what: &str, id: &str, is_taken: bool) {
         if is_taken {
             self.refuse(format!("duplicate {what} {}", quoted(id)));
@@ -180,14 +180,14 @@ fn kind_of(json: &Json<'_>) -> &'static str {
     }
 }
 
-/// A part of the document. The default stands in where nothing could be read.
+/// A part of the document. Its default replaces a value that cannot be read.
 pub trait FromJson: Default {
     /// Name of one such value and of several, as in `("a text", "texts")`.
     const KIND: (&'static str, &'static str);
-    /// The same of a list of such values.
+    /// Name of a list of such values, and of several lists.
     const LIST: (&'static str, &'static str) = ("a list", "lists");
 
-    /// Reads the value; reports what is wrong with it.
+    /// Reads the value and reports its faults.
     fn from_json(json: &Json<'_>, at: &Reader<'_>) -> Self;
 
     /// Returns the value of a member that is left out; `None` when it must be there.
@@ -294,7 +294,7 @@ impl FromJson for Raw {
 #[derive(Debug, Clone)]
 pub struct List<T> {
     items: Vec<T>,
-    /// Whether the value was written without a list around it.
+    /// True when the value was written without a list around it.
     is_single: bool,
 }
 
@@ -344,7 +344,7 @@ impl<T> List<T> {
     }
 }
 
-/// The members of an object whose names are the author's, in the order of the text. `$comment` is none of them.
+/// The members of an object whose names are the author's, in the order of the text. `$comment` is left out.
 #[derive(Debug, Clone)]
 pub struct Members<T>(pub Vec<(String, T)>);
 

@@ -1,6 +1,6 @@
 //! Section `refusals`: the platform's envelope, codes and challenge.
 //!
-//! Turns a [`Reason`] into status, code, message and challenge; why a request was refused is decided elsewhere.
+//! Turns a [`Reason`] into status, code, message and challenge. The reason itself comes from [`crate::decision`].
 
 use std::collections::HashMap;
 
@@ -49,7 +49,7 @@ document! {
     pub struct ReasonDocument {
         /// Status, 400 to 599.
         status: Option<u64>,
-        /// Public code.
+        /// Public code of the refusal.
         code: Option<String>,
         /// Text for people.
         message: Option<String>,
@@ -99,19 +99,19 @@ template_document! {
     Envelope, &["code", "message", "fields", "field", "loc", "request_id"], super::schema_parts::Others::None
 }
 
-/// The platform's way of refusing.
+/// Wording of refusals and challenges.
 pub struct Refusals {
-    /// The protection space of the challenge (RFC 9110 section 11.5).
+    /// Protection space of the challenge (RFC 9110 section 11.5).
     pub realm: String,
-    /// Where clients find how to get a credential (RFC 9728 section 5.1).
+    /// URL of the protected-resource metadata (RFC 9728 section 5.1).
     pub resource_metadata: Option<String>,
-    /// The wording of every route that names no other.
+    /// Wording of routes that name no group.
     pub default: RefusalFormat,
-    /// The wordings of groups of routes; a route counts them from 1.
+    /// Wordings of the groups; a route refers to them from 1.
     pub groups: Vec<RefusalFormat>,
 }
 
-/// How one group of routes words its refusals.
+/// Wording of the refusals of one group of routes.
 pub struct RefusalFormat {
     pub(super) envelope: Template,
     /// Other envelopes, by status.
@@ -120,7 +120,7 @@ pub struct RefusalFormat {
     pub(super) overrides: HashMap<Reason, Override>,
 }
 
-/// What a policy changes about one reason.
+/// Changes to one reason.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Override {
     pub(super) status: Option<u16>,
@@ -129,17 +129,17 @@ pub(super) struct Override {
 }
 
 impl RefusalFormat {
-    /// The body of refusals with a status.
+    /// Returns the body of refusals with a status.
     pub fn envelope(&self, status: u16) -> &Template {
         self.envelopes.get(&status).unwrap_or(&self.envelope)
     }
 
-    /// The HTTP status of a reason.
+    /// Returns the HTTP status of a reason.
     pub fn status(&self, reason: Reason) -> u16 {
         self.overrides.get(&reason).and_then(|changed| changed.status).unwrap_or(reason.status())
     }
 
-    /// The public code of a reason.
+    /// Returns the public code of a reason.
     pub fn code(&self, reason: Reason) -> &str {
         let changed = self.overrides.get(&reason).and_then(|changed| changed.code.as_deref());
         let status = self.status(reason);
@@ -148,7 +148,7 @@ impl RefusalFormat {
             .unwrap_or_else(|| default_code(status))
     }
 
-    /// The public message of a reason.
+    /// Returns the public message of a reason.
     pub fn message(&self, reason: Reason) -> &str {
         let changed = self.overrides.get(&reason).and_then(|changed| changed.message.as_deref());
         changed.unwrap_or(reason.message())
@@ -156,12 +156,12 @@ impl RefusalFormat {
 }
 
 impl Refusals {
-    /// The style at a place; the default where there is none.
+    /// Returns the wording of a group, counted from 1; the default for 0.
     pub fn style(&self, index: usize) -> &RefusalFormat {
         self.groups.get(index.wrapping_sub(1)).unwrap_or(&self.default)
     }
 
-    /// The `www-authenticate` header of a 401 or 403 (RFC 6750 section 3); `scopes` are those the route needs.
+    /// Returns the `www-authenticate` header of a 401 or 403 (RFC 6750 section 3); `scopes` are those the route needs.
     pub fn challenge(&self, reason: Reason, scopes: &[String]) -> String {
         let mut parts = vec![format!("realm=\"{}\"", self.realm)];
         match (reason, reason.status()) {
@@ -207,7 +207,7 @@ impl RefusalsDocument {
             check_id(name, &at);
             let envelope_at = at.member("envelope");
             let wording = Wording::read((&group.envelopes.0, &group.codes.0, &group.reasons.0), &at);
-            // A group with an envelope of its own has it for every status that it does not except itself.
+            // An envelope of the group is for every status that is not in the group's own `envelopes`.
             let format = match &group.envelope {
                 Some(replaced) => {
                     let envelopes = wording.envelopes.clone();
@@ -272,7 +272,7 @@ impl Wording {
         }
     }
 
-    /// Fills what a group leaves out from the default.
+    /// Fills the parts that a group leaves out from the default.
     fn over(self, default: &Self) -> Self {
         let Self { mut envelopes, mut codes, mut overrides } = default.clone();
         envelopes.extend(self.envelopes);

@@ -1,11 +1,11 @@
-//! Problems of a policy document: where, what and the likely fix; never a secret.
+//! Problems of a policy document: the place, the fault and the likely fix; never a secret.
 
 use std::cell::RefCell;
 use std::fmt;
 
 use crate::json::locate::{Span, Step, line_column, locate};
 
-/// The way to a value of the document, as in `routes[3].bounds.to`; empty for the document itself.
+/// Path to a value of the document, as in `routes[3].bounds.to`; empty for the document itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Path(Vec<OwnedStep>);
 
@@ -64,7 +64,7 @@ impl fmt::Display for Path {
     }
 }
 
-/// Whether a problem refuses the policy.
+/// Effect of a problem on the policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
     /// The policy is refused.
@@ -76,17 +76,17 @@ pub enum Severity {
 /// One problem of a policy document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Whether it refuses the policy.
+    /// Effect on the policy.
     pub severity: Severity,
     /// The value at fault.
     pub path: Path,
-    /// Whether the member's name is at fault rather than its value.
+    /// True when the member's name is at fault rather than its value.
     pub is_name: bool,
     /// First and last byte at fault in the compiled text, the last exclusive.
     pub span: Option<(usize, usize)>,
     /// Line and column of the first byte, counted from 1.
     pub position: Option<(usize, usize)>,
-    /// What was found and what is expected.
+    /// The fault, and the value that is expected.
     pub message: String,
     /// The likely fix.
     pub help: Option<String>,
@@ -124,7 +124,7 @@ impl fmt::Display for Problem {
 pub struct ConfigError {
     /// The errors, in the order they were found; at least one.
     pub problems: Vec<Problem>,
-    /// The warnings beside them.
+    /// Warnings of the same document.
     pub warnings: Vec<Problem>,
 }
 
@@ -149,7 +149,7 @@ impl std::error::Error for ConfigError {}
 #[derive(Default)]
 pub(super) struct Report {
     problems: RefCell<Vec<Problem>>,
-    /// Values that could not be read: what follows from them is no second fault.
+    /// Values that could not be read: faults that follow from them are left out.
     unread: RefCell<Vec<Path>>,
 }
 

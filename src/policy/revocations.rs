@@ -1,4 +1,4 @@
-//! Section `revocations` and routes that revoke: what is ended before its time.
+//! Section `revocations`, and routes that revoke: keys and tokens that end before they expire.
 
 use super::accept::Accept;
 use super::api_keys::check_unix_seconds;
@@ -43,7 +43,7 @@ words! {
 /// Compiled route that revokes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RevokeRule {
-    /// Whether everything may be revoked, not only what the key's team reaches.
+    /// True when every key and token may be revoked, not only those within reach of the key's team.
     pub reaches_everything: bool,
 }
 
@@ -87,7 +87,7 @@ impl RevocationDocument {
         Some(subject)
     }
 
-    /// Checks that the key or team exists, and that an instant is given where one is needed.
+    /// Checks that the key or team exists, and that `before` is given where it is needed.
     fn check(&self, definitions: &Definitions<'_>, has_directory: bool, at: &Reader<'_>) {
         for (name, id) in [("key", &self.key), ("tokens_of_key", &self.tokens_of_key)] {
             if let Some(id) = id.as_ref().filter(|_| !has_directory) {

@@ -1,6 +1,6 @@
 //! Section `routes`: a method and a path template with what they require.
 //!
-//! Knows paths and requirements. Who presents a credential and what a body says is known to [`crate::decision`].
+//! Paths and requirements only: credentials and bodies of requests belong to [`crate::decision`].
 
 use super::accept::Accept;
 use super::bounds::{Bounds, BoundsDocument};
@@ -38,17 +38,17 @@ document! {
         scopes: List<String> = List::default(),
         /// Field that names a team, which must be within reach.
         tenant: Option<FieldDocument>,
-        /// Whether the upstream is sent the team above as well; reads only; default false.
+        /// True when the upstream receives the team above as well; reads only; default false.
         include_parent: bool = false,
         /// Fields that are judged.
         bounds: Option<BoundsDocument>,
-        /// Members of the body beside the judged ones.
+        /// Further members that the body may have, next to the judged ones.
         body: Option<BodyDocument>,
-        /// Parameters of the query beside the judged ones.
+        /// Further parameters that the query may have, next to the judged ones.
         query: Option<QueryDocument>,
         /// The longest an upgraded connection may last, in seconds, at most 604,800.
         session_seconds: Option<u64>,
-        /// Values the upstream is sent beside the identity: `metadata`, `endpoint` and text bounds.
+        /// Values the upstream receives in addition to the identity: `metadata`, `endpoint` and text bounds.
         forward_fields: List<String> = List::default(),
         /// Credential that replaces the client's before the upstream.
         upstream_credential: Option<RouteCredentialDocument>,
@@ -56,15 +56,15 @@ document! {
         mint: Option<MintDocument>,
         /// The gateway answers with the state of a token.
         introspect: Option<IntrospectDocument>,
-        /// The gateway answers with a list of what is within reach.
+        /// The gateway answers with a list of the endpoints or applications within reach.
         list: Option<ListDocument>,
         /// The gateway answers with the public keys of these families.
         jwks: Option<List<String>>,
-        /// The gateway revokes what the body names.
+        /// The gateway revokes the key or tokens that the body names.
         revoke: Option<RevokeDocument>,
         /// Uses of a token on this route.
         uses: Option<RouteUsesDocument>,
-        /// Group of `refusals` that words this route's.
+        /// Group of `refusals` with the wording of this route.
         refusals: Option<String>,
         /// Annotations, text to text; never judged.
         labels: Members<String>,
@@ -80,7 +80,7 @@ words! {
 }
 
 document! {
-    /// Members of the body beside the judged ones. With this section every other member is refused.
+    /// Further members of the body, next to the judged ones. With this section every other member is refused.
     pub struct BodyDocument {
         /// The only further members, as JSON pointers; absent: none.
         members: List<String> = List::default(),
@@ -88,7 +88,7 @@ document! {
 }
 
 document! {
-    /// Parameters of the query beside the judged ones. With this section every other parameter is refused.
+    /// Further parameters of the query, next to the judged ones. With this section every other parameter is refused.
     pub struct QueryDocument {
         /// The only further parameters; absent: none.
         members: List<String> = List::default(),
@@ -98,7 +98,7 @@ document! {
 document! {
     /// Uses of a token on a route.
     pub struct RouteUsesDocument {
-        /// Whether a request here is a use; default true.
+        /// True when a request here is a use; default true.
         counted: bool = true,
         /// The most uses of a token, even if it carries more or none.
         max: Option<u64>,
@@ -107,68 +107,68 @@ document! {
     }
 }
 
-/// One route.
+/// One compiled route.
 pub struct Route {
-    /// What logs and metrics call it.
+    /// Name in logs and metrics.
     pub id: String,
-    /// Who is let in at all.
+    /// Credentials that are accepted.
     pub accept: Accept,
-    /// Where its credential stands, when not where all others do.
+    /// Places of the credential; `None`: those of the section `credentials`.
     pub carriers: Option<Vec<CredentialLocation>>,
-    /// Whether it is a WebSocket handshake.
+    /// True when it is a WebSocket handshake.
     pub is_upgrade: bool,
     /// The features that must be on, with those they require.
     pub features: Vec<String>,
     /// The scopes that must all be held.
     pub scopes: Vec<String>,
-    /// The part of the request that names a team.
+    /// Field that names a team, which must be within reach.
     pub tenant: Option<FieldRef>,
-    /// Whether reads here may also see what is registered with the team above.
+    /// True when the upstream receives the team above as well.
     pub read_parent: bool,
-    /// What is judged of a call.
+    /// Fields that are judged.
     pub bounds: Option<Bounds>,
     /// The longest session opened here, in seconds.
     pub session: Option<u64>,
-    /// What the upstream is told beside who is asking.
+    /// Values the upstream receives in addition to the identity.
     pub identify: Vec<Told>,
-    /// The credential the upstream gets instead of the client's.
+    /// Credential the upstream receives instead of the client's.
     pub present: Option<Present>,
-    /// What the gateway answers itself.
+    /// Reply of the gateway itself; `None`: the upstream answers.
     pub local: Option<LocalReply>,
-    /// What using a token here takes.
+    /// Uses of a token on this route.
     pub uses: UsesRule,
-    /// The limits that are for it, by place in the policy.
+    /// Limits that count here, by their places in the policy.
     pub limits: Vec<usize>,
-    /// How refusals are worded here, by place among the styles.
+    /// Wording of refusals: a group, counted from 1, or 0 for the default.
     pub style: usize,
 }
 
 impl Route {
-    /// Tells whether the body must be read before the verdict.
+    /// Returns whether the body must be read before the decision.
     pub fn reads_body(&self) -> bool {
         matches!(self.local, Some(LocalReply::Mint(_) | LocalReply::Introspect(_) | LocalReply::Revoke(_)))
             || self.tenant.as_ref().is_some_and(|tenant| tenant.place.is_in_body())
             || self.bounds.as_ref().is_some_and(Bounds::reads_body)
     }
 
-    /// Whether the value of a text bound is known only from the body.
+    /// Returns whether the value of a text bound comes from the body.
     pub fn reads_in_body(&self, bound: usize) -> bool {
         let mut rules = self.bounds.iter().flat_map(|bounds| &bounds.texts);
         rules.any(|rule| rule.bound == bound && rule.direction.reads_body())
     }
 
-    /// Whether it says anything of a text bound.
+    /// Returns whether it mentions a text bound, even as `any`.
     pub fn speaks_of(&self, bound: usize) -> bool {
         self.bounds.as_ref().is_some_and(|bounds| bounds.declared.contains(&bound))
     }
 
-    /// All places this route reads to judge a request.
+    /// Returns all fields this route reads to judge a request.
     pub fn places(&self) -> impl Iterator<Item = &RequestField> {
         let tenant = self.tenant.iter().map(|member| &member.place);
         self.bounds.iter().flat_map(Bounds::places).chain(tenant)
     }
 
-    /// All members of the body among them.
+    /// Returns the members of the body that are judged.
     pub fn pointers(&self) -> impl Iterator<Item = &Pointer> {
         self.places().filter_map(|place| match place {
             RequestField::Body(pointer) => Some(pointer),
@@ -176,12 +176,12 @@ impl Route {
         })
     }
 
-    /// Whether it hands out tokens that can be used up, or counts how often one was used.
+    /// Returns whether it mints tokens that can be used up, or limits the uses of a token.
     pub fn counts_uses(&self) -> bool {
         self.uses.max.is_some() || self.mint().is_some_and(MintRule::gives_counted)
     }
 
-    /// How it mints, when it does.
+    /// Returns the rule of a route that mints.
     pub fn mint(&self) -> Option<&MintRule> {
         match &self.local {
             Some(LocalReply::Mint(rule)) => Some(rule),
@@ -190,7 +190,7 @@ impl Route {
     }
 }
 
-/// Something the upstream is told about what was judged.
+/// Judged value that the upstream receives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Told {
     /// The value of a text bound.
@@ -199,26 +199,26 @@ pub enum Told {
     Metadata,
 }
 
-/// A route the gateway answers itself.
+/// Reply of the gateway itself.
 pub enum LocalReply {
-    /// With a new token.
+    /// A new token.
     Mint(Box<MintRule>),
-    /// With the state of a token.
+    /// The state of a token.
     Introspect(IntrospectRule),
-    /// By revoking what the body names.
+    /// The outcome of a revocation.
     Revoke(RevokeRule),
-    /// With what the directory holds.
+    /// A list of endpoints or applications.
     Listing(Box<ListingRule>),
-    /// With a text that never changes: a key set.
+    /// A fixed text: a key set.
     Document(Vec<u8>),
 }
 
-/// What using a token on a route takes.
+/// Uses of a token on one route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UsesRule {
-    /// Whether it takes a use.
+    /// True when a request is a use.
     pub is_counted: bool,
-    /// The most uses of a token that may have been made when one is made here.
+    /// The most uses of a token, including the one here; `None`: as many as it carries.
     pub max: Option<u64>,
     /// Seconds after a stream's end in which its token opens it again without another use.
     pub reconnect: Option<u64>,
@@ -410,7 +410,7 @@ impl RouteDocument {
         UsesRule { is_counted: counted, max, reconnect: reconnect_seconds }
     }
 
-    /// Compiles the answer of the gateway itself, if the route has one.
+    /// Compiles the reply of the gateway itself, if the route has one.
     fn local(
         &self,
         accept: &Accept,

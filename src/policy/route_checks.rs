@@ -120,8 +120,8 @@ pub(super) struct RouteChecks<'a> {
 }
 
 impl RouteChecks<'_> {
-    /// Checks that routes map the bounds of the credentials they accept, and that tokens with seconds to count open
-    /// sessions somewhere.
+    /// Checks that routes map the bounds of the credentials they accept, and that tokens with `total_seconds` can open
+    /// sessions.
     pub(super) fn check(&self, root: &Reader<'_>) {
         let at = root.member("routes");
         for (index, (route, _)) in self.routes.iter().enumerate() {

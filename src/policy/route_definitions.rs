@@ -57,7 +57,7 @@ impl RouteDefinitions<'_> {
         self.families.iter().map(|family| family.family.name.as_str())
     }
 
-    /// Returns every name that routes accept credentials by.
+    /// Returns every name that `accept` may list.
     pub(super) fn credential_names(&self) -> impl Iterator<Item = &str> {
         self.family_names().chain(self.issuer_names.iter().copied()).chain(["api_key"])
     }

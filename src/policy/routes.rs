@@ -45,7 +45,7 @@ pub(super) fn vocabulary<'n>(
     names
 }
 
-/// The methods of a template, each with the place of its route.
+/// Methods of a template, each with the place of its route.
 type Methods = Vec<(String, usize)>;
 
 /// All routes, by path and method.
@@ -54,13 +54,13 @@ pub struct Routes {
     list: Vec<Route>,
     table: Router<Methods>,
     mint_templates: Vec<String>,
-    /// The templates of routes that ask for a credential, folded.
+    /// Folded templates of the routes that require a credential.
     guarded: Router<Methods>,
 }
 
 /// The route of a request, with its path parameters.
 pub struct RouteMatch<'r, 'p> {
-    /// The route.
+    /// The matching route.
     pub route: &'r Route,
     /// Its place among the routes.
     pub index: usize,
@@ -68,18 +68,18 @@ pub struct RouteMatch<'r, 'p> {
 }
 
 impl RouteMatch<'_, '_> {
-    /// Returns a path parameter, as it stands in the path.
+    /// Returns a path parameter as the path has it, not decoded.
     pub fn param(&self, name: &str) -> Option<&str> {
         self.params.get(name)
     }
 }
 
 impl Routes {
-    /// Builds the table from routes and the `(method, template)` pairs they stand under.
+    /// Builds the table from routes and their `(method, template)` pairs.
     ///
     /// # Errors
     ///
-    /// Every template that cannot stand beside the others: the place of its route, and why.
+    /// Every template that conflicts with another: the place of its route, and the message.
     pub(super) fn build(routes: Vec<(Route, Vec<(String, String)>)>) -> Result<Self, Vec<(usize, String)>> {
         let mut by_template: BTreeMap<String, Methods> = BTreeMap::new();
         let mut problems = Vec::new();
@@ -128,34 +128,34 @@ impl Routes {
         Some(RouteMatch { route: self.list.get(index)?, index, params: found.params })
     }
 
-    /// Whether a path is, or is taken by a forgiving reader for, one of a route that asks for a credential.
+    /// Returns whether a lenient upstream could take a path for one of a route that requires a credential.
     pub fn is_guarded(&self, path: &str) -> bool {
         self.guarded.at(&fold_path(path)).is_ok()
     }
 
-    /// Whether a path only looks like one of a route that asks for a credential.
+    /// Returns whether a path differs from that of a route with a credential only in spelling.
     pub fn is_lookalike(&self, path: &str) -> bool {
         let folded = fold_path(path);
         folded != path && self.guarded.at(&folded).is_ok()
     }
 
-    /// All routes, in the order of the document.
+    /// Returns all routes, in the order of the document.
     pub fn iter(&self) -> impl Iterator<Item = &Route> {
         self.list.iter()
     }
 
-    /// The templates of all routes that mint.
+    /// Returns the templates of all routes that mint.
     pub fn mint_templates(&self) -> impl Iterator<Item = &str> {
         self.mint_templates.iter().map(String::as_str)
     }
 
-    /// One route.
+    /// Returns the route at a place.
     pub fn get(&self, index: usize) -> Option<&Route> {
         self.list.get(index)
     }
 }
 
-/// Folds a path the way a forgiving upstream might: without case, closing slash and escapes.
+/// Folds a path as a lenient upstream might: without case, closing slash and escapes.
 fn fold_path(path: &str) -> String {
     let folded = String::from_utf8_lossy(&decode_escapes(path)).to_ascii_lowercase();
     match folded.trim_end_matches('/') {

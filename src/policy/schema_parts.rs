@@ -3,14 +3,14 @@
 use schemars::{Schema, json_schema};
 use serde_json::{Map, Value, json};
 
-/// Names of a template beside its own, for the JSON Schema.
+/// Further names of a template, for the JSON Schema.
 #[derive(Clone, Copy)]
 pub enum Others {
-    /// None.
+    /// No further names.
     None,
-    /// Text bounds.
+    /// Names of text bounds.
     Bounds,
-    /// Text bounds and `constants.NAME`.
+    /// Names of text bounds, and `constants.NAME`.
     BoundsAndConstants,
 }
 

@@ -28,9 +28,9 @@ document! {
     }
 }
 
-/// How the compiler comes to the secrets a policy refers to.
+/// Access to the secrets a policy refers to.
 pub enum Secrets<'a> {
-    /// Looks an environment variable up.
+    /// Looks up an environment variable.
     Lookup(&'a dyn Fn(&str) -> Option<String>),
     /// Leaves them out: the policy is checked but can neither mint nor verify with them.
     Unchecked,

@@ -1,4 +1,4 @@
-//! Section `store`: where counts and revocations are kept, and how fresh they must be.
+//! Section `store`: backend and freshness of counts and revocations.
 
 use core::net::Ipv6Addr;
 
@@ -11,7 +11,7 @@ use crate::store::redis::{RedisStore, Script};
 use crate::store::{Revocations, Size, Strength};
 
 document! {
-    /// Where counts and revocations are kept.
+    /// Backend and freshness of counts and revocations.
     pub struct StoreDocument {
         /// Place of the store; default `memory`.
         backend: BackendWord = BackendWord::Memory,
@@ -19,9 +19,9 @@ document! {
         entries: Option<u64>,
         /// Secret that seals the entries in this gateway's memory.
         secret: Option<SecretDocument>,
-        /// How Redis is reached; with `backend: "redis"`.
+        /// Connection to Redis; with `backend: "redis"`.
         redis: Option<RedisDocument>,
-        /// How fresh revocations must be; with `backend: "redis"`.
+        /// Freshness of revocations; with `backend: "redis"`.
         revocations: Option<FeedDocument>,
         /// Look-up of API keys that are not in the policy; with `backend: "redis"`.
         directory: Option<DirectoryDocument>,
@@ -39,7 +39,7 @@ words! {
 }
 
 document! {
-    /// How Redis is reached.
+    /// Connection to Redis.
     pub struct RedisDocument {
         /// URL of Webdis, as in `http://127.0.0.1:7379`.
         url: String,
@@ -49,13 +49,13 @@ document! {
         timeout_ms: u64 = 250,
         /// Beginning of every key in Redis; default `callbound:`.
         prefix: Option<String>,
-        /// Whether Redis loses nothing at a restart; default false: tokens with uses from before one are refused.
+        /// True when Redis loses nothing at a restart; default false: after one, older tokens with uses are refused.
         durable: bool = false,
     }
 }
 
 document! {
-    /// How long keys that were looked up are trusted.
+    /// Time for which keys that were looked up are trusted.
     pub struct DirectoryDocument {
         /// Seconds a key that was found is trusted, 1 to 3,600; default 30.
         fresh_seconds: u64 = 30,
@@ -67,13 +67,13 @@ document! {
 }
 
 document! {
-    /// How fresh revocations must be.
+    /// Freshness of revocations.
     pub struct FeedDocument {
-        /// Seconds between two requests for them, 1 to 60; default 2.
+        /// Seconds between two requests for revocations, 1 to 60; default 2.
         refresh_seconds: u64 = 2,
-        /// Seconds after which they are too old; default 30.
+        /// Seconds after which revocations are too old; default 30.
         stale_seconds: u64 = 30,
-        /// Treatment of requests then; default `refuse`.
+        /// Treatment of requests while they are too old; default `refuse`.
         when_stale: StaleWord = StaleWord::Refuse,
     }
 }
@@ -81,7 +81,7 @@ document! {
 words! {
     /// Treatment of requests while the revocations are too old.
     pub enum StaleWord {
-        /// 503.
+        /// Requests are answered with 503.
         Refuse = "refuse",
         /// The old revocations stay in force.
         Serve = "serve",
@@ -100,7 +100,7 @@ pub struct StoreRule {
     pub refresh: u64,
     /// Seconds after which the revocations are too old.
     pub stale: u64,
-    /// Whether requests are refused while they are.
+    /// True when requests are refused while the revocations are too old.
     pub refuses_when_stale: bool,
     /// Look-up of API keys that are not in the policy.
     pub directory: Option<DirectoryRule>,
@@ -108,14 +108,14 @@ pub struct StoreRule {
     pub revocations: Revocations,
 }
 
-/// Whether a policy keeps anything in the store.
+/// Use of the store by a policy.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Remembers {
-    /// In the gateway's own memory.
+    /// True when the gateway's own memory is used.
     pub here: bool,
 }
 
-/// How long keys that were looked up are trusted.
+/// Time for which keys that were looked up are trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DirectoryRule {
     /// Seconds a key that was found is trusted.
@@ -136,7 +136,7 @@ pub enum StoreBackend {
 }
 
 impl StoreBackend {
-    /// Returns how far its counts reach.
+    /// Returns the reach of its counts.
     pub fn strength(&self) -> Strength {
         match self {
             Self::Memory => Strength::Node,
@@ -150,7 +150,7 @@ pub(super) struct StoreContext<'a> {
     pub(super) profile: &'a Profile,
     pub(super) issuers: &'a [Issuer],
     pub(super) loader: &'a SecretLoader<'a>,
-    /// Whether entries belong to more than one party.
+    /// True when entries belong to more than one party.
     pub(super) is_shared: bool,
 }
 
@@ -201,7 +201,7 @@ impl StoreDocument {
         }
     }
 
-    /// Returns how far counts are meant to reach, whether or not the rest of the section is right.
+    /// Returns the intended reach of counts, even if the rest of the section is invalid.
     pub(super) fn strength(&self) -> Strength {
         match (self.backend, &self.redis) {
             (BackendWord::Memory, None) => Strength::Node,
@@ -210,7 +210,7 @@ impl StoreDocument {
     }
 }
 
-/// Loads the key that seals entries; it must be as good as any key.
+/// Loads the key that seals entries, with the same requirements as a signing secret.
 fn seal_key(secret: &SecretDocument, loader: &SecretLoader<'_>, at: &Reader<'_>) -> Option<Vec<u8>> {
     let purpose = Purpose { used_for: "*store", kid: "seal", algorithm: Algorithm::Hs256 };
     let bytes = loader.load(secret, &purpose, at)?;

@@ -1,4 +1,4 @@
-//! Sections `teams` and `users`: who there is, what they own, and who reaches whom.
+//! Sections `teams` and `users`: the parties, the numbers they own, and their reach.
 //!
 //! An organisation reaches itself and everything below it; a sub-entity reaches itself, neither sibling nor parent; a
 //! user reaches their own things and the teams they are a member of (requirement 002).
@@ -14,7 +14,7 @@ use crate::json::Json;
 use crate::number::Number;
 
 document! {
-    /// One team.
+    /// One team of the platform.
     pub struct TeamDocument {
         /// Name here and for the upstream: 1 to 64 of `A-Z a-z 0-9 - _ . : @`.
         id: String,
@@ -48,11 +48,11 @@ words! {
 }
 
 document! {
-    /// One user.
+    /// One user of the platform.
     pub struct UserDocument {
         /// Name: 1 to 64 of `A-Z a-z 0-9 - _ . : @`.
         id: String,
-        /// Teams within reach beside the user's own things.
+        /// Teams within reach, in addition to the user's own things.
         member_of: List<String> = List::default(),
         /// Numbers the user owns.
         numbers: List<NumberDocument> = List::default(),
@@ -67,7 +67,7 @@ document! {
     }
 }
 
-/// An owned number: `"+15551234567"`, or an object that can say it is inactive.
+/// An owned number: `"+15551234567"`, or an object with `active`.
 #[derive(Debug, Default)]
 pub struct NumberDocument {
     e164: String,
@@ -79,7 +79,7 @@ document! {
     pub struct NumberObject {
         /// The number, as in `+15551234567`.
         e164: String,
-        /// Whether it may be a caller ID; default true.
+        /// True when it may be a caller ID; default true.
         active: bool = true,
     }
 }
@@ -106,12 +106,12 @@ impl FromJson for NumberDocument {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PartyId(pub(super) usize);
 
-/// How far a party reaches.
+/// Reach of a party.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reach {
     /// Itself and everything below it.
     Organization,
-    /// Itself.
+    /// The party itself only.
     SubEntity,
     /// Itself and the teams it is a member of.
     User,
@@ -122,28 +122,28 @@ pub enum Reach {
 pub struct Party {
     /// Its id in the policy.
     pub id: String,
-    /// How far it reaches.
+    /// Reach of the party.
     pub reach: Reach,
     /// The team above it.
     pub parent: Option<PartyId>,
     /// The teams a user is a member of.
     pub member_of: Vec<PartyId>,
-    /// What it switches on or off; a feature not listed is inherited.
+    /// Features it switches on or off; one that is not listed is inherited.
     pub features: Vec<(String, bool)>,
-    /// The scopes available to its keys; `None` is "all that exist".
+    /// The scopes available to its keys; `None`: all.
     pub scopes: Option<Vec<String>>,
-    /// What bounds its keys and all below it.
+    /// Bounds of its keys and of all teams below it.
     pub ceiling: Ceiling,
-    /// Its own maxima of limits and those of all below it, by the limit's id.
+    /// Maxima of limits for the party and for all below it, by the limit's id.
     pub limits: Vec<(String, u64)>,
 }
 
-/// Whose a number is.
+/// Owner of a number.
 #[derive(Debug, Clone, Copy)]
 pub struct Owner {
     /// The team or user.
     pub party: PartyId,
-    /// Whether it may be used at present.
+    /// True when the number may be a caller ID.
     pub active: bool,
 }
 
@@ -199,22 +199,22 @@ impl Tree {
         reached.into_iter().map(join).collect()
     }
 
-    /// The most bytes any party's list of teams takes in a header.
+    /// Returns the most bytes that any party's list of teams takes in a header.
     pub(super) fn longest_reachable(&self) -> usize {
         self.reachable.iter().map(String::len).max().unwrap_or(0)
     }
 
-    /// How many parties there are.
+    /// Returns the number of parties.
     pub(super) fn len(&self) -> usize {
         self.parties.len()
     }
 
-    /// The team at the top of a party's tree, or the party itself.
+    /// Returns the team at the top of a party's tree, or the party itself.
     pub fn top(&self, of: PartyId) -> PartyId {
         self.ancestors(of).last().unwrap_or(of)
     }
 
-    /// The maximum a party has of its own for a limit, or the nearest team above it has.
+    /// Returns a party's own maximum for a limit, or that of the nearest team above with one.
     pub fn maximum(&self, of: PartyId, limit: &str) -> Option<u64> {
         let own = |party: &Party| party.limits.iter().find_map(|(id, max)| (id == limit).then_some(*max));
         self.chain(of).find_map(own)
@@ -245,17 +245,17 @@ impl Tree {
         self.users.get(id).copied()
     }
 
-    /// The ids of all teams a party reaches, comma-separated and sorted.
+    /// Returns the ids of all teams a party reaches, comma-separated and sorted.
     pub fn reachable(&self, from: PartyId) -> &str {
         self.reachable.get(from.0).map_or("", String::as_str)
     }
 
-    /// The id of the team above a party.
+    /// Returns the id of the team above a party.
     pub fn parent_id(&self, of: PartyId) -> Option<&str> {
         Some(self.party(self.party(of)?.parent?)?.id.as_str())
     }
 
-    /// Tells whether one party may touch what belongs to another.
+    /// Returns whether another party is within a party's reach.
     pub fn reaches(&self, from: PartyId, other: PartyId) -> bool {
         if from == other {
             return true;
@@ -268,18 +268,18 @@ impl Tree {
         }
     }
 
-    /// Returns who owns a number, when it is active and within the party's reach.
+    /// Returns the owner of a number that is active and within the party's reach.
     pub fn owned(&self, by: PartyId, number: Number) -> Option<PartyId> {
         let owner = self.numbers.get(&number)?;
         (owner.active && self.reaches(by, owner.party)).then_some(owner.party)
     }
 
-    /// Tells whether neither the party nor any team above it switches a feature off.
+    /// Returns whether neither the party nor any team above it switches a feature off.
     pub fn feature_allowed(&self, party: PartyId, feature: &str) -> bool {
         self.chain(party).all(|party| party.features.iter().all(|(name, on)| *on || name != feature))
     }
 
-    /// Tells whether a scope is available to the party and every team above it.
+    /// Returns whether a scope is available to the party and every team above it.
     pub fn scope_allowed(&self, party: PartyId, scope: &str) -> bool {
         self.chain(party).all(|party| party.scopes.as_ref().is_none_or(|set| set.iter().any(|s| s == scope)))
     }
@@ -289,17 +289,17 @@ impl Tree {
             .take(self.parties.len())
     }
 
-    /// The ceilings of all parties.
+    /// Returns the ceilings of all parties.
     pub(super) fn all_ceilings(&self) -> impl Iterator<Item = &Ceiling> {
         self.parties.iter().map(|party| &party.ceiling)
     }
 
-    /// The ceilings over a party: its own and those of the teams above it.
+    /// Returns the ceilings over a party: its own and those of the teams above it.
     pub fn ceilings(&self, over: PartyId) -> impl Iterator<Item = &Ceiling> {
         self.chain(over).map(|party| &party.ceiling)
     }
 
-    /// The ids of a team and of all teams above it; of a user, none.
+    /// Returns the ids of a team and of all teams above it; none for a user.
     pub fn teams_over(&self, of: PartyId) -> impl Iterator<Item = &str> {
         self.chain(of).filter(|party| party.reach != Reach::User).map(|party| party.id.as_str())
     }
@@ -424,7 +424,7 @@ impl UserDocument {
 /// The most teams above one; every request walks up them.
 const MAX_ANCESTORS: usize = 8;
 
-/// Walks up from a team and returns what is wrong with its ancestors. A circle is reported once, for its first team.
+/// Walks up from a team and returns the fault of its ancestors. A circle is reported once, for its first team.
 fn ancestry_problem(parties: &[Party], start: usize) -> Option<&'static str> {
     let mut visited = vec![start];
     let mut at = start;

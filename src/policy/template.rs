@@ -1,7 +1,7 @@
 //! Replies as data: a JSON value in which a text that is exactly `$name` is replaced by a value of the request.
 //!
-//! A member without a value is left out, and so is an object that is left with no member. Which names there are is up
-//! to the compiler of a template.
+//! A member without a value is left out, and so is an object that is left with no member. Each kind of reply has its own
+//! names.
 
 use super::reader::{Members, Raw, Reader};
 use super::suggest::{nearest, renamed};
@@ -15,7 +15,7 @@ macro_rules! template_document {
         pub struct $name(pub $crate::json::Json<'static>);
 
         impl $name {
-            /// Values of the template, beside those that every platform names itself.
+            /// Values of the template, without those that a policy names itself.
             pub const NAMES: &[&str] = $names;
         }
 
@@ -65,7 +65,7 @@ impl Template {
         serde_json::to_vec(&self.fill(value_of)).unwrap_or_default()
     }
 
-    /// The template with its placeholders replaced.
+    /// Returns the template with its placeholders replaced.
     pub fn fill<'a>(&'a self, value_of: &dyn Fn(&str) -> Option<Json<'a>>) -> Json<'a> {
         fill(&self.0, value_of).unwrap_or_else(|| Json::Object(Vec::new()))
     }
@@ -101,7 +101,7 @@ fn check_name(name: &str, names: &[&str], at: &Reader<'_>) -> bool {
     is_known
 }
 
-/// Puts constants where a reply names them, as in `$constants.domain`: a deployment sets them without repeating the
+/// Replaces the constants that a reply names, as in `$constants.domain`: a deployment sets them without repeating the
 /// routes.
 pub(super) fn with_constants(json: Json<'static>, constants: &Members<Raw>) -> Json<'static> {
     match json {

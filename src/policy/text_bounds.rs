@@ -20,7 +20,7 @@ document! {
 words! {
     /// Form of a text bound's values.
     pub enum FormWord {
-        /// Visible ASCII.
+        /// Visible ASCII without a comma.
         Text = "text",
         /// `scheme://host[:port]` as browsers write it.
         Origin = "origin",
@@ -126,7 +126,7 @@ const RESERVED: &[&str] = &[
     ENDPOINT,
 ];
 
-/// Compiles the bounds; `endpoints` are the ids of the policy's endpoints, if its routes know any.
+/// Compiles the bounds; `endpoints` are the ids of the policy's endpoints, `None` when they are no bound.
 pub(super) fn compile(
     documents: &Members<TextBoundDocument>,
     endpoints: Option<Vec<String>>,
@@ -136,7 +136,7 @@ pub(super) fn compile(
     for (name, document) in documents.iter() {
         let at = at.member(name);
         check_id(name, &at);
-        // The upstream is sent each bound in a header of its own: two must not be one there.
+        // The upstream receives each bound in a header of its own: two names must not make the same header.
         let is_header = name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'));
         let is_alike = |other: &str| fold(other) == fold(name);
         if !is_header
@@ -171,7 +171,7 @@ impl TextBoundDocument {
                 at.refuse("not a possible value of this bound");
             }
         }
-        // Values with a fault are not held against aliases and ceilings.
+        // Aliases and ceilings are not compared with values that have a fault.
         bound.values = self.values.as_ref().filter(|_| !values_at.has_error()).map(|values| {
             let mut values = values.to_vec();
             values.sort_unstable();
@@ -226,7 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_origin_has_one_spelling() {
+    fn origin_in_another_spelling_is_refused() {
         for text in
             ["https://example.com", "http://localhost:3000", "https://a-b.example:8443", "http://[::1]:80800"]
         {

@@ -16,7 +16,7 @@ document! {
         secret: Option<SecretDocument>,
         /// Public key of tokens that are signed by another program.
         jwk: Option<JwkDocument>,
-        /// Whether this key signs; one per family; default false.
+        /// True when this key signs; one per family; default false.
         sign: bool = false,
         /// Families whose tokens the key is for; absent: all.
         families: Option<List<String>>,
@@ -28,7 +28,7 @@ words! {
     pub enum AlgorithmWord {
         /// HMAC with SHA-256; the key is a secret of at least 32 bytes.
         Hs256 = "HS256",
-        /// Ed25519.
+        /// Signatures with Ed25519.
         EdDsa = "EdDSA",
         /// ECDSA on P-256 with SHA-256.
         Es256 = "ES256",
