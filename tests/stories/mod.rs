@@ -189,8 +189,8 @@ fn policy() -> Value {
              "mint": {
                 "family": "ct",
                 "request": {
-                    "from": {"member": "from_numbers", "required": true, "max": 50},
-                    "to": {"member": "to_numbers", "max": 200}
+                    "from": {"field": "from_numbers", "required": true, "max": 50},
+                    "to": {"field": "to_numbers", "max": 200}
                 },
                 "reply": {"status": 200, "body": {"data": {"token": "$token"}}}
              }},

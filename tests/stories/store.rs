@@ -287,7 +287,7 @@ pub(super) fn in_redis(mut policy: Value, redis: &Redis) -> Value {
 pub(super) fn single_use() -> Value {
     let mut policy = policy();
     policy["tokens"]["ct"]["uses"] = json!({"default": 1});
-    policy["routes"][0]["mint"]["request"]["uses"] = json!({"member": "max_uses", "min": 1, "max": 5});
+    policy["routes"][0]["mint"]["request"]["uses"] = json!({"field": "max_uses", "min": 1, "max": 5});
     policy
 }
 
