@@ -61,7 +61,6 @@ make_policy() {
   cat >"$work/deployment.json" <<JSON
 {
   "teams": [{"id": "compose", "kind": "organization", "numbers": ["+15551234567"]}],
-  "users": [],
   "api_keys": [{"id": "compose-backend", "team": "compose", "sha256": "$("$tool" hash-key <<<"$key")",
                 "scopes": ["tokens:mint", "voice:webrtc", "calls:write"]}]
 }

@@ -150,7 +150,7 @@ JSON
 write_other_teams() {
   cat >"$run/studio.json" <<JSON
 {"teams": [{"id": "studio", "kind": "organization"}],
- "api_keys": [{"id": "backend", "team": "studio", "sha256": "$("$tool" hash-key <<<"$studio_key")", "scopes": []}]}
+ "api_keys": [{"id": "backend", "team": "studio", "sha256": "$("$tool" hash-key <<<"$studio_key")"}]}
 JSON
   cat >"$run/agency.json" <<JSON
 {"teams": [{"id": "agency", "kind": "organization"}, {"id": "rival", "kind": "organization"}],

@@ -23,7 +23,7 @@ pub(super) fn policy() -> Result<Value, String> {
     policy["teams"] = json!([{"id": "acme", "kind": "organization"}]);
     policy["api_keys"] = json!([{"id": "backend", "sha256": digest, "team": "acme"}]);
     let routes = policy["routes"].as_array_mut().ok_or("a policy without routes")?;
-    let shortest = routes.iter_mut().find_map(|route| route.pointer_mut("/mint/request/session/min"));
+    let shortest = routes.iter_mut().find_map(|route| route.pointer_mut("/mint/request/session_seconds/min"));
     *shortest.ok_or("a policy whose mint caps no session")? = json!(1);
     Ok(policy)
 }
