@@ -12,10 +12,10 @@ use crate::reason::Reason;
 use crate::store::redis::Lookup;
 
 use super::context::EARLIEST_NOW;
-use super::decision::Record;
 use super::denial::Denial;
 use super::directory::DirectoryEntry;
 use super::head::MatchedHead;
+use super::outcome::Record;
 use super::request::Evaluator;
 use super::rights::Principal;
 

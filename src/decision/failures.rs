@@ -8,8 +8,8 @@ use crate::store::{Charge, CounterKey};
 
 use super::charges::{NO_TENANT, network, request_rule};
 use super::context::DecisionContext;
-use super::decision::Decision;
 use super::denial::Denial;
+use super::outcome::Decision;
 
 /// Refuses a client whose address has reached a failure limit, whatever its credential now.
 pub(super) fn check(policy: &Policy, route: &Route, context: &DecisionContext<'_>) -> Result<(), Denial> {

@@ -6,10 +6,10 @@ use crate::reason::Reason;
 
 use super::authenticate::Authenticated;
 use super::charges::Charges;
-use super::decision::{Effect, Record};
 use super::denial::Denial;
 use super::fields::{FieldValues, JudgedValue, RequestPart, read_object};
 use super::head::{MatchedHead, check_method_override};
+use super::outcome::{Effect, Record};
 use super::request::{Evaluator, GuardedRequest};
 use super::rights::Demands;
 use super::step::{Pending, Step};

@@ -10,9 +10,9 @@ use crate::policy::{Asked, IntrospectRule, Policy, TokenSource};
 use crate::reason::Reason;
 
 use super::answer::{iso8601, number_texts, text, texts};
-use super::decision::Record;
 use super::denial::Denial;
 use super::fields::member;
+use super::outcome::Record;
 use super::request::GuardedRequest;
 use super::revoke;
 use super::rights::{Principal, Rights};

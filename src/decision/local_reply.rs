@@ -6,12 +6,12 @@ use crate::reason::Reason;
 
 use super::answer::Answer;
 use super::charges::Charges;
-use super::decision::{Outcome, Record};
 use super::denial::Denial;
 use super::fields::{JudgedValue, RequestPart};
 use super::head::MatchedHead;
 use super::introspect::{Introspection, introspect};
 use super::mint::{MintRequest, mint};
+use super::outcome::{Outcome, Record};
 use super::request::GuardedRequest;
 use super::step::Step;
 use super::{listing, revoke};

@@ -3,8 +3,6 @@
 //! A name that another reader could take for one the route reads, or for a caller or destination, is ambiguous and
 //! refused, whatever the credential.
 
-use std::borrow::Cow;
-
 use crate::json::Json;
 use crate::policy::{Pointer, RequestField, Route};
 use crate::reason::Reason;
@@ -91,7 +89,7 @@ impl MemberNames<'_> {
         object.members().unwrap_or_default().iter().try_for_each(|(name, _)| self.check_name(name, path))
     }
 
-    fn check_name(&self, name: &Cow<'_, str>, path: &[String]) -> Result<(), Denial> {
+    fn check_name(&self, name: &str, path: &[String]) -> Result<(), Denial> {
         if self.pointers.iter().any(|pointer| pointer.next(path) == Some(name)) {
             return Ok(());
         }

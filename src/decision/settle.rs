@@ -7,8 +7,8 @@ use crate::reason::Reason;
 use crate::store::{Charge, ChargeDenied, ChargeResult, Remaining, Revocation, Rule, StoreError};
 
 use super::charges::{Charges, Purpose};
-use super::decision::{Decision, Effect, Record};
 use super::denial::Denial;
+use super::outcome::{Decision, Effect, Record};
 use super::upstream_headers::OpenSession;
 
 /// A decision that holds once the store has taken its charges. Dropping it releases nothing.

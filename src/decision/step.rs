@@ -4,8 +4,8 @@ use crate::store::redis::Lookup;
 
 use super::answer::Answer;
 use super::charges::Charges;
-use super::decision::{Decision, Effect, Outcome, Record};
 use super::fields::JudgedValue;
+use super::outcome::{Decision, Effect, Outcome, Record};
 use super::rights::Principal;
 use super::settle::PendingCharge;
 use super::upstream_headers::Obligations;
