@@ -41,7 +41,7 @@ compose-test: ## the same gateway as containers, with calls through it (needs a 
 bench: ## latency and throughput, compared with Envoy's native filters; ARGS='--rounds 40'
 	@cargo bench --locked --quiet --profile dev --features bench --bench envoy -- $(ARGS)
 
-lint: ## format, clippy (native and wasm), documentation, scripts
+lint: ## format, clippy (native and wasm), documentation, scripts, plain words
 	@scripts/lint.sh
 
 clean: ## removes built and rendered files; keeps .tools

@@ -17,6 +17,8 @@ RUSTDOCFLAGS=-Dwarnings cargo doc --locked --quiet --no-deps
 for script in scripts/*.sh envoy/*.sh .ci/run; do bash -n "$script"; done
 python3 -c 'import ast, sys; [ast.parse(open(path).read(), path) for path in sys.argv[1:]]' \
   scripts/*.py scripts/*/*.py gateways/*.py gateways/*/*.py
+python3 -B scripts/check_words.py --self-test
+python3 -B scripts/check_words.py
 if command -v shellcheck >/dev/null; then
   shellcheck -x scripts/*.sh envoy/*.sh .ci/run
 else
