@@ -31,6 +31,10 @@ pub fn schema() -> Value {
             json!({"type": "string", "description": "Schema an editor checks the document by."}),
         );
     }
+    if let Some(bounds) = schema.as_object_mut().and_then(|schema| schema.get_mut("$defs")?.get_mut("Bounds"))
+    {
+        bounds["dependentRequired"] = json!({"from": ["to"], "to": ["from"]});
+    }
     schema.to_value()
 }
 

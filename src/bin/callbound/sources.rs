@@ -14,21 +14,21 @@ pub struct Sources {
     merged: String,
 }
 
-/// One file.
+/// One file of a policy.
 pub struct Source {
     /// Name as it was given; `-` is standard input.
     pub name: String,
-    /// Content.
+    /// Content of the file.
     pub text: String,
 }
 
 /// Bytes at fault in one file.
 pub struct Place<'s> {
-    /// The file.
+    /// File at fault.
     pub source: &'s Source,
-    /// First byte.
+    /// Position of the first byte.
     pub start: usize,
-    /// Byte after the last.
+    /// Position after the last byte.
     pub end: usize,
 }
 

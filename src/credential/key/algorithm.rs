@@ -1,4 +1,4 @@
-//! Signature algorithms.
+//! Signature algorithms of API keys and tokens.
 
 use serde::Deserialize;
 

@@ -1,4 +1,4 @@
-//! Verified tokens.
+//! Tokens whose signature and times were verified.
 
 use std::borrow::Cow;
 

@@ -15,9 +15,9 @@ use super::super::fields::read_number;
 pub struct MintRequest {
     /// Requested caller IDs.
     pub from: Option<Vec<Number>>,
-    /// Requested destinations.
+    /// Requested destination numbers.
     pub to: Option<Vec<Number>>,
-    /// Requested scopes.
+    /// Scopes the client requests.
     pub scopes: Option<Vec<String>>,
     /// Lifetime in seconds.
     pub ttl: Option<u64>,
