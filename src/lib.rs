@@ -26,7 +26,7 @@
 //!
 //! ```
 //! use callbound::credential::digest;
-//! use callbound::decision::{DecisionContext, Effect, Engine, Step, no_failures, no_host, no_peer};
+//! use callbound::decision::{DecisionContext, Effect, Engine, Step};
 //! use callbound::hex::hex;
 //! use callbound::policy::{Secrets, compile};
 //! use callbound::reason::Reason;
@@ -54,17 +54,11 @@
 //! let document = document.replace("DIGEST", &hex(&digest(key)));
 //! let engine = Engine::new(compile(document.as_bytes(), &Secrets::Lookup(&|_| None))?);
 //!
-//! let context = DecisionContext {
-//!     now: 1_800_000_000,
-//!     random: &|bytes| {
-//!         bytes.fill(7); // a gateway gives random bytes
-//!         true
-//!     },
-//!     host_verify: &no_host,
-//!     peer: &no_peer,
-//!     epoch: None,
-//!     has_failed: &no_failures,
+//! let random = |bytes: &mut [u8]| {
+//!     bytes.fill(7); // a gateway fills in random bytes
+//!     true
 //! };
+//! let context = DecisionContext::new(1_800_000_000, &random);
 //! let authorization = format!("Bearer {key}");
 //! let headers: [(&[u8], &[u8]); 5] = [
 //!     (b":method", b"POST"),
