@@ -4,10 +4,11 @@
 
 use core::net::IpAddr;
 use std::borrow::Cow;
+use std::rc::Rc;
 
 use crate::credential::is_bound_text;
 use crate::number::Number;
-use crate::policy::{Form, TextBound, TextRule};
+use crate::policy::{Form, TextRule};
 use crate::reason::Reason;
 
 use super::denial::Denial;
@@ -95,44 +96,45 @@ impl GuardedRequest<'_> {
         reading: Reading<'_, Cow<'_, str>>,
         judged: &mut Vec<JudgedValue>,
     ) -> Result<(), Denial> {
-        let bound = self.policy.bounds.get(rule.bound).ok_or(Reason::BoundUnreadable)?;
+        let bound = &rule.bound;
         let ReadValues { values, is_delegated } = reading?;
         let is_open = is_delegated || rule.direction.is_unreadable();
-        if is_open && self.rights.is_text_bounded(rule.bound) {
-            return Err(absent(rule, bound, Reason::BoundUnreadable));
+        if is_open && self.rights.is_text_bounded(&rule.bound) {
+            return Err(absent(rule, Reason::BoundUnreadable));
         }
         if values.is_empty() && !is_open {
-            judged.extend(self.judge_absent(rule, bound)?);
+            judged.extend(self.judge_absent(rule)?);
         }
         for (field, value) in values {
             let canonical = bound.canonical(&value);
-            self.check_value(rule, bound, canonical).map_err(|reason| Denial::at(reason, field))?;
+            self.check_value(rule, canonical).map_err(|reason| Denial::at(reason, field))?;
             let alias_at = (canonical != value).then(|| field.clone());
-            judged.push(JudgedValue { bound: rule.bound, value: canonical.to_owned(), alias_at });
+            judged.push(JudgedValue { bound: Rc::clone(bound), value: canonical.to_owned(), alias_at });
         }
         Ok(())
     }
 
     /// Judges a text bound that the request has no value for.
-    fn judge_absent(&self, rule: &TextRule, bound: &TextBound) -> Result<Option<JudgedValue>, Denial> {
-        let implied = rule.implied.then(|| self.rights.only_value(rule.bound)).flatten();
+    fn judge_absent(&self, rule: &TextRule) -> Result<Option<JudgedValue>, Denial> {
+        let implied = rule.implied.then(|| self.rights.only_value(&rule.bound)).flatten();
         let Some(value) = implied else {
-            let is_missing = rule.implied || self.rights.is_text_bounded(rule.bound);
-            return if is_missing { Err(absent(rule, bound, Reason::BoundUnreadable)) } else { Ok(None) };
+            let is_missing = rule.implied || self.rights.is_text_bounded(&rule.bound);
+            return if is_missing { Err(absent(rule, Reason::BoundUnreadable)) } else { Ok(None) };
         };
-        let value = bound.canonical(value).to_owned();
-        self.check_value(rule, bound, &value).map_err(|reason| absent(rule, bound, reason))?;
-        Ok(Some(JudgedValue { bound: rule.bound, value, alias_at: None }))
+        let value = rule.bound.canonical(value).to_owned();
+        self.check_value(rule, &value).map_err(|reason| absent(rule, reason))?;
+        Ok(Some(JudgedValue { bound: Rc::clone(&rule.bound), value, alias_at: None }))
     }
 
-    fn check_value(&self, rule: &TextRule, bound: &TextBound, canonical: &str) -> Result<(), Reason> {
+    fn check_value(&self, rule: &TextRule, canonical: &str) -> Result<(), Reason> {
+        let bound = &rule.bound;
         if bound.form == Form::Endpoint {
             let demands = Demands::of(self.route);
             self.rights.check_endpoint(canonical, rule.capable.as_deref(), &demands)?;
         } else if !is_bound_text(canonical) || !bound.has(canonical) {
             return Err(Reason::BoundUnknown);
         }
-        self.rights.check_text(rule.bound, canonical)
+        self.rights.check_text(bound, canonical)
     }
 
     /// Checks that an endpoint allows the page and the address of the client.
@@ -141,11 +143,8 @@ impl GuardedRequest<'_> {
         judged: &JudgedValue,
         origin: &Result<Option<&str>, Denial>,
     ) -> Result<(), Denial> {
-        let bound = self.policy.bounds.get(judged.bound);
-        let is_endpoint = bound.is_some_and(|bound| bound.form == Form::Endpoint);
-        let Some(endpoint) = self.policy.directory.get(&judged.value).filter(|_| is_endpoint) else {
-            return Ok(());
-        };
+        let endpoint = self.policy.directory.get(&judged.value).filter(|_| judged.bound.is_endpoint());
+        let Some(endpoint) = endpoint else { return Ok(()) };
         if let Some(origins) = &endpoint.origins {
             let origin = origin.as_ref().map_err(Denial::clone)?.unwrap_or_default();
             if !origins.iter().any(|allowed| allowed == origin) {
@@ -177,9 +176,9 @@ impl ReadValues<'_, Number> {
 }
 
 /// Denies because of a text bound that the request has no value for, named by its first field.
-fn absent(rule: &TextRule, bound: &TextBound, reason: Reason) -> Denial {
+fn absent(rule: &TextRule, reason: Reason) -> Denial {
     match rule.direction.members.first() {
         Some(member) => Denial::at(reason, &member.place),
-        None => Denial::of(reason, bound.name.as_str()),
+        None => Denial::of(reason, rule.bound.name.as_str()),
     }
 }

@@ -238,8 +238,7 @@ impl ChargeBuilder<'_, '_> {
 
     /// Returns the session that a token's stream belongs to: the one judged in this request, else the token's own.
     fn session_id<'t>(&'t self, token: &'t VerifiedToken) -> &'t str {
-        let bound = self.request.policy.bound(SESSION_ID).map(|(index, _)| index);
-        let judged = self.judged.iter().find(|judged| Some(judged.bound) == bound);
+        let judged = self.judged.iter().find(|judged| judged.bound.name == SESSION_ID);
         judged
             .map(|judged| judged.value.as_str())
             .or_else(|| token.bound(SESSION_ID)?.first().map(String::as_str))

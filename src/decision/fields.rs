@@ -4,10 +4,11 @@
 //! turn comes, so the order of the checks decides which reason a request gets, not the order of reading.
 
 use std::borrow::Cow;
+use std::rc::Rc;
 
 use crate::json::{Arrays, Fault, Json, JsonError, Limits};
 use crate::number::{Dialled, Number};
-use crate::policy::{BoundSource, FieldRef, Pointer, RequestField, Route, TextRule};
+use crate::policy::{BoundSource, FieldRef, Pointer, RequestField, Route, TextBound, TextRule};
 use crate::reason::Reason;
 use crate::uri::{QueryError, decode_escapes};
 
@@ -75,8 +76,8 @@ pub(super) struct FieldValues<'r> {
 
 /// A text bound with a value that is allowed.
 pub(super) struct JudgedValue {
-    /// Index of the bound in the policy.
-    pub(super) bound: usize,
+    /// The bound.
+    pub(super) bound: Rc<TextBound>,
     /// The canonical value.
     pub(super) value: String,
     /// The field with an alias that the upstream must not resolve by a table of its own.

@@ -137,8 +137,7 @@ fn value(policy: &Policy, known: &KnownToken, name: &str) -> Option<Json<'static
 
 /// Returns whether tokens of a family are minted with one value of a bound, not with a list.
 fn is_single(policy: &Policy, family: usize, name: &str) -> bool {
-    let bound = policy.bound(name).map(|(index, _)| index);
     let rules = policy.routes.iter().filter_map(|route| route.mint()).filter(|rule| rule.family == family);
-    let mut fields = rules.flat_map(|rule| &rule.texts).filter(|text| Some(text.bound) == bound);
+    let mut fields = rules.flat_map(|rule| &rule.texts).filter(|text| text.bound.name == name);
     fields.all(|text| matches!(text.asked, Asked::Generated | Asked::FieldRef { max: None, .. }))
 }

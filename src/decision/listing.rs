@@ -55,7 +55,7 @@ pub(super) fn list(
 ) -> Result<Vec<u8>, Denial> {
     let page = Page::read(rule, part)?;
     let policy = rights.policy();
-    let bound = policy.bound(ENDPOINT).map(|(index, _)| index);
+    let bound = policy.bound(ENDPOINT);
     let is_visible = |endpoint: &&Endpoint| {
         rights.reaches(endpoint) && bound.is_none_or(|bound| rights.check_text(bound, &endpoint.id).is_ok())
     };

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use crate::credential::VerifiedToken;
 use crate::number::Number;
 use crate::policy::{
-    Accept, ApiKey, Ceiling, Endpoint, FieldRef, PartyId, Policy, Reach, Route, TokenSource,
+    Accept, ApiKey, Ceiling, Endpoint, FieldRef, PartyId, Policy, Reach, Route, TextBound, TokenSource,
 };
 use crate::reason::Reason;
 
@@ -234,17 +234,17 @@ impl<'a> Rights<'a> {
         self.ceilings().any(|ceiling| ceiling.to.is_some())
     }
 
-    pub(super) fn is_text_bounded(&self, bound: usize) -> bool {
+    pub(super) fn is_text_bounded(&self, bound: &TextBound) -> bool {
         self.ceilings().any(|ceiling| ceiling.text(bound).is_some()) || self.token_values(bound).is_some()
     }
 
     /// Returns the values a token allows for a text bound; `None` when it does not limit that bound.
-    pub(super) fn token_values(&self, bound: usize) -> Option<&'a [String]> {
-        self.token()?.bound(&self.policy.bounds.get(bound)?.name)
+    pub(super) fn token_values(&self, bound: &TextBound) -> Option<&'a [String]> {
+        self.token()?.bound(&bound.name)
     }
 
     /// Returns the one value a token allows for a text bound; `None` when it leaves a choice.
-    pub(super) fn only_value(&self, bound: usize) -> Option<&'a str> {
+    pub(super) fn only_value(&self, bound: &TextBound) -> Option<&'a str> {
         match self.token_values(bound)? {
             [one] => Some(one),
             _ => None,
@@ -253,7 +253,7 @@ impl<'a> Rights<'a> {
 
     /// Denies a token that carries a bound this route does not map.
     pub(super) fn check_unmapped_bounds(&self, route: &Route) -> Result<(), Denial> {
-        let is_mapped = |name: &str| self.policy.bound(name).is_some_and(|(index, _)| route.speaks_of(index));
+        let is_mapped = |name: &str| self.policy.bound(name).is_some_and(|bound| route.maps(bound));
         let bounds = self.token().map_or(&[][..], |token| &token.bounds);
         match bounds.iter().find(|(name, _)| !is_mapped(name)) {
             Some((name, _)) => Err(Denial::of(Reason::BoundUnreadable, name.as_str())),
@@ -261,9 +261,8 @@ impl<'a> Rights<'a> {
         }
     }
 
-    pub(super) fn check_text(&self, bound: usize, canonical: &str) -> Result<(), Reason> {
-        let rule = self.policy.bounds.get(bound).ok_or(Reason::BoundUnknown)?;
-        let is_allowed = |values: &[String]| values.iter().any(|value| rule.canonical(value) == canonical);
+    pub(super) fn check_text(&self, bound: &TextBound, canonical: &str) -> Result<(), Reason> {
+        let is_allowed = |values: &[String]| values.iter().any(|value| bound.canonical(value) == canonical);
         if !self.token_values(bound).is_none_or(is_allowed) {
             return Err(Reason::BoundDenied);
         }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use base64ct::{Base64UrlUnpadded, Encoding as _};
 
 use crate::credential::CredentialLocation;
-use crate::policy::{Policy, Present, Reach, RequestField, Told};
+use crate::policy::{Policy, Present, Reach, RequestField, TextBound, Told};
 use crate::reason::Reason;
 use crate::store::{CounterKey, Lease};
 use crate::uri::Query;
@@ -190,21 +190,20 @@ impl Obligations {
         judged: &[JudgedValue],
         stage: Stage,
     ) -> Result<(), Denial> {
-        let GuardedRequest { policy, route, rights, .. } = request;
+        let GuardedRequest { route, rights, .. } = request;
         let is_known_now = |field: &&Told| match field {
-            Told::Bound(bound) if route.reads_in_body(*bound) => stage == Stage::Body,
+            Told::Bound(bound) if route.reads_in_body(bound) => stage == Stage::Body,
             Told::Bound(_) | Told::Metadata => stage == Stage::Head,
         };
         for field in route.identify.iter().filter(is_known_now) {
             match field {
                 Told::Metadata => self.set("x-callbound-metadata", encoded_metadata(rights)),
                 Told::Bound(bound) => {
-                    let Some(rule) = policy.bounds.get(*bound) else { continue };
                     let value = match judged.iter().find(|judged| judged.bound == *bound) {
                         Some(judged) => Some(judged.value.clone()),
-                        None => token_values(rights, *bound)?,
+                        None => token_values(rights, bound)?,
                     };
-                    self.set(format!("x-callbound-{}", rule.name.replace('_', "-")), value);
+                    self.set(format!("x-callbound-{}", bound.name.replace('_', "-")), value);
                 }
             }
         }
@@ -256,15 +255,14 @@ fn encoded_metadata(rights: &Rights<'_>) -> Option<String> {
 }
 
 /// Returns the token's canonical values of a text bound that the request has no value for, separated by commas.
-fn token_values(rights: &Rights<'_>, bound: usize) -> Result<Option<String>, Denial> {
-    let Some(rule) = rights.policy().bounds.get(bound) else { return Ok(None) };
-    let denial = |reason| Denial::of(reason, rule.name.as_str());
+fn token_values(rights: &Rights<'_>, bound: &TextBound) -> Result<Option<String>, Denial> {
+    let denial = |reason| Denial::of(reason, bound.name.as_str());
     let Some(values) = rights.token_values(bound) else {
         return if rights.is_text_bounded(bound) { Err(denial(Reason::BoundUnreadable)) } else { Ok(None) };
     };
-    let values: Vec<&str> = values.iter().map(|value| rule.canonical(value)).collect();
+    let values: Vec<&str> = values.iter().map(|value| bound.canonical(value)).collect();
     for value in &values {
-        let known = if rule.has(value) { Ok(()) } else { Err(Reason::BoundUnknown) };
+        let known = if bound.has(value) { Ok(()) } else { Err(Reason::BoundUnknown) };
         known.and_then(|()| rights.check_text(bound, value)).map_err(denial)?;
     }
     Ok(Some(values.join(",")))

@@ -2,10 +2,12 @@
 //!
 //! One rule for all: a bounded credential may not send a value that cannot be read.
 
+use std::rc::Rc;
+
 use super::fields::{FieldDocument, FieldRef, RequestField};
 use super::platform::Platform;
 use super::reader::{FromJson, List, Reader, document};
-use super::text_bounds::{TextBound, index_of};
+use super::text_bounds::{TextBound, find};
 use crate::json::Json;
 
 document! {
@@ -79,7 +81,7 @@ pub struct Bounds {
     /// Text bounds with their fields.
     pub texts: Vec<TextRule>,
     /// Text bounds this route mentions, including those declared `any`.
-    pub declared: Vec<usize>,
+    pub declared: Vec<Rc<TextBound>>,
     /// The only further members the body may have; `None` is any.
     pub closed: Option<Vec<String>>,
     /// The only further parameters the query may have; `None` is any.
@@ -98,8 +100,8 @@ pub struct Call {
 /// One text bound on one route.
 #[derive(Debug)]
 pub struct TextRule {
-    /// The bound, by its place in the policy.
-    pub bound: usize,
+    /// The bound.
+    pub bound: Rc<TextBound>,
     /// Fields that carry the value.
     pub direction: BoundSource,
     /// True when a token's only value counts where the request has none.
@@ -154,15 +156,14 @@ impl BoundSource {
 }
 
 impl BoundsDocument {
-    pub(super) fn compile(&self, texts: &[TextBound], platform: &Platform, at: &Reader<'_>) -> Bounds {
+    pub(super) fn compile(&self, texts: &[Rc<TextBound>], platform: &Platform, at: &Reader<'_>) -> Bounds {
         let mut bounds = Bounds { call: self.call(at), ..Bounds::default() };
         for (name, document) in self.texts.iter() {
             let at = at.member(name);
-            match index_of(texts, name).and_then(|index| Some((index, texts.get(index)?))) {
-                Some((index, bound)) => {
-                    bounds.declared.push(index);
-                    let rule = document.text_rule(bound, platform, &at);
-                    bounds.texts.extend(rule.map(|rule| TextRule { bound: index, ..rule }));
+            match find(texts, name) {
+                Some(bound) => {
+                    bounds.declared.push(Rc::clone(bound));
+                    bounds.texts.extend(document.text_rule(bound, platform, &at));
                 }
                 None => {
                     let names = texts.iter().map(|bound| bound.name.as_str());
@@ -214,12 +215,12 @@ impl BoundDocument {
     }
 
     /// Compiles the fields of a text bound; `None` for `any`.
-    fn text_rule(&self, bound: &TextBound, platform: &Platform, at: &Reader<'_>) -> Option<TextRule> {
+    fn text_rule(&self, bound: &Rc<TextBound>, platform: &Platform, at: &Reader<'_>) -> Option<TextRule> {
         let document = match self {
             Self::Any => return None,
             Self::Unreadable => {
                 let direction = BoundSource::default();
-                return Some(TextRule { bound: 0, direction, implied: false, capable: None });
+                return Some(TextRule { bound: Rc::clone(bound), direction, implied: false, capable: None });
             }
             Self::Fields(document) => document,
         };
@@ -230,8 +231,9 @@ impl BoundDocument {
                 "mark each field as optional with a closing `?`",
             );
         }
+        let (bound, direction) = (Rc::clone(bound), document.source(at));
         let capable = document.requires_feature.clone();
-        Some(TextRule { bound: 0, direction: document.source(at), implied: document.implied, capable })
+        Some(TextRule { bound, direction, implied: document.implied, capable })
     }
 }
 

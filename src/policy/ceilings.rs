@@ -1,8 +1,10 @@
 //! Ceilings: the bounds of a key or a team.
 
+use std::rc::Rc;
+
 use super::counting::MAX_SESSION_SECONDS;
 use super::reader::{List, Reader, document};
-use super::text_bounds::{TextBound, index_of};
+use super::text_bounds::{TextBound, find};
 use crate::number::Number;
 
 document! {
@@ -27,24 +29,24 @@ pub struct Ceiling {
     pub to: Option<Vec<Number>>,
     /// The longest session, in seconds.
     pub session: Option<u64>,
-    /// Values allowed of text bounds, by the bound's place in the policy; canonical.
-    pub texts: Vec<(usize, Vec<String>)>,
+    /// Canonical values allowed of text bounds.
+    pub texts: Vec<(Rc<TextBound>, Vec<String>)>,
 }
 
 impl Ceiling {
     /// Returns the values allowed of one text bound.
-    pub fn text(&self, bound: usize) -> Option<&[String]> {
-        self.texts.iter().find_map(|(known, values)| (*known == bound).then_some(values.as_slice()))
+    pub fn text(&self, bound: &TextBound) -> Option<&[String]> {
+        self.texts.iter().find_map(|(known, values)| (**known == *bound).then_some(values.as_slice()))
     }
 }
 
 impl CeilingDocument {
-    pub(super) fn compile(&self, bounds: &[TextBound], at: &Reader<'_>) -> Ceiling {
+    pub(super) fn compile(&self, bounds: &[Rc<TextBound>], at: &Reader<'_>) -> Ceiling {
         let mut texts = Vec::new();
         for (name, values) in self.texts.iter() {
             let at = at.member(name);
-            match index_of(bounds, name).and_then(|index| Some((index, bounds.get(index)?))) {
-                Some((index, bound)) => texts.push((index, bound.read_values(values, &at))),
+            match find(bounds, name) {
+                Some(bound) => texts.push((Rc::clone(bound), bound.read_values(values, &at))),
                 None => {
                     let names = bounds.iter().map(|bound| bound.name.as_str());
                     at.check_named(

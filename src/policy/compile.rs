@@ -2,6 +2,8 @@
 
 use sha2::{Digest as _, Sha256};
 
+use std::rc::Rc;
+
 use super::api_keys::{self, Keys};
 use super::compiled::Policy;
 use super::definitions::Definitions;
@@ -64,7 +66,7 @@ struct Compiler<'a> {
 /// Sections about the platform, its parties and their endpoints.
 struct Parties {
     platform: Platform,
-    bounds: Vec<TextBound>,
+    bounds: Vec<Rc<TextBound>>,
     tree: Tree,
     keys: Keys,
     directory: Directory,

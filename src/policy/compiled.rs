@@ -4,6 +4,8 @@ use crate::credential::{
     CredentialLocation, Family, Issuer, KeyFormat, TokenVerifier, candidates, digest, holds_credential,
 };
 
+use std::rc::Rc;
+
 use super::accept::TokenSource;
 use super::api_keys::Keys;
 use super::document::Unmatched;
@@ -18,7 +20,7 @@ use super::route::Route;
 use super::routes::Routes;
 use super::store::{Remembers, StoreRule};
 use super::teams::Tree;
-use super::text_bounds::{TextBound, index_of};
+use super::text_bounds::{TextBound, find};
 
 /// The compiled configuration. Immutable: a change is a new policy.
 pub struct Policy {
@@ -45,7 +47,7 @@ pub struct Policy {
     /// API keys, by digest and by id.
     pub keys: Keys,
     /// Text bounds that credentials can have.
-    pub bounds: Vec<TextBound>,
+    pub bounds: Vec<Rc<TextBound>>,
     /// Endpoints, by id.
     pub directory: Directory,
     /// Teams and users, with the numbers they own.
@@ -125,8 +127,8 @@ impl Policy {
         carriers.filter_map(CredentialLocation::header).chain(headers).any(|header| header.as_bytes() == name)
     }
 
-    /// Finds a text bound and its place by name.
-    pub fn bound(&self, name: &str) -> Option<(usize, &TextBound)> {
-        index_of(&self.bounds, name).and_then(|index| Some((index, self.bounds.get(index)?)))
+    /// Finds a text bound by its name.
+    pub fn bound(&self, name: &str) -> Option<&Rc<TextBound>> {
+        find(&self.bounds, name)
     }
 }

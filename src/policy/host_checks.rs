@@ -54,7 +54,7 @@ impl HostChecks<'_> {
                 "give `entropy`, as in `{\"env\": \"CALLBOUND_ENTROPY\"}`",
             );
         }
-        let is_in_body = |told: &Told| matches!(told, Told::Bound(bound) if route.reads_in_body(*bound));
+        let is_in_body = |told: &Told| matches!(told, Told::Bound(bound) if route.reads_in_body(bound));
         if !self.hold.lets_headers_change() && route.identify.iter().any(is_in_body) {
             at.member("forward_fields").refuse(
                 "a field of the body cannot be forwarded in a header: on this host headers are finished before the body is read",

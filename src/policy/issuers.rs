@@ -1,5 +1,7 @@
 //! Section `issuers`: issuers whose tokens are accepted, within the rights of an API key.
 
+use std::rc::Rc;
+
 use super::api_keys::Keys;
 use super::definitions::Definitions;
 use super::families::{ClockDocument, check_family_name, check_not_empty};
@@ -7,7 +9,7 @@ use super::fields::Pointer;
 use super::ids::check_scopes;
 use super::reader::{List, Members, Reader, document};
 use super::teams::Reach;
-use super::text_bounds::{TextBound, index_of};
+use super::text_bounds::{TextBound, find};
 use super::token_keys::{AlgorithmWord, JwkDocument};
 use crate::credential::{Algorithm, ClaimPath, ClaimRules, Issuer, Key, KeySet, KeySource, RemoteJwks};
 
@@ -182,11 +184,11 @@ impl IssuerDocument {
 }
 
 impl ClaimsDocument {
-    fn texts(&self, bounds: &[TextBound], at: &Reader<'_>) -> Vec<(String, ClaimPath)> {
+    fn texts(&self, bounds: &[Rc<TextBound>], at: &Reader<'_>) -> Vec<(String, ClaimPath)> {
         let mut texts = Vec::new();
         for (name, text) in self.texts.iter() {
             let at = at.member(name);
-            if index_of(bounds, name).is_none() {
+            if find(bounds, name).is_none() {
                 let names = bounds.iter().map(|bound| bound.name.as_str());
                 at.check_named(name, "one of `platform.bounds`", names, &["team", "scopes", "from", "to"]);
             }

@@ -1,5 +1,7 @@
 //! Routes that mint: the request, the new token, and the reply.
 
+use std::rc::Rc;
+
 use super::accept::Accept;
 use super::bounds::check_required_feature;
 use super::counting::{MAX_SESSION_SECONDS, MAX_USES};
@@ -7,7 +9,7 @@ use super::fields::Pointer;
 use super::reader::{Raw, Reader, document, words};
 use super::route_definitions::RouteDefinitions;
 use super::template::{Template, with_constants};
-use super::text_bounds::{Form, TextBound, index_of};
+use super::text_bounds::{Form, TextBound, find};
 
 document! {
     /// A route that the gateway answers with a new token.
@@ -300,8 +302,8 @@ pub struct MetadataField {
 /// One text bound of a new token.
 #[derive(Debug)]
 pub struct TextField {
-    /// The bound's place in the policy.
-    pub bound: usize,
+    /// The bound.
+    pub bound: Rc<TextBound>,
     /// Source of the value.
     pub asked: Asked,
     /// Feature that an endpoint must have.
@@ -471,8 +473,7 @@ impl MetadataFieldDocument {
 impl TextFieldDocument {
     fn compile(&self, name: &str, definitions: &RouteDefinitions<'_>, at: &Reader<'_>) -> Option<TextField> {
         let bounds = definitions.bounds;
-        let Some((index, bound)) = index_of(bounds, name).and_then(|index| Some((index, bounds.get(index)?)))
-        else {
+        let Some(bound) = find(bounds, name) else {
             let names = bounds.iter().map(|bound| bound.name.as_str());
             at.check_named(name, "one of `platform.bounds`", names, REQUEST_NAMES);
             return None;
@@ -489,7 +490,7 @@ impl TextFieldDocument {
                 return None;
             }
         };
-        Some(TextField { bound: index, asked, capable: self.requires_feature.clone() })
+        Some(TextField { bound: Rc::clone(bound), asked, capable: self.requires_feature.clone() })
     }
 
     fn member(&self, field: &str, at: &Reader<'_>) -> Option<Asked> {

@@ -2,6 +2,8 @@
 //!
 //! Paths and requirements only: credentials and bodies of requests belong to [`crate::decision`].
 
+use std::rc::Rc;
+
 use super::accept::Accept;
 use super::bounds::{Bounds, BoundsDocument};
 use super::counting::{MAX_SESSION_SECONDS, MAX_USES};
@@ -15,7 +17,7 @@ use super::path_templates::{ANY_METHOD, Match, read_matches};
 use super::reader::{List, Members, Reader, document, words};
 use super::revocations::{RevokeDocument, RevokeRule};
 use super::route_definitions::RouteDefinitions;
-use super::text_bounds::{ENDPOINT, index_of};
+use super::text_bounds::{ENDPOINT, TextBound, find};
 use super::upstream_credentials::{Present, RouteCredentialDocument};
 use crate::credential::CredentialLocation;
 
@@ -152,14 +154,14 @@ impl Route {
     }
 
     /// Returns whether the value of a text bound comes from the body.
-    pub fn reads_in_body(&self, bound: usize) -> bool {
+    pub fn reads_in_body(&self, bound: &TextBound) -> bool {
         let mut rules = self.bounds.iter().flat_map(|bounds| &bounds.texts);
-        rules.any(|rule| rule.bound == bound && rule.direction.reads_body())
+        rules.any(|rule| *rule.bound == *bound && rule.direction.reads_body())
     }
 
-    /// Returns whether it mentions a text bound, even as `any`.
-    pub fn speaks_of(&self, bound: usize) -> bool {
-        self.bounds.as_ref().is_some_and(|bounds| bounds.declared.contains(&bound))
+    /// Returns whether the route names a text bound, even as `any`.
+    pub fn maps(&self, bound: &TextBound) -> bool {
+        self.bounds.as_ref().is_some_and(|bounds| bounds.declared.iter().any(|declared| **declared == *bound))
     }
 
     /// Returns all fields this route reads to judge a request.
@@ -191,10 +193,10 @@ impl Route {
 }
 
 /// Judged value that the upstream receives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Told {
     /// The value of a text bound.
-    Bound(usize),
+    Bound(Rc<TextBound>),
     /// The token's metadata.
     Metadata,
 }
@@ -361,12 +363,12 @@ impl RouteDocument {
             if name == "metadata" {
                 return Some(Told::Metadata);
             }
-            let bound = index_of(definitions.bounds, name);
+            let bound = find(definitions.bounds, name);
             if bound.is_none() {
                 let names = definitions.bounds.iter().map(|bound| bound.name.as_str());
                 at.check_listed(name, "platform.bounds", names.chain(["metadata"]));
             }
-            bound.map(Told::Bound)
+            bound.cloned().map(Told::Bound)
         };
         self.forward_fields.each(at).filter_map(read).collect()
     }

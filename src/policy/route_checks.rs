@@ -9,6 +9,7 @@ use super::reader::Reader;
 use super::route::{LocalReply, Route, Told};
 use super::route_definitions::RouteDefinitions;
 use super::teams::Tree;
+use super::text_bounds::TextBound;
 use super::upstream_credentials::Present;
 use crate::credential::CredentialLocation;
 use crate::uri::fold;
@@ -34,7 +35,7 @@ pub(super) fn check(route: &Route, matches: &[Match], definitions: &RouteDefinit
     }
     check_methods(route, matches, at);
     check_upstream_credential(route, &at.member("upstream_credential"));
-    check_forwarded(route, definitions, &at.member("forward_fields"));
+    check_forwarded(route, &at.member("forward_fields"));
 }
 
 /// Checks the methods of a route the gateway answers: a question is a GET, a body comes by POST.
@@ -62,13 +63,14 @@ fn check_upstream_credential(route: &Route, at: &Reader<'_>) {
 }
 
 /// Checks that an endpoint sent to the upstream was judged.
-fn check_forwarded(route: &Route, definitions: &RouteDefinitions<'_>, at: &Reader<'_>) {
-    let is_judged =
-        |bound: usize| route.bounds.iter().flat_map(|bounds| &bounds.texts).any(|rule| rule.bound == bound);
+fn check_forwarded(route: &Route, at: &Reader<'_>) {
+    let is_judged = |bound: &TextBound| {
+        route.bounds.iter().flat_map(|bounds| &bounds.texts).any(|rule| *rule.bound == *bound)
+    };
     for told in &route.identify {
         if let Told::Bound(bound) = told
-            && definitions.bounds.get(*bound).is_some_and(super::text_bounds::TextBound::is_endpoint)
-            && !is_judged(*bound)
+            && bound.is_endpoint()
+            && !is_judged(bound)
         {
             at.refuse_with("an endpoint must be judged before it is forwarded", "name its field in `bounds`");
         }
@@ -147,9 +149,9 @@ impl RouteChecks<'_> {
     /// Refuses a route that accepts tokens with a bound it does not map: the bound would be open there.
     fn check_unmapped_bounds(&self, route: &Route, at: &Reader<'_>) {
         let Accept::Credentials { tokens, .. } = &route.accept else { return };
-        for (index, bound) in self.definitions.bounds.iter().enumerate() {
+        for bound in self.definitions.bounds {
             let name = &bound.name;
-            if !route.speaks_of(index) && tokens.iter().any(|source| self.carries(*source, index, name)) {
+            if !route.maps(bound) && tokens.iter().any(|source| self.carries(*source, bound)) {
                 at.refuse_with(
                     format!("missing `{name}`: tokens accepted here can be bounded in it"),
                     format!("name its field, or write `\"{name}\": \"any\"`"),
@@ -159,16 +161,17 @@ impl RouteChecks<'_> {
     }
 
     /// Returns whether tokens of a source can carry a text bound.
-    fn carries(&self, source: TokenSource, index: usize, name: &str) -> bool {
+    fn carries(&self, source: TokenSource, bound: &TextBound) -> bool {
         match source {
             TokenSource::Family(family) => {
                 let rules = self.routes.iter().filter_map(|(route, _)| route.mint());
                 let mut texts = rules.filter(|rule| rule.family == family).flat_map(|rule| &rule.texts);
-                texts.any(|text| text.bound == index)
+                texts.any(|text| *text.bound == *bound)
             }
             TokenSource::Issuer(issuer) => {
                 let issuer = self.definitions.issuers.get(issuer);
-                issuer.is_some_and(|issuer| issuer.claims.texts.iter().any(|(mapped, _)| mapped == name))
+                issuer
+                    .is_some_and(|issuer| issuer.claims.texts.iter().any(|(mapped, _)| *mapped == bound.name))
             }
         }
     }
@@ -181,14 +184,13 @@ impl RouteChecks<'_> {
 
     /// Warns of bounds of keys and teams that some route does not map.
     fn warn_of_ceilings(&self, at: &Reader<'_>) {
-        for (index, bound) in self.definitions.bounds.iter().enumerate() {
-            let is_open = |route: &Route| {
-                route.accept != Accept::Public && route.local.is_none() && !route.speaks_of(index)
-            };
+        for bound in self.definitions.bounds {
+            let is_open =
+                |route: &Route| route.accept != Accept::Public && route.local.is_none() && !route.maps(bound);
             let open = self.routes.iter().map(|(route, _)| route).filter(|route| is_open(route));
             let open: Vec<&str> = open.map(|route| route.id.as_str()).collect();
             let ceilings = self.keys.iter().map(|key| &key.ceiling).chain(self.tree.all_ceilings());
-            if !open.is_empty() && ceilings.into_iter().any(|ceiling| ceiling.text(index).is_some()) {
+            if !open.is_empty() && ceilings.into_iter().any(|ceiling| ceiling.text(bound).is_some()) {
                 let (name, open) = (&bound.name, open.join(", "));
                 at.warn(format!("ceilings in `{name}` have no effect on routes that do not map it: {open}"));
             }

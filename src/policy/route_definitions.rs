@@ -1,5 +1,7 @@
 //! Sections that routes and limits refer to by name.
 
+use std::rc::Rc;
+
 use super::accept::{Accept, TokenSource};
 use super::families::CompiledFamily;
 use super::platform::Platform;
@@ -16,7 +18,7 @@ const ACCEPTED: (&str, &[&str]) =
 /// Compiled sections that routes and limits refer to by name.
 pub(super) struct RouteDefinitions<'a> {
     pub(super) platform: &'a Platform,
-    pub(super) bounds: &'a [TextBound],
+    pub(super) bounds: &'a [Rc<TextBound>],
     pub(super) families: &'a [CompiledFamily<'a>],
     pub(super) issuers: &'a [Issuer],
     /// Names of all issuers, including those with a fault.

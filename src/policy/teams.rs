@@ -4,6 +4,7 @@
 //! user reaches their own things and the teams they are a member of (requirement 002).
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use super::ceilings::{Ceiling, CeilingDocument, read_number};
 use super::ids::{check_id, check_labels, check_scopes};
@@ -317,7 +318,7 @@ pub(super) struct PartyDocuments<'d> {
 
 impl PartyDocuments<'_> {
     /// Compiles the tree of teams and users.
-    pub(super) fn compile(&self, bounds: &[TextBound], root: &Reader<'_>) -> Tree {
+    pub(super) fn compile(&self, bounds: &[Rc<TextBound>], root: &Reader<'_>) -> Tree {
         let (teams_at, users_at) = (root.member("teams"), root.member("users"));
         let named = self.teams.iter().enumerate().rev();
         let ids: HashMap<&str, PartyId> =
@@ -370,7 +371,7 @@ fn check_rights(
 type Ids<'a> = HashMap<&'a str, PartyId>;
 
 impl TeamDocument {
-    fn compile(&self, ids: &Ids<'_>, bounds: &[TextBound], at: &Reader<'_>) -> Party {
+    fn compile(&self, ids: &Ids<'_>, bounds: &[Rc<TextBound>], at: &Reader<'_>) -> Party {
         check_id(&self.id, &at.member("id"));
         check_labels(&self.labels, &at.member("labels"));
         Party {

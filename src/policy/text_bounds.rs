@@ -1,5 +1,7 @@
 //! Text bounds: named texts that credentials can be bounded in, such as a model or an origin.
 
+use std::rc::Rc;
+
 use super::ids::check_id;
 use super::reader::{List, Members, Reader, document, words};
 use crate::credential::is_bound_text;
@@ -96,9 +98,18 @@ impl TextBound {
     }
 }
 
-/// Finds the place of a bound by its name.
-pub(super) fn index_of(bounds: &[TextBound], name: &str) -> Option<usize> {
-    bounds.iter().position(|bound| bound.name == name)
+/// A policy has one bound of each name.
+impl PartialEq for TextBound {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for TextBound {}
+
+/// Finds a bound.
+pub(super) fn find<'b>(bounds: &'b [Rc<TextBound>], name: &str) -> Option<&'b Rc<TextBound>> {
+    bounds.iter().find(|bound| bound.name == name)
 }
 
 /// Names with another meaning where bounds are named, or where the upstream is sent them.
@@ -131,8 +142,8 @@ pub(super) fn compile(
     documents: &Members<TextBoundDocument>,
     endpoints: Option<Vec<String>>,
     at: &Reader<'_>,
-) -> Vec<TextBound> {
-    let mut bounds: Vec<TextBound> = Vec::new();
+) -> Vec<Rc<TextBound>> {
+    let mut bounds: Vec<Rc<TextBound>> = Vec::new();
     for (name, document) in documents.iter() {
         let at = at.member(name);
         check_id(name, &at);
@@ -147,12 +158,12 @@ pub(super) fn compile(
                 "not a possible name of a bound: lower-case letters, digits, `-` and `_`, no word of the policy language, no two alike",
             );
         }
-        bounds.push(document.compile(name, &at));
+        bounds.push(Rc::new(document.compile(name, &at)));
     }
     bounds.extend(endpoints.map(|mut ids| {
         ids.sort_unstable();
         let (name, values) = (ENDPOINT.to_owned(), Some(ids));
-        TextBound { name, form: Form::Endpoint, values, aliases: Vec::new() }
+        Rc::new(TextBound { name, form: Form::Endpoint, values, aliases: Vec::new() })
     }));
     bounds
 }

@@ -3,7 +3,7 @@
 use crate::credential::Ttl;
 use crate::hex::hex;
 use crate::number::Number;
-use crate::policy::{Asked, Form, MintRule, SizedList, TextBound, TextField};
+use crate::policy::{Asked, Form, MintRule, SizedList, TextField};
 use crate::reason::Reason;
 
 use super::super::context::DecisionContext;
@@ -92,14 +92,14 @@ impl Granter<'_> {
     fn bounds(&self) -> Result<Vec<BoundText>, Denial> {
         let mut granted = Vec::new();
         for (index, text) in self.rule.texts.iter().enumerate() {
-            let bound = self.rights.policy().bounds.get(text.bound).ok_or(Reason::MintUnavailable)?;
+            let bound = &text.bound;
             let (values, is_single) = match &text.asked {
                 Asked::Generated => (vec![uuid(random(self.context)?)], true),
                 Asked::FieldRef { max, .. } => {
                     let requested = self.request.texts.iter();
                     let mut requested = requested.filter_map(|(at, values)| (*at == index).then_some(values));
                     let Some(values) = requested.next() else { continue };
-                    self.check_values(text, bound, values)?;
+                    self.check_values(text, values)?;
                     (values.clone(), max.is_none())
                 }
             };
@@ -108,10 +108,10 @@ impl Granter<'_> {
         Ok(granted)
     }
 
-    fn check_values(&self, text: &TextField, bound: &TextBound, values: &[String]) -> Result<(), Denial> {
+    fn check_values(&self, text: &TextField, values: &[String]) -> Result<(), Denial> {
         let Asked::FieldRef { field, max, .. } = &text.asked else { return Ok(()) };
         for (index, value) in values.iter().enumerate() {
-            self.check_value(text, bound, value).map_err(|reason| match max {
+            self.check_value(text, value).map_err(|reason| match max {
                 Some(_) => field.denial_at(reason, index),
                 None => field.denial(reason),
             })?;
@@ -119,7 +119,8 @@ impl Granter<'_> {
         Ok(())
     }
 
-    fn check_value(&self, text: &TextField, bound: &TextBound, value: &str) -> Result<(), Reason> {
+    fn check_value(&self, text: &TextField, value: &str) -> Result<(), Reason> {
+        let bound = &text.bound;
         let canonical = bound.canonical(value);
         if bound.form == Form::Endpoint {
             let demands = Demands { features: &self.rule.features, scopes: &[] };
@@ -129,7 +130,7 @@ impl Granter<'_> {
         } else if !bound.has(canonical) {
             return Err(Reason::BoundUnknown);
         }
-        self.rights.check_text(text.bound, canonical)
+        self.rights.check_text(bound, canonical)
     }
 
     /// Returns the lifetime, once it and the longest session are within their ranges.
