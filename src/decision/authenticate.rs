@@ -59,7 +59,7 @@ impl Evaluator<'_> {
         credential: &str,
         record: &mut Record,
     ) -> Result<Authenticated, Denial> {
-        let token = self.verify(source, credential).map_err(token_reason)?;
+        let token = self.verify(&source, credential).map_err(token_reason)?;
         record.token = Some(token.jti.clone());
         record.key = Some(token.key_id.clone());
         let listed = self.policy.keys.with_id(&token.key_id);
@@ -95,8 +95,8 @@ impl Evaluator<'_> {
     }
 
     /// Verifies a token, or finds it in the cache; its time is checked at every use.
-    fn verify(&self, source: TokenSource, credential: &str) -> Result<Rc<VerifiedToken>, TokenError> {
-        let verifier = self.policy.verifier(source).ok_or(TokenError::Type)?;
+    fn verify(&self, source: &TokenSource, credential: &str) -> Result<Rc<VerifiedToken>, TokenError> {
+        let verifier = source.verifier();
         let (cache, now) = (&self.state.verified_tokens, self.context.now);
         // An issuer's keys may have changed since, so its tokens are verified at every use.
         let is_cached = verifier.is_minted_here();
@@ -117,14 +117,14 @@ impl Evaluator<'_> {
 /// Returns the family or issuer whose token a credential seems to be; `None` for an API key. An issuer that is only
 /// claimed decides nothing but the keys it is verified with.
 fn token_source(policy: &Policy, credential: &str) -> Option<TokenSource> {
-    if let Some((index, _)) = policy.family_of(credential) {
-        return Some(TokenSource::Family(index));
+    if let Some(family) = policy.family_of(credential) {
+        return Some(TokenSource::Family(Rc::clone(family)));
     }
     if policy.issuers.is_empty() {
         return None;
     }
     let issuer = Issuer::claimed_by(credential)?;
-    policy.issuers.iter().position(|known| known.issuer == issuer).map(TokenSource::Issuer)
+    policy.issuers.iter().find(|known| known.issuer == issuer).cloned().map(TokenSource::Issuer)
 }
 
 fn credential_reason(error: CredentialError) -> Reason {

@@ -6,8 +6,8 @@
 use core::cell::{Cell, OnceCell};
 use core::net::IpAddr;
 
-use crate::credential::{TokenVerifier, VerifiedToken};
-use crate::policy::{Counts, Limit, Measure, PartyId, Per, Policy, Reach, StoreBackend, TokenSource};
+use crate::credential::VerifiedToken;
+use crate::policy::{Counts, Limit, Measure, PartyId, Per, Policy, Reach, StoreBackend};
 use crate::reason::Reason;
 use crate::store::{Charge, CounterKey, KEPT_SECONDS, Lease, Revocation, Rule};
 
@@ -58,7 +58,7 @@ impl Charges {
             }
         }
         if let Some((source, token)) = request.rights.sourced_token() {
-            let verifier = builder.verifier(source)?;
+            let verifier = source.verifier();
             let (namespace, issued_at) = (verifier.id_namespace().as_bytes(), verifier.earliest_issue(token));
             let account = TokenAccount { token, namespace, issued_at };
             if let Some(charge) = builder.seconds(&account) {
@@ -153,7 +153,7 @@ impl ChargeBuilder<'_, '_> {
         Ok(Charge { key: counter_key(self.request.policy, &parts), share, rule })
     }
 
-    /// Adds the name of whatever a limit counts apart.
+    /// Adds the name of the team, token, route or address that a limit counts separately.
     fn name(&self, per: Per, parts: &mut Vec<Vec<u8>>) -> Result<(), Denial> {
         let GuardedRequest { policy, route, rights, context, .. } = self.request;
         match (per, rights.sourced_token()) {
@@ -161,11 +161,11 @@ impl ChargeBuilder<'_, '_> {
             (Per::Organization, _) => parts.extend(self.party_name(policy.tree.top(rights.party()))?),
             (Per::Token, Some((source, token))) => {
                 let (kid, jti) = (token.kid.clone().into_bytes(), token.jti.clone().into_bytes());
-                parts.extend([self.verifier(source)?.id_namespace().into(), kid, jti]);
+                parts.extend([source.verifier().id_namespace().into(), kid, jti]);
             }
             (Per::Token | Per::Key, _) => parts.push(rights.key().id.clone().into_bytes()),
             (Per::Family, None) => parts.push(Vec::new()),
-            (Per::Family, Some((source, _))) => parts.push(self.verifier(source)?.name().into()),
+            (Per::Family, Some((source, _))) => parts.push(source.verifier().name().into()),
             (Per::Route, _) => parts.push(route.id.clone().into_bytes()),
             (Per::Address, _) => parts.push(network(context.peer()?)),
             (Per::Platform, _) => {}
@@ -220,10 +220,6 @@ impl ChargeBuilder<'_, '_> {
         };
         let rule = Rule::Uses { max, issued_at: *issued_at, until: kept_until(token), stream };
         Ok(Some(Charge { key, share: self.share(), rule }))
-    }
-
-    fn verifier(&self, source: TokenSource) -> Result<&dyn TokenVerifier, Denial> {
-        self.request.policy.verifier(source).ok_or_else(|| Reason::TokenType.into())
     }
 
     /// Returns the share of the top team: a team below it gets no memory of its own.

@@ -3,7 +3,7 @@
 use core::net::IpAddr;
 use std::rc::Rc;
 
-use crate::credential::{RemoteJwks, RemoteKeys};
+use crate::credential::{Issuer, RemoteJwks, RemoteKeys};
 use crate::policy::{Accept, LocalReply, Policy, Unmatched};
 use crate::reason::Reason;
 use crate::store::redis::Lookup;
@@ -119,20 +119,19 @@ impl Engine {
 
     /// Returns the fetched key sets of issuers, for the engine that replaces this one.
     pub fn key_sets(&self) -> Vec<Rc<RemoteKeys>> {
-        self.state.key_sets.iter().flatten().cloned().collect()
+        self.state.key_sets.iter().map(|(_, keys)| Rc::clone(keys)).collect()
     }
 
-    /// Returns the key sets to fetch now, each with the index of its issuer, and marks them as requested.
-    pub fn key_sets_to_fetch(&self, now: u64) -> impl Iterator<Item = (usize, &RemoteJwks)> {
-        let key_sets = self.state.key_sets.iter().enumerate();
-        key_sets.filter_map(move |(index, keys)| Some((index, keys.as_ref()?.take_due(now)?)))
+    /// Returns the key sets to fetch now, each with its issuer, and marks them as requested.
+    pub fn key_sets_to_fetch(&self, now: u64) -> impl Iterator<Item = (&Rc<Issuer>, &RemoteJwks)> {
+        let key_sets = self.state.key_sets.iter();
+        key_sets.filter_map(move |(issuer, keys)| Some((issuer, keys.take_due(now)?)))
     }
 
     /// Replaces an issuer's key set by a fetched one. Returns false when the response holds none; then the former one
     /// stays.
-    pub fn set_key_set(&self, issuer: usize, status: u16, body: &[u8], now: u64) -> bool {
-        let keys = self.state.key_sets.get(issuer).and_then(Option::as_ref);
-        keys.is_some_and(|keys| keys.receive(status, body, now))
+    pub fn set_key_set(&self, issuer: &Rc<Issuer>, status: u16, body: &[u8], now: u64) -> bool {
+        self.state.keys_of(issuer).is_some_and(|keys| keys.receive(status, body, now))
     }
 
     fn evaluator<'a>(&'a self, context: &'a DecisionContext<'a>) -> Evaluator<'a> {

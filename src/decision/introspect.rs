@@ -4,7 +4,7 @@
 
 use std::rc::Rc;
 
-use crate::credential::VerifiedToken;
+use crate::credential::{Family, VerifiedToken};
 use crate::json::Json;
 use crate::policy::{Asked, IntrospectRule, Policy, TokenSource};
 use crate::reason::Reason;
@@ -49,7 +49,7 @@ pub(super) struct Introspection {
 }
 
 struct KnownToken {
-    family: usize,
+    family: Rc<Family>,
     token: Rc<VerifiedToken>,
 }
 
@@ -77,22 +77,24 @@ pub(super) fn introspect(
 
 /// Finds the token, when its signature is valid and the principal reaches its team or is its user.
 fn find(request: &GuardedRequest<'_>, rule: &IntrospectRule, credential: &str) -> Option<KnownToken> {
-    let family = request.policy.family_of(credential);
-    let (index, family) = family.filter(|(index, _)| rule.families.contains(index))?;
+    let family = request.policy.family_of(credential)?;
+    if !rule.families.iter().any(|listed| Rc::ptr_eq(listed, family)) {
+        return None;
+    }
     let token = family.verify_without_time(credential, request.context.host_verify).ok()?;
     let is_own = match (&token.team, &token.user) {
         (Some(team), None) => request.rights.reaches_team(team),
         (None, Some(user)) => request.rights.party_claims().1 == Some(user),
         _ => false,
     };
-    is_own.then(|| KnownToken { family: index, token: Rc::new(token) })
+    is_own.then(|| KnownToken { family: Rc::clone(family), token: Rc::new(token) })
 }
 
 fn state(request: &GuardedRequest<'_>, known: &KnownToken) -> State {
     let (policy, now, token) = (request.policy, request.context.now, &known.token);
     // Of a key that only the directory holds nothing is known here.
     let Some(key) = policy.keys.with_id(&token.key_id).cloned() else { return State::Revoked };
-    let source = TokenSource::Family(known.family);
+    let source = TokenSource::Family(Rc::clone(&known.family));
     let principal = Principal::Token { source, token: Rc::clone(token), key };
     let rights = Rights::of(policy, &principal, now);
     match rights.and_then(|rights| revoke::check(&request.state.current_revocations(), &rights)) {
@@ -129,15 +131,16 @@ fn value(policy: &Policy, known: &KnownToken, name: &str) -> Option<Json<'static
         "from" => token.from.as_deref().map(number_texts),
         "to" => token.to.as_deref().map(number_texts),
         name => token.bound(name).map(|values| match values {
-            [one] if is_single(policy, *family, name) => text(one),
+            [one] if is_single(policy, family, name) => text(one),
             values => texts(values),
         }),
     }
 }
 
 /// Returns whether tokens of a family are minted with one value of a bound, not with a list.
-fn is_single(policy: &Policy, family: usize, name: &str) -> bool {
-    let rules = policy.routes.iter().filter_map(|route| route.mint()).filter(|rule| rule.family == family);
+fn is_single(policy: &Policy, family: &Rc<Family>, name: &str) -> bool {
+    let rules =
+        policy.routes.iter().filter_map(|route| route.mint()).filter(|rule| Rc::ptr_eq(&rule.family, family));
     let mut fields = rules.flat_map(|rule| &rule.texts).filter(|text| text.bound.name == name);
     fields.all(|text| matches!(text.asked, Asked::Generated | Asked::FieldRef { max: None, .. }))
 }

@@ -37,7 +37,7 @@ impl Principal {
     pub(super) fn is_accepted_by(&self, accept: &Accept) -> bool {
         match self {
             Self::Key { .. } => accepts(accept, None),
-            Self::Token { source, .. } => accepts(accept, Some(*source)),
+            Self::Token { source, .. } => accepts(accept, Some(source)),
         }
     }
 }
@@ -64,7 +64,7 @@ pub struct Rights<'a> {
     key: &'a ApiKey,
     /// The acting party: the key's owner, or the team below it that an issuer's token names.
     party: PartyId,
-    token: Option<(TokenSource, &'a VerifiedToken)>,
+    token: Option<(&'a TokenSource, &'a VerifiedToken)>,
 }
 
 impl<'a> Rights<'a> {
@@ -76,9 +76,9 @@ impl<'a> Rights<'a> {
     pub fn of(policy: &'a Policy, principal: &'a Principal, now: u64) -> Result<Self, Denial> {
         let (source, token, key) = match principal {
             Principal::Key { key } => return Self::of_key(policy, key, now),
-            Principal::Token { source, token, key } => (*source, token.as_ref(), key),
+            Principal::Token { source, token, key } => (source, token.as_ref(), key),
         };
-        let verifier = policy.verifier(source).ok_or(Reason::TokenType)?;
+        let verifier = source.verifier();
         verifier.check_time(token, now).map_err(|_| Reason::TokenExpired)?;
         // A bound that the policy does not define would be judged nowhere.
         if token.bounds.iter().any(|(name, _)| policy.bound(name).is_none()) {
@@ -159,7 +159,7 @@ impl<'a> Rights<'a> {
     }
 
     /// Returns the acting token with its family or issuer; `None` when an API key acts.
-    pub(super) fn sourced_token(&self) -> Option<(TokenSource, &'a VerifiedToken)> {
+    pub(super) fn sourced_token(&self) -> Option<(&'a TokenSource, &'a VerifiedToken)> {
         self.token
     }
 
@@ -358,11 +358,11 @@ impl<'a> Rights<'a> {
 }
 
 /// Returns whether a list of credentials has a token's source, or `api_key` for `None`.
-fn accepts(accept: &Accept, source: Option<TokenSource>) -> bool {
+fn accepts(accept: &Accept, source: Option<&TokenSource>) -> bool {
     match (accept, source) {
         (Accept::Public, _) => true,
         (Accept::Credentials { api_key, .. }, None) => *api_key,
-        (Accept::Credentials { tokens, .. }, Some(source)) => tokens.contains(&source),
+        (Accept::Credentials { tokens, .. }, Some(source)) => tokens.contains(source),
     }
 }
 

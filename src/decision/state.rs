@@ -3,7 +3,7 @@
 use core::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use crate::credential::{RemoteJwks, RemoteKeys, VerificationCache};
+use crate::credential::{Issuer, RemoteJwks, RemoteKeys, VerificationCache};
 use crate::policy::{Policy, StoreBackend, StoreRule, TokenSource};
 use crate::reason::Reason;
 use crate::store::Revocations;
@@ -16,8 +16,8 @@ const CACHE_BYTES: usize = 4 << 20;
 /// Run-time knowledge of one engine.
 pub(super) struct EngineState {
     pub(super) verified_tokens: VerificationCache,
-    /// Fetched keys of each issuer, in the policy's order; `None` when the policy holds the issuer's keys.
-    pub(super) key_sets: Vec<Option<Rc<RemoteKeys>>>,
+    /// Fetched keys of the issuers whose keys the policy does not hold.
+    pub(super) key_sets: Vec<(Rc<Issuer>, Rc<RemoteKeys>)>,
     pub(super) directory: DirectoryCache,
     pub(super) revocations: RefCell<Rc<Revocations>>,
     /// Unix second at which the revocations were last known to be current.
@@ -33,7 +33,10 @@ impl EngineState {
             let known = fetched.iter().find(|keys| keys.is_from(remote)).cloned();
             known.unwrap_or_else(|| Rc::new(RemoteKeys::new(remote.clone())))
         };
-        let key_sets = policy.issuers.iter().map(|issuer| issuer.keys.remote().map(keys_of));
+        let key_sets = policy
+            .issuers
+            .iter()
+            .filter_map(|issuer| Some((Rc::clone(issuer), keys_of(issuer.keys.remote()?))));
         Self {
             verified_tokens: VerificationCache::new(CACHE_BYTES),
             key_sets: key_sets.collect(),
@@ -45,11 +48,16 @@ impl EngineState {
     }
 
     /// Returns the fetched keys of an issuer; `None` for a family and for an issuer whose keys the policy holds.
-    pub(super) fn fetched_keys(&self, source: TokenSource) -> Option<&RemoteKeys> {
+    pub(super) fn fetched_keys(&self, source: &TokenSource) -> Option<&RemoteKeys> {
         match source {
             TokenSource::Family(_) => None,
-            TokenSource::Issuer(index) => self.key_sets.get(index)?.as_deref(),
+            TokenSource::Issuer(issuer) => self.keys_of(issuer),
         }
+    }
+
+    /// Returns the fetched keys of an issuer; `None` when the policy holds its keys.
+    pub(super) fn keys_of(&self, issuer: &Rc<Issuer>) -> Option<&RemoteKeys> {
+        self.key_sets.iter().find(|(known, _)| Rc::ptr_eq(known, issuer)).map(|(_, keys)| keys.as_ref())
     }
 
     pub(super) fn current_revocations(&self) -> Rc<Revocations> {

@@ -68,8 +68,8 @@ fn compile_policy(text: &[u8]) -> Result<Policy, String> {
 
 /// Refuses RS256 keys that this host cannot verify. Only for Envoy is that unknown until now: it depends on the version.
 fn check_crypto(policy: &Policy) -> Result<(), String> {
-    let needs_host = policy.families.iter().any(TokenVerifier::needs_host)
-        || policy.issuers.iter().any(TokenVerifier::needs_host);
+    let needs_host = policy.families.iter().any(|family| family.needs_host())
+        || policy.issuers.iter().any(|issuer| issuer.needs_host());
     if needs_host && !(policy.host.verifies && crypto::is_offered()) {
         return Err("token_keys: this host cannot verify RS256; use EdDSA, ES256 or HS256 keys".into());
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::ContextType;
 
-use crate::decision::Engine;
+use crate::credential::Issuer;
 use crate::policy::StoreBackend;
 use crate::store::StoreError;
 
@@ -26,8 +26,8 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Root {
     id: u32,
     shared: Option<Rc<Shared>>,
-    /// Key sets being fetched: index of the issuer by the host's number of the callout.
-    fetches: BTreeMap<u32, usize>,
+    /// Issuers whose key sets are being fetched, by the host's number of the callout.
+    fetches: BTreeMap<u32, Rc<Issuer>>,
     /// Batch whose answer from Redis has not come.
     batch: Option<PendingCallout>,
     /// Unix seconds at which a batch was last sent.
@@ -52,9 +52,9 @@ impl Root {
             ];
             let upstream = shared.host.callout_upstream(&remote.cluster, &remote.scheme, &remote.authority);
             match self.dispatch_http_call(&upstream, headers, None, Vec::new(), FETCH_TIMEOUT) {
-                Ok(call) => _ = self.fetches.insert(call, issuer),
+                Ok(call) => _ = self.fetches.insert(call, Rc::clone(issuer)),
                 Err(_) => {
-                    let name = issuer_name(&shared.engine, issuer);
+                    let name = &issuer.name;
                     let hint = format!("cannot be requested; is `{upstream}` known to the gateway?");
                     raw::log(Level::Warn, &format!("key set of {name}: {hint}"));
                 }
@@ -67,9 +67,9 @@ impl Root {
         let (Some(issuer), Some(shared)) = (self.fetches.remove(&call), &self.shared) else { return false };
         let body = raw::buffer(BufferType::CallResponseBody, size).unwrap_or_default();
         let (status, length) = (raw::callout_status(), body.len());
-        let name = issuer_name(&shared.engine, issuer);
+        let name = &issuer.name;
         let is_usable =
-            raw::now_seconds().is_some_and(|now| shared.engine.set_key_set(issuer, status, &body, now));
+            raw::now_seconds().is_some_and(|now| shared.engine.set_key_set(&issuer, status, &body, now));
         match is_usable {
             true => raw::log(Level::Info, &format!("key set of {name}: fetched")),
             false => {
@@ -119,10 +119,6 @@ impl Root {
         }
         true
     }
-}
-
-fn issuer_name(engine: &Engine, issuer: usize) -> &str {
-    engine.policy().issuers.get(issuer).map_or("", |issuer| &issuer.name)
 }
 
 impl Context for Root {

@@ -1,6 +1,10 @@
 //! Kinds of credentials that a route or a limit is for.
 
+use std::fmt;
+use std::rc::Rc;
+
 use super::reader::Reader;
+use crate::credential::{Family, Issuer, TokenVerifier};
 
 /// The credentials a route accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,13 +20,42 @@ pub enum Accept {
     },
 }
 
-/// Source of a kind of token, by its place in the policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Source of a kind of token.
+#[derive(Clone)]
 pub enum TokenSource {
     /// Family of tokens minted here.
-    Family(usize),
+    Family(Rc<Family>),
     /// Issuer whose tokens are accepted.
-    Issuer(usize),
+    Issuer(Rc<Issuer>),
+}
+
+impl TokenSource {
+    /// Returns the verifier of its tokens.
+    pub fn verifier(&self) -> &dyn TokenVerifier {
+        match self {
+            Self::Family(family) => family.as_ref(),
+            Self::Issuer(issuer) => issuer.as_ref(),
+        }
+    }
+}
+
+impl PartialEq for TokenSource {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Family(one), Self::Family(other)) => Rc::ptr_eq(one, other),
+            (Self::Issuer(one), Self::Issuer(other)) => Rc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+}
+
+impl Eq for TokenSource {}
+
+/// A family has secret keys, so only its name is shown.
+impl fmt::Debug for TokenSource {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.verifier().name())
+    }
 }
 
 impl Accept {
@@ -45,7 +78,7 @@ impl Accept {
     }
 
     /// Returns whether tokens of a source are accepted.
-    pub(super) fn accepts_tokens_of(&self, source: TokenSource) -> bool {
-        matches!(self, Self::Credentials { tokens, .. } if tokens.contains(&source))
+    pub(super) fn accepts_tokens_of(&self, source: &TokenSource) -> bool {
+        matches!(self, Self::Credentials { tokens, .. } if tokens.contains(source))
     }
 }

@@ -76,7 +76,7 @@ struct Parties {
 struct CredentialSections<'d> {
     credentials: credentials::Credentials,
     families: Vec<CompiledFamily<'d>>,
-    issuers: Vec<Issuer>,
+    issuers: Vec<Rc<Issuer>>,
 }
 
 /// Sections about routes, and what they refer to.
@@ -261,7 +261,12 @@ impl Compiler<'_> {
         CredentialSections { credentials, families, issuers }
     }
 
-    fn issuers(&self, parties: &Parties, families: &[CompiledFamily<'_>], profile: &Profile) -> Vec<Issuer> {
+    fn issuers(
+        &self,
+        parties: &Parties,
+        families: &[CompiledFamily<'_>],
+        profile: &Profile,
+    ) -> Vec<Rc<Issuer>> {
         let key_ids = self.document.api_keys.iter().map(|key| key.id.as_str()).collect();
         let Parties { platform, bounds, tree, keys, .. } = parties;
         let names: Vec<&str> = families.iter().map(|family| family.family.name.as_str()).collect();
@@ -357,7 +362,7 @@ impl Compiler<'_> {
         }
     }
 
-    fn store(&self, parties: &Parties, issuers: &[Issuer], profile: &Profile) -> StoreRule {
+    fn store(&self, parties: &Parties, issuers: &[Rc<Issuer>], profile: &Profile) -> StoreRule {
         let Parties { platform, bounds, tree, .. } = parties;
         let context = StoreContext { profile, issuers, loader: self.loader, is_shared: tree.len() > 1 };
         let store = self.document.store.compile(&context, &self.root.member("store"));

@@ -1,12 +1,11 @@
 //! The compiled, immutable policy.
 
 use crate::credential::{
-    CredentialLocation, Family, Issuer, KeyFormat, TokenVerifier, candidates, digest, holds_credential,
+    CredentialLocation, Family, Issuer, KeyFormat, candidates, digest, holds_credential,
 };
 
 use std::rc::Rc;
 
-use super::accept::TokenSource;
 use super::api_keys::Keys;
 use super::document::Unmatched;
 use super::endpoints::Directory;
@@ -41,9 +40,9 @@ pub struct Policy {
     /// True when the client's credential is sent on to the upstream.
     pub forward_credential: bool,
     /// Families of tokens minted here.
-    pub families: Vec<Family>,
+    pub families: Vec<Rc<Family>>,
     /// Issuers whose tokens are accepted.
-    pub issuers: Vec<Issuer>,
+    pub issuers: Vec<Rc<Issuer>>,
     /// API keys, by digest and by id.
     pub keys: Keys,
     /// Text bounds that credentials can have.
@@ -83,17 +82,9 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Returns the verifier of a source of tokens.
-    pub fn verifier(&self, source: TokenSource) -> Option<&dyn TokenVerifier> {
-        match source {
-            TokenSource::Family(index) => self.families.get(index).map(|family| family as _),
-            TokenSource::Issuer(index) => self.issuers.get(index).map(|issuer| issuer as _),
-        }
-    }
-
     /// Finds the family whose prefix a credential has.
-    pub fn family_of(&self, credential: &str) -> Option<(usize, &Family)> {
-        self.families.iter().enumerate().find(|(_, family)| family.matches_prefix(credential))
+    pub fn family_of(&self, credential: &str) -> Option<&Rc<Family>> {
+        self.families.iter().find(|family| family.matches_prefix(credential))
     }
 
     /// Returns whether a text holds one of our credentials: a text with one of their prefixes or, where a format of API

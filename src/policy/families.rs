@@ -79,7 +79,7 @@ impl ClockDocument {
 
 /// A family with what only its mint routes need.
 pub(super) struct CompiledFamily<'d> {
-    pub(super) family: Family,
+    pub(super) family: Rc<Family>,
     pub(super) document: &'d FamilyDocument,
     pub(super) can_sign: bool,
     pub(super) has_public_key: bool,
@@ -188,7 +188,12 @@ impl FamilyDocument {
             }
         }
         let can_sign = signing > 0 || !is_complete;
-        CompiledFamily { family, document: self, can_sign, has_public_key: has_public_key || !is_complete }
+        CompiledFamily {
+            family: Rc::new(family),
+            document: self,
+            can_sign,
+            has_public_key: has_public_key || !is_complete,
+        }
     }
 
     /// Checks the scopes of the family's tokens.

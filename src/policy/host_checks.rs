@@ -1,5 +1,7 @@
 //! Requirements of a policy that its host must meet; a feature that the host lacks is refused.
 
+use std::rc::Rc;
+
 use super::accept::{Accept, TokenSource};
 use super::api_keys::Keys;
 use super::families::CompiledFamily;
@@ -10,7 +12,7 @@ use super::route::{LocalReply, Route, Told};
 use super::routes::Routes;
 use super::store::{StoreBackend, StoreRule};
 use super::teams::Tree;
-use crate::credential::{Issuer, TokenVerifier};
+use crate::credential::{Family, Issuer, TokenVerifier};
 use crate::store::SESSION_CAPACITY_PREALLOCATED;
 
 /// Host and everything of a policy that depends on it.
@@ -21,7 +23,7 @@ pub(super) struct HostChecks<'a> {
     /// True when the policy gives a seed for randomness.
     pub(super) has_seed: bool,
     pub(super) families: &'a [CompiledFamily<'a>],
-    pub(super) issuers: &'a [Issuer],
+    pub(super) issuers: &'a [Rc<Issuer>],
     pub(super) keys: &'a Keys,
     pub(super) tree: &'a Tree,
     pub(super) routes: &'a Routes,
@@ -78,12 +80,13 @@ impl HostChecks<'_> {
 
     /// Returns whether a session opened by a route may have a limit.
     fn is_limited(&self, route: &Route) -> bool {
-        let is_accepted = |family: usize| route.accept.accepts_tokens_of(TokenSource::Family(family));
-        let mut mints = self.routes.iter().filter_map(Route::mint).filter(|rule| is_accepted(rule.family));
-        let mut families = self.families.iter().enumerate().filter(|(index, _)| is_accepted(*index));
+        let is_accepted =
+            |family: &Rc<Family>| route.accept.accepts_tokens_of(&TokenSource::Family(Rc::clone(family)));
+        let mut mints = self.routes.iter().filter_map(Route::mint).filter(|rule| is_accepted(&rule.family));
+        let mut families = self.families.iter().filter(|family| is_accepted(&family.family));
         let mut of_token = || {
             mints.any(|rule| rule.session.is_some() || rule.total.asked.is_some())
-                || families.any(|(_, family)| family.document.total_seconds.default.is_some())
+                || families.any(|family| family.document.total_seconds.default.is_some())
         };
         let mut ceilings = self.keys.iter().map(|key| &key.ceiling).chain(self.tree.all_ceilings());
         route.is_upgrade

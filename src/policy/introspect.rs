@@ -1,10 +1,13 @@
 //! Routes that answer with the state of a token.
 
+use std::rc::Rc;
+
 use super::fields::Pointer;
 use super::mint::read_pointer;
 use super::reader::{List, Raw, Reader, document};
 use super::route_definitions::RouteDefinitions;
 use super::template::{Template, template_document};
+use crate::credential::Family;
 
 document! {
     /// A route that the gateway answers with the state of a token.
@@ -44,7 +47,7 @@ const STATE_NAMES: &[&str] = &[
 /// Compiled route that answers with the state of a token.
 pub struct IntrospectRule {
     /// Families whose tokens are recognised, by their places in the policy.
-    pub families: Vec<usize>,
+    pub families: Vec<Rc<Family>>,
     /// Member of the body that holds the token.
     pub member: Pointer,
     /// Body of the reply.
@@ -57,7 +60,8 @@ impl IntrospectDocument {
         definitions: &RouteDefinitions<'_>,
         at: &Reader<'_>,
     ) -> Option<IntrospectRule> {
-        let families = definitions.family_indices(&self.families, &at.member("families"));
+        let families = definitions.families(&self.families, &at.member("families"));
+        let families = families.into_iter().map(|family| Rc::clone(&family.family)).collect();
         let member = read_pointer(&self.field, &at.member("field"));
         let names = definitions.with_bounds(StateTemplate::NAMES);
         let body = Template::compile(Raw(self.reply.0.clone()), &names, &at.member("reply"));

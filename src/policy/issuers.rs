@@ -99,8 +99,8 @@ pub(super) fn compile(
     documents: &Members<IssuerDocument>,
     context: &IssuerContext<'_>,
     at: &Reader<'_>,
-) -> Vec<Issuer> {
-    let mut issuers: Vec<Issuer> = Vec::new();
+) -> Vec<Rc<Issuer>> {
+    let mut issuers: Vec<Rc<Issuer>> = Vec::new();
     for (name, document) in documents.iter() {
         let at = at.member(name);
         check_family_name(name, &at);
@@ -110,7 +110,7 @@ pub(super) fn compile(
         if issuers.iter().any(|other| other.issuer == document.issuer) {
             at.member("issuer").refuse("duplicate `issuer`: a token would be of two issuers");
         }
-        issuers.extend(document.compile(name, context, &at));
+        issuers.extend(document.compile(name, context, &at).map(Rc::new));
     }
     issuers
 }

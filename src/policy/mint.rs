@@ -10,6 +10,7 @@ use super::reader::{Raw, Reader, document, words};
 use super::route_definitions::RouteDefinitions;
 use super::template::{Template, with_constants};
 use super::text_bounds::{Form, TextBound, find};
+use crate::credential::Family;
 
 document! {
     /// A route that the gateway answers with a new token.
@@ -181,8 +182,8 @@ pub(super) const MINT_NAMES: &[&str] = &[
 
 /// Compiled route that answers with a new token.
 pub struct MintRule {
-    /// Family of the new token, by its place in the policy.
-    pub family: usize,
+    /// Family of the new token.
+    pub family: Rc<Family>,
     /// The member that asks for caller IDs.
     pub from: Option<SizedList>,
     /// The member that asks for destinations.
@@ -337,14 +338,13 @@ impl MintDocument {
         accept.check_only_api_keys("mint", at);
         let family_at = at.member("family");
         family_at.check_listed(&self.family, "tokens", definitions.family_names());
-        let index = definitions.families.iter().position(|family| family.family.name == self.family)?;
-        let family = definitions.families.get(index)?;
+        let family = definitions.family(&self.family)?;
         if !family.can_sign {
             family_at.refuse("no key of `token_keys` with `sign: true` is for this family");
         }
         let (status, body) = self.reply.compile(definitions, &at.member("reply"));
         let mut rule = MintRule {
-            family: index,
+            family: Rc::clone(&family.family),
             from: None,
             to: None,
             scopes: None,

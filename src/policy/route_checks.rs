@@ -1,5 +1,7 @@
 //! Requirements that the parts of a route, and all routes together, must meet.
 
+use std::rc::Rc;
+
 use super::accept::{Accept, TokenSource};
 use super::api_keys::Keys;
 use super::bounds::Bounds;
@@ -11,7 +13,7 @@ use super::route_definitions::RouteDefinitions;
 use super::teams::Tree;
 use super::text_bounds::TextBound;
 use super::upstream_credentials::Present;
-use crate::credential::CredentialLocation;
+use crate::credential::{CredentialLocation, Family};
 use crate::uri::fold;
 
 /// Checks the parts of one route against each other.
@@ -131,13 +133,13 @@ impl RouteChecks<'_> {
             self.check_unmapped_bounds(route, &at.member("bounds"));
             if route
                 .mint()
-                .is_some_and(|rule| rule.total.asked.is_some() && !self.opens_sessions(rule.family))
+                .is_some_and(|rule| rule.total.asked.is_some() && !self.opens_sessions(&rule.family))
             {
                 at.member("mint").member("request").member("total_seconds").refuse(NO_SESSIONS);
             }
         }
-        for (index, family) in self.definitions.families.iter().enumerate() {
-            if family.document.total_seconds.default.is_some() && !self.opens_sessions(index) {
+        for family in self.definitions.families {
+            if family.document.total_seconds.default.is_some() && !self.opens_sessions(&family.family) {
                 let tokens = root.member("tokens");
                 let family = tokens.member(&family.family.name);
                 family.member("total_seconds").member("default").refuse(NO_SESSIONS);
@@ -151,7 +153,7 @@ impl RouteChecks<'_> {
         let Accept::Credentials { tokens, .. } = &route.accept else { return };
         for bound in self.definitions.bounds {
             let name = &bound.name;
-            if !route.maps(bound) && tokens.iter().any(|source| self.carries(*source, bound)) {
+            if !route.maps(bound) && tokens.iter().any(|source| self.carries(source, bound)) {
                 at.refuse_with(
                     format!("missing `{name}`: tokens accepted here can be bounded in it"),
                     format!("name its field, or write `\"{name}\": \"any\"`"),
@@ -161,24 +163,23 @@ impl RouteChecks<'_> {
     }
 
     /// Returns whether tokens of a source can carry a text bound.
-    fn carries(&self, source: TokenSource, bound: &TextBound) -> bool {
+    fn carries(&self, source: &TokenSource, bound: &TextBound) -> bool {
         match source {
             TokenSource::Family(family) => {
                 let rules = self.routes.iter().filter_map(|(route, _)| route.mint());
-                let mut texts = rules.filter(|rule| rule.family == family).flat_map(|rule| &rule.texts);
+                let mut texts =
+                    rules.filter(|rule| Rc::ptr_eq(&rule.family, family)).flat_map(|rule| &rule.texts);
                 texts.any(|text| *text.bound == *bound)
             }
             TokenSource::Issuer(issuer) => {
-                let issuer = self.definitions.issuers.get(issuer);
-                issuer
-                    .is_some_and(|issuer| issuer.claims.texts.iter().any(|(mapped, _)| *mapped == bound.name))
+                issuer.claims.texts.iter().any(|(mapped, _)| *mapped == bound.name)
             }
         }
     }
 
-    fn opens_sessions(&self, family: usize) -> bool {
-        let opens =
-            |route: &Route| route.is_upgrade && route.accept.accepts_tokens_of(TokenSource::Family(family));
+    fn opens_sessions(&self, family: &Rc<Family>) -> bool {
+        let source = TokenSource::Family(Rc::clone(family));
+        let opens = |route: &Route| route.is_upgrade && route.accept.accepts_tokens_of(&source);
         self.routes.iter().any(|(route, _)| opens(route))
     }
 

@@ -20,7 +20,7 @@ pub(super) struct RouteDefinitions<'a> {
     pub(super) platform: &'a Platform,
     pub(super) bounds: &'a [Rc<TextBound>],
     pub(super) families: &'a [CompiledFamily<'a>],
-    pub(super) issuers: &'a [Issuer],
+    pub(super) issuers: &'a [Rc<Issuer>],
     /// Names of all issuers, including those with a fault.
     pub(super) issuer_names: Vec<&'a str>,
     pub(super) locations: &'a [CredentialLocation],
@@ -33,9 +33,14 @@ pub(super) struct RouteDefinitions<'a> {
 impl RouteDefinitions<'_> {
     /// Finds the family or issuer of a name.
     pub(super) fn token_source(&self, name: &str) -> Option<TokenSource> {
-        let family = self.families.iter().position(|family| family.family.name == name);
-        let issuer = || self.issuers.iter().position(|issuer| issuer.name == name).map(TokenSource::Issuer);
-        family.map(TokenSource::Family).or_else(issuer)
+        let family = self.family(name).map(|family| TokenSource::Family(Rc::clone(&family.family)));
+        let issuer = || self.issuers.iter().find(|issuer| issuer.name == name).cloned();
+        family.or_else(|| issuer().map(TokenSource::Issuer))
+    }
+
+    /// Finds a family by its name.
+    pub(super) fn family(&self, name: &str) -> Option<&CompiledFamily<'_>> {
+        self.families.iter().find(|family| family.family.name == name)
     }
 
     /// Reads a list of `api_key`, families and issuers; anything else is reported.
@@ -64,13 +69,13 @@ impl RouteDefinitions<'_> {
         self.family_names().chain(self.issuer_names.iter().copied()).chain(["api_key"])
     }
 
-    /// Returns the places of families; unknown ones are reported.
-    pub(super) fn family_indices(&self, names: &List<String>, at: &Reader<'_>) -> Vec<usize> {
-        let index = |(at, name): (Reader<'_>, &String)| {
+    /// Finds families by name; unknown ones are reported.
+    pub(super) fn families(&self, names: &List<String>, at: &Reader<'_>) -> Vec<&CompiledFamily<'_>> {
+        let find = |(at, name): (Reader<'_>, &String)| {
             at.check_listed(name, "tokens", self.family_names());
-            self.families.iter().position(|family| family.family.name == *name)
+            self.family(name)
         };
-        names.each(at).filter_map(index).collect()
+        names.each(at).filter_map(find).collect()
     }
 
     /// Returns names with those of all text bounds.
@@ -82,8 +87,7 @@ impl RouteDefinitions<'_> {
     /// Writes the public keys of families as a JWK set (RFC 7517 section 5); a secret is never in it.
     pub(super) fn key_set(&self, names: &List<String>, at: &Reader<'_>) -> Vec<u8> {
         let mut keys: Vec<Json<'static>> = Vec::new();
-        for family in self.family_indices(names, at).into_iter().filter_map(|index| self.families.get(index))
-        {
+        for family in self.families(names, at) {
             if !family.has_public_key {
                 at.refuse(format!(
                     "`{}` has only secret keys: no one else can verify its tokens",

@@ -1,6 +1,7 @@
 //! Section `store`: backend and freshness of counts and revocations.
 
 use core::net::Ipv6Addr;
+use std::rc::Rc;
 
 use super::host::{Profile, SharedMemory};
 use super::ids::check_id;
@@ -148,7 +149,7 @@ impl StoreBackend {
 /// Sections that the store depends on.
 pub(super) struct StoreContext<'a> {
     pub(super) profile: &'a Profile,
-    pub(super) issuers: &'a [Issuer],
+    pub(super) issuers: &'a [Rc<Issuer>],
     pub(super) loader: &'a SecretLoader<'a>,
     /// True when entries belong to more than one party.
     pub(super) is_shared: bool,
@@ -240,7 +241,7 @@ impl DirectoryDocument {
 }
 
 impl RedisDocument {
-    fn compile(&self, issuers: &[Issuer], at: &Reader<'_>) -> Option<RedisStore> {
+    fn compile(&self, issuers: &[Rc<Issuer>], at: &Reader<'_>) -> Option<RedisStore> {
         at.member("timeout_ms").check_range(self.timeout_ms, 10..=5_000, "milliseconds");
         let prefix = self.prefix.clone().unwrap_or_else(|| "callbound:".to_owned());
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
@@ -261,12 +262,12 @@ impl RedisDocument {
         })
     }
 
-    fn cluster(&self, issuers: &[Issuer], at: &Reader<'_>) -> String {
+    fn cluster(&self, issuers: &[Rc<Issuer>], at: &Reader<'_>) -> String {
         let cluster = self.cluster.clone().unwrap_or_else(|| "callbound_store".to_owned());
         check_id(&cluster, at);
         // The operations of the store would be sent to an issuer.
         let serves_keys =
-            |issuer: &&Issuer| issuer.keys.remote().is_some_and(|remote| remote.cluster == cluster);
+            |issuer: &&Rc<Issuer>| issuer.keys.remote().is_some_and(|remote| remote.cluster == cluster);
         if let Some(issuer) = issuers.iter().find(serves_keys) {
             at.refuse(format!("this cluster serves the keys of issuers.{}", issuer.name));
         }

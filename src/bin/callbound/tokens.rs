@@ -101,7 +101,7 @@ pub fn inspect(arguments: &Inspect) -> Result<(), String> {
 
 /// Verifies a token as a gateway with this policy would, except for revocations in a store.
 fn verify(token: &str, policy: Policy) -> Result<(), String> {
-    let (_, family) = policy.family_of(token).ok_or("no token family of this policy has that prefix")?;
+    let family = policy.family_of(token).ok_or("no token family of this policy has that prefix")?;
     let context = VerificationContext { now: now()?, host_verify: &|_, _, _, _| None, fetched_keys: None };
     let verified = family.verify(token, &context).map_err(|error| error.to_string())?;
     let key = policy.keys.with_id(&verified.key_id);

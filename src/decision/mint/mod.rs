@@ -29,7 +29,6 @@ pub fn mint(
     if rights.is_token() {
         return Err(Reason::CredentialNotAccepted.into());
     }
-    let family = rights.policy().families.get(rule.family).ok_or(Reason::MintUnavailable)?;
-    let minted = Granter { rule, rights, request, context }.grant(&family.ttl)?;
-    minted.sign(family, rights)
+    let minted = Granter { rule, rights, request, context }.grant(&rule.family.ttl)?;
+    minted.sign(&rule.family, rights)
 }
