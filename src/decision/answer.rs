@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::json::Json;
 use crate::number::Number;
-use crate::policy::{Policy, RefusalFormat};
+use crate::policy::{Policy, RefusalFormat, Route};
 
 use super::denial::Denial;
 
@@ -23,13 +23,12 @@ impl Answer {
     pub(super) fn refusal(
         policy: &Policy,
         denial: &Denial,
-        route: Option<usize>,
+        route: Option<&Route>,
         request_id: Option<&str>,
     ) -> Self {
-        let route = route.and_then(|index| policy.routes.get(index));
         let scopes = route.map_or(&[][..], |route| &route.scopes);
         let refusals = &policy.refusals;
-        let format = refusals.style(route.map_or(0, |route| route.style));
+        let format = route.and_then(|route| route.format.as_deref()).unwrap_or(&refusals.default);
         let status = format.status(denial.reason);
         let mut headers = common_headers(request_id);
         if status == 401 || status == 403 {

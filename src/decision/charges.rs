@@ -5,6 +5,7 @@
 
 use core::cell::{Cell, OnceCell};
 use core::net::IpAddr;
+use std::rc::Rc;
 
 use crate::credential::VerifiedToken;
 use crate::policy::{Counts, Limit, Measure, PartyId, Per, Policy, Reach, StoreBackend};
@@ -36,10 +37,10 @@ pub(super) struct Charges {
 }
 
 /// Purpose of a charge.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) enum Purpose {
-    /// A limit, by its index in the policy.
-    Limit(usize),
+    /// A limit.
+    Limit(Rc<Limit>),
     /// A use of the token.
     Use,
     /// The token's seconds.
@@ -51,10 +52,9 @@ impl Charges {
     pub(super) fn of(request: &GuardedRequest<'_>, judged: &[JudgedValue]) -> Result<Self, Denial> {
         let mut charges = Self::default();
         let builder = ChargeBuilder { request, judged, share: OnceCell::new(), holder: Cell::new(None) };
-        for index in &request.route.limits {
-            let Some(limit) = request.policy.limits.list.get(*index) else { continue };
+        for limit in &request.route.limits {
             if limit.counts != Counts::Failures && builder.is_counted(limit) {
-                charges.push(Purpose::Limit(*index), builder.limit(limit)?);
+                charges.push(Purpose::Limit(Rc::clone(limit)), builder.limit(limit)?);
             }
         }
         if let Some((source, token)) = request.rights.sourced_token() {

@@ -86,7 +86,7 @@ impl Engine {
 
     /// Returns the charges of a refusal for a bad credential, to be counted for the client's address.
     pub fn failure_charges(&self, decision: &Decision, peer: &dyn Fn() -> Option<IpAddr>) -> Vec<Charge> {
-        failures::charges(&self.policy, decision, peer)
+        failures::charges(decision, peer)
     }
 
     /// Caches the result of a look-up: the text of a key, or `None` when there is no such key. Returns false when the
@@ -155,7 +155,7 @@ impl Engine {
             self.check_unmatched(&head)?;
             return self.pass(&head, obligations, record);
         };
-        record.route = Some(found.index);
+        record.route = Some(Rc::clone(found.route));
         head.check_upgrade(found.route.is_upgrade)?;
         if let Some(LocalReply::Document(text)) = &found.route.local {
             let answer = Answer::document(text.clone(), record.request_id.as_deref());

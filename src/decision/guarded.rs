@@ -1,5 +1,7 @@
 //! Judges requests to routes that require a credential: the head first, then the body where the route reads it.
 
+use std::rc::Rc;
+
 use crate::json::Arrays;
 use crate::policy::{LocalReply, Present, RequestField};
 use crate::reason::Reason;
@@ -45,7 +47,7 @@ impl Evaluator<'_> {
             let charges = Charges::of(&request, &judged)?;
             return Ok(Step::decide(Effect::Release(obligations), record, charges));
         }
-        let (route, record) = (matched.found.index, std::mem::take(record));
+        let (route, record) = (Rc::clone(matched.found.route), std::mem::take(record));
         Ok(Step::NeedsBody(Box::new(Pending { route, principal, judged, obligations, record })))
     }
 
@@ -57,7 +59,7 @@ impl Evaluator<'_> {
     ) -> Result<Authenticated, Denial> {
         let route = matched.route();
         check_method_override(&matched.query)?;
-        failures::check(self.policy, route, self.context)?;
+        failures::check(route, self.context)?;
         let authenticated = self.authenticate(matched, record)?;
         match &authenticated {
             Authenticated::Principal(principal) if !principal.is_accepted_by(&route.accept) => {
@@ -74,7 +76,7 @@ impl Evaluator<'_> {
         record: &mut Record,
     ) -> Result<Step, Denial> {
         let Pending { route, principal, mut judged, mut obligations, .. } = pending;
-        let route = self.policy.routes.get(route).ok_or(Reason::RouteNotFound)?;
+        let route = route.as_ref();
         // Only a mint request has lists that are read.
         let mint = route.mint();
         let arrays = if mint.is_some() { Arrays::Kept } else { Arrays::Emptied };

@@ -1,6 +1,8 @@
 //! Decisions: release or answer, with a record for the operator.
 
-use crate::policy::Policy;
+use std::rc::Rc;
+
+use crate::policy::{Policy, Route};
 use crate::store::Strength;
 
 use super::answer::Answer;
@@ -56,8 +58,8 @@ pub struct Record {
     pub outcome: Outcome,
     /// The cause of a refusal.
     pub denial: Option<Denial>,
-    /// Index of the route in the policy; `None` when no route matched.
-    pub route: Option<usize>,
+    /// Route of the request; `None` when no route matched.
+    pub route: Option<Rc<Route>>,
     /// Id of the API key, once known.
     pub key: Option<String>,
     /// Id of the team or user, once known.
@@ -81,7 +83,7 @@ pub struct Record {
 impl Decision {
     /// Refuses a request.
     pub(super) fn refusal(policy: &Policy, denial: Denial, record: Record) -> Self {
-        let answer = Answer::refusal(policy, &denial, record.route, record.request_id.as_deref());
+        let answer = Answer::refusal(policy, &denial, record.route.as_deref(), record.request_id.as_deref());
         // A token or revocation that was prepared is not given with a refusal.
         let record =
             Record { outcome: Outcome::Deny, denial: Some(denial), minted: None, revoked: None, ..record };

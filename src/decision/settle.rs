@@ -46,7 +46,7 @@ impl PendingCharge {
 /// A charge that the store denied.
 struct DeniedCharge<'a> {
     charge: Option<&'a Charge>,
-    purpose: Option<Purpose>,
+    purpose: Option<&'a Purpose>,
     cause: ChargeDenied,
 }
 
@@ -62,7 +62,7 @@ pub(super) fn settle(
     match reply {
         Err(error) => Decision::refusal(policy, error.into(), decision.record),
         Ok(Settled { taken: ChargeResult::None { charge, refusal }, .. }) => {
-            let purpose = charges.purposes.get(charge).copied();
+            let purpose = charges.purposes.get(charge);
             let denied = DeniedCharge { charge: charges.list.get(charge), purpose, cause: refusal };
             denied.refuse(policy, decision.record, now)
         }
@@ -87,8 +87,8 @@ fn complete(policy: &Policy, decision: &mut Decision, charges: &Charges, remaini
         session.leases.extend(charge.lease());
         match purpose {
             // A limit that tenants share would show one how busy the others are.
-            Purpose::Limit(index) if policy.limits.list.get(*index).is_some_and(Limit::knows_payer) => {
-                limits.extend(LimitState::new(policy, *index, charge, *remaining));
+            Purpose::Limit(limit) if limit.knows_payer() => {
+                limits.extend(LimitState::new(limit, charge, *remaining));
             }
             Purpose::Limit(_) => {}
             Purpose::Use => decision.record.remaining = Some(remaining.remaining),
@@ -120,18 +120,18 @@ impl DeniedCharge<'_> {
 
     fn refuse(&self, policy: &Policy, mut record: Record, now: u64) -> Decision {
         let denial = Denial::from(self.reason());
-        let Some(Purpose::Limit(index)) = self.purpose else {
+        let Some(Purpose::Limit(limit)) = self.purpose else {
             return Decision::refusal(policy, denial, record);
         };
-        record.limit = policy.limits.list.get(index).map(|limit| limit.id.clone());
+        record.limit = Some(limit.id.clone());
         let ChargeDenied::Spent { retry, reset } = self.cause else {
             return Decision::refusal(policy, denial, record);
         };
         let mut decision = Decision::refusal(policy, Denial { retry: Some(retry), ..denial }, record);
         if let Effect::Answer(answer) = &mut decision.effect {
             let remaining = Remaining { remaining: 0, reset: reset.max(retry) };
-            let limit = self.charge.and_then(|charge| LimitState::new(policy, index, charge, remaining));
-            answer.headers.extend(limit_headers(policy, limit.as_slice(), now));
+            let state = self.charge.and_then(|charge| LimitState::new(limit, charge, remaining));
+            answer.headers.extend(limit_headers(policy, state.as_slice(), now));
         }
         decision
     }
@@ -146,12 +146,12 @@ struct LimitState<'a> {
 }
 
 impl<'a> LimitState<'a> {
-    /// Returns the state of the limit with an index; `None` for a limit of sessions, which has no period.
-    fn new(policy: &'a Policy, index: usize, charge: &Charge, remaining: Remaining) -> Option<Self> {
+    /// Returns the state of a limit; `None` for a limit of sessions, which has no period.
+    fn new(limit: &'a Limit, charge: &Charge, remaining: Remaining) -> Option<Self> {
         let (Rule::Window { max, seconds } | Rule::Rate { max, seconds, .. }) = charge.rule else {
             return None;
         };
-        Some(Self { id: &policy.limits.list.get(index)?.id, max, seconds, remaining })
+        Some(Self { id: &limit.id, max, seconds, remaining })
     }
 
     /// Seconds until the limit is whole again.

@@ -1,5 +1,8 @@
 //! Steps of a request on its way to a decision.
 
+use std::rc::Rc;
+
+use crate::policy::Route;
 use crate::store::redis::Lookup;
 
 use super::answer::Answer;
@@ -42,8 +45,8 @@ impl Step {
 
 /// A request whose head was judged and whose body was not. Dropping it releases nothing.
 pub struct Pending {
-    /// Index of the route in the policy.
-    pub(super) route: usize,
+    /// Route of the request.
+    pub(super) route: Rc<Route>,
     pub(super) principal: Principal,
     pub(super) judged: Vec<JudgedValue>,
     pub(super) obligations: Obligations,

@@ -5,9 +5,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use crate::decision::{Outcome, Record};
-use crate::policy::Policy;
+use crate::policy::{Policy, Route};
 use crate::reason::Reason;
 use crate::store::{StoreError, Strength};
 
@@ -17,7 +18,7 @@ use super::raw::{self, Level};
 const STRANGER_LINES_PER_SECOND: u32 = 10;
 
 /// Labels of a counter: route, outcome and reason.
-type Series = (Option<usize>, Outcome, Option<Reason>);
+type Series = (Option<Rc<Route>>, Outcome, Option<Reason>);
 
 /// Counters defined so far, and the state of rate-limited log lines.
 #[derive(Default)]
@@ -40,7 +41,7 @@ impl Telemetry {
     pub(super) fn publish(&self, policy: &Policy, record: &Record, now: u64) {
         let reason = record.denial.as_ref().map(|denial| denial.reason);
         if policy.counts {
-            self.count(policy, record.route, record.outcome, reason);
+            self.count((record.route.clone(), record.outcome, reason));
         }
         // A host without the property would log an error for each attempt.
         if !self.lacks_property.get() {
@@ -80,19 +81,19 @@ impl Telemetry {
         }
     }
 
-    fn count(&self, policy: &Policy, route: Option<usize>, outcome: Outcome, reason: Option<Reason>) {
+    fn count(&self, series: Series) {
         let Ok(mut counters) = self.counters.try_borrow_mut() else { return };
-        let key = (route, outcome, reason);
-        let id = match counters.get(&key) {
+        let id = match counters.get(&series) {
             Some(id) => *id,
             None => {
-                let (route, outcome) = (route_id(policy, route), outcome.as_str());
+                let (route, outcome, reason) = &series;
+                let (route, outcome) = (route_id(route.as_deref()), outcome.as_str());
                 let name = match reason {
                     Some(reason) => format!("callbound.route.{route}.{outcome}.{reason}"),
                     None => format!("callbound.route.{route}.{outcome}"),
                 };
                 let Ok(id) = raw::define_counter(&name) else { return };
-                counters.insert(key, id);
+                counters.insert(series, id);
                 id
             }
         };
@@ -135,8 +136,8 @@ fn is_stranger(record: &Record) -> bool {
     record.key.is_none() || record.denial.as_ref().is_some_and(|denial| denial.reason.status() == 401)
 }
 
-fn route_id(policy: &Policy, route: Option<usize>) -> &str {
-    route.and_then(|index| policy.routes.get(index)).map_or("none", |route| &route.id)
+fn route_id(route: Option<&Route>) -> &str {
+    route.map_or("none", |route| &route.id)
 }
 
 /// Returns the decision as `name=value` fields for an access log.
@@ -145,7 +146,7 @@ fn summary(policy: &Policy, record: &Record) -> String {
     let mut text = String::with_capacity(160);
     field(&mut text, "decision", Some(record.outcome.as_str()));
     field(&mut text, "reason", denial.map(|denial| denial.reason.as_str()));
-    field(&mut text, "route", Some(route_id(policy, record.route)));
+    field(&mut text, "route", Some(route_id(record.route.as_deref())));
     field(&mut text, "key", record.key.as_deref());
     field(&mut text, "team", record.team.as_deref());
     field(&mut text, "token", record.token.as_deref());

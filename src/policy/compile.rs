@@ -13,7 +13,7 @@ use super::families::CompiledFamily;
 use super::host::{Hold, HoldWord, Host, Profile, SessionsEndedBy};
 use super::host_checks::HostChecks;
 use super::issuers::IssuerContext;
-use super::limits::{Counts, LimitDocuments, Limits, Maxima};
+use super::limits::{Counts, Limits};
 use super::platform::Platform;
 use super::reader::{FromJson, Reader, parse};
 use super::refusals::Refusals;
@@ -21,6 +21,7 @@ use super::report::{ConfigError, Report};
 use super::route::{LocalReply, Route};
 use super::route_checks::RouteChecks;
 use super::route_definitions::RouteDefinitions;
+use super::route_limits::{LimitDocuments, Maxima};
 use super::routes::Routes;
 use super::secrets::{Purpose, SecretLoader, Secrets};
 use super::store::{Remembers, StoreBackend, StoreContext, StoreRule};
@@ -108,7 +109,7 @@ impl Compiler<'_> {
         let accepted = self.credentials(&parties, profile);
         let prefixes = self.prefixes(&accepted);
         let refusals = document.refusals.compile(&root.member("refusals"));
-        let requests = self.requests(&parties, &accepted);
+        let requests = self.requests(&parties, &accepted, refusals.as_ref());
         let store = self.store(&parties, &accepted.issuers, profile);
         self.check_strength(&requests.limits);
         let sections = Sections { hold, entropy, parties, accepted, prefixes, requests, store };
@@ -300,7 +301,12 @@ impl Compiler<'_> {
         prefixes.into_iter().filter(|prefix| !prefix.is_empty()).chain(headers).collect()
     }
 
-    fn requests(&self, parties: &Parties, accepted: &CredentialSections<'_>) -> Requests {
+    fn requests(
+        &self,
+        parties: &Parties,
+        accepted: &CredentialSections<'_>,
+        refusals: Option<&Refusals>,
+    ) -> Requests {
         let (document, root) = (self.document, &self.root);
         let CredentialSections { credentials, families, issuers } = accepted;
         let upstream_at = root.member("upstream_credentials");
@@ -318,6 +324,7 @@ impl Compiler<'_> {
             upstream_credentials: &upstream,
             constants: &document.constants,
             refusal_groups: document.refusals.groups.names().collect(),
+            refusals,
         };
         let routes_at = root.member("routes");
         let mut list = routes::compile(&document.routes, &definitions, &routes_at);

@@ -37,6 +37,7 @@ mod revocations;
 mod route;
 mod route_checks;
 mod route_definitions;
+mod route_limits;
 mod routes;
 #[cfg(feature = "cli")]
 mod schema;

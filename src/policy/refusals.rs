@@ -3,6 +3,7 @@
 //! Turns a [`Reason`] into status, code, message and challenge. The reason itself comes from [`crate::decision`].
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use super::ids::check_id;
 use super::reader::{FromJson, Members, Raw, Reader, document};
@@ -107,8 +108,8 @@ pub struct Refusals {
     pub resource_metadata: Option<String>,
     /// Wording of routes that name no group.
     pub default: RefusalFormat,
-    /// Wordings of the groups; a route refers to them from 1.
-    pub groups: Vec<RefusalFormat>,
+    /// Wordings of the groups, by name.
+    pub groups: Vec<(String, Rc<RefusalFormat>)>,
 }
 
 /// Wording of the refusals of one group of routes.
@@ -156,9 +157,9 @@ impl RefusalFormat {
 }
 
 impl Refusals {
-    /// Returns the wording of a group, counted from 1; the default for 0.
-    pub fn style(&self, index: usize) -> &RefusalFormat {
-        self.groups.get(index.wrapping_sub(1)).unwrap_or(&self.default)
+    /// Finds the wording of a group.
+    pub(super) fn group(&self, name: &str) -> Option<Rc<RefusalFormat>> {
+        self.groups.iter().find_map(|(group, format)| (group == name).then(|| Rc::clone(format)))
     }
 
     /// Returns the `www-authenticate` header of a 401 or 403 (RFC 6750 section 3); `scopes` are those the route needs.
@@ -215,7 +216,7 @@ impl RefusalsDocument {
                 }
                 None => wording.over(&own).format(envelope.clone()),
             };
-            groups.extend(format);
+            groups.extend(format.map(|format| (name.clone(), Rc::new(format))));
         }
         let (realm, resource_metadata) = (self.realm.clone(), self.resource_metadata.clone());
         let default = own.format(envelope)?;

@@ -2,6 +2,8 @@
 //!
 //! Paths and requirements only: credentials and bodies of requests belong to [`crate::decision`].
 
+use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::rc::Rc;
 
 use super::accept::Accept;
@@ -11,10 +13,12 @@ use super::credentials::{LocationDocument, compile_locations};
 use super::fields::{FieldDocument, FieldRef, Pointer, RequestField};
 use super::ids::{check_labels, check_scopes};
 use super::introspect::{IntrospectDocument, IntrospectRule};
+use super::limits::Limit;
 use super::list::{ListDocument, ListingRule};
 use super::mint::{MintDocument, MintRule};
 use super::path_templates::{ANY_METHOD, Match, read_matches};
 use super::reader::{List, Members, Reader, document, words};
+use super::refusals::RefusalFormat;
 use super::revocations::{RevokeDocument, RevokeRule};
 use super::route_definitions::RouteDefinitions;
 use super::text_bounds::{ENDPOINT, TextBound, find};
@@ -139,10 +143,32 @@ pub struct Route {
     pub local: Option<LocalReply>,
     /// Uses of a token on this route.
     pub uses: UsesRule,
-    /// Limits that count here, by their places in the policy.
-    pub limits: Vec<usize>,
-    /// Wording of refusals: a group, counted from 1, or 0 for the default.
-    pub style: usize,
+    /// Limits that count here.
+    pub limits: Vec<Rc<Limit>>,
+    /// Wording of refusals; `None`: the default.
+    pub format: Option<Rc<RefusalFormat>>,
+}
+
+/// A policy has one route of each id.
+impl PartialEq for Route {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+}
+
+impl Eq for Route {}
+
+impl Hash for Route {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.id.hash(state);
+    }
+}
+
+/// A route may hold a credential of the upstream, so only its name is shown.
+impl fmt::Debug for Route {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.id)
+    }
 }
 
 impl Route {
@@ -257,7 +283,7 @@ impl RouteDocument {
             is_upgrade: self.upgrade.is_some(),
             identify: self.forward_fields(definitions, &at.member("forward_fields")),
             present: self.upstream_credential(definitions, at),
-            style: self.format(definitions, &at.member("refusals")),
+            format: self.format(definitions, &at.member("refusals")),
             session: self.session_seconds,
             read_parent: self.include_parent,
             scopes: self.scopes.to_vec(),
@@ -383,11 +409,10 @@ impl RouteDocument {
     }
 
     /// Returns the place of the route's wording of refusals, counted from 1; 0 is the default's.
-    fn format(&self, definitions: &RouteDefinitions<'_>, at: &Reader<'_>) -> usize {
-        let Some(name) = &self.refusals else { return 0 };
+    fn format(&self, definitions: &RouteDefinitions<'_>, at: &Reader<'_>) -> Option<Rc<RefusalFormat>> {
+        let name = self.refusals.as_ref()?;
         at.check_listed(name, "refusals.groups", definitions.refusal_groups.iter().copied());
-        let index = definitions.refusal_groups.iter().position(|group| group == name);
-        index.map_or(0, |index| index + 1)
+        definitions.refusals?.group(name)
     }
 
     fn uses(&self, accept: &Accept, at: &Reader<'_>) -> UsesRule {

@@ -6,6 +6,7 @@ use super::accept::{Accept, TokenSource};
 use super::families::CompiledFamily;
 use super::platform::Platform;
 use super::reader::{List, Members, Raw, Reader};
+use super::refusals::Refusals;
 use super::text_bounds::TextBound;
 use super::upstream_credentials::UpstreamCredentials;
 use crate::credential::{CredentialLocation, Issuer};
@@ -27,7 +28,9 @@ pub(super) struct RouteDefinitions<'a> {
     pub(super) forwards_credential: bool,
     pub(super) upstream_credentials: &'a UpstreamCredentials,
     pub(super) constants: &'a Members<Raw>,
+    /// Names of all groups of refusals, including those with a fault.
     pub(super) refusal_groups: Vec<&'a str>,
+    pub(super) refusals: Option<&'a Refusals>,
 }
 
 impl RouteDefinitions<'_> {

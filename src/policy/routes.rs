@@ -1,6 +1,7 @@
 //! All routes together: the table of paths and methods, and what routes refer to.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use matchit::{InsertError, Params, Router};
 
@@ -45,25 +46,23 @@ pub(super) fn vocabulary<'n>(
     names
 }
 
-/// Methods of a template, each with the place of its route.
-type Methods = Vec<(String, usize)>;
+/// Methods of a template, each with its route.
+type Methods = Vec<(String, Rc<Route>)>;
 
 /// All routes, by path and method.
 #[derive(Default)]
 pub struct Routes {
-    list: Vec<Route>,
+    list: Vec<Rc<Route>>,
     table: Router<Methods>,
     mint_templates: Vec<String>,
     /// Folded templates of the routes that require a credential.
-    guarded: Router<Methods>,
+    guarded: Router<()>,
 }
 
 /// The route of a request, with its path parameters.
 pub struct RouteMatch<'r, 'p> {
     /// The matching route.
-    pub route: &'r Route,
-    /// Its place among the routes.
-    pub index: usize,
+    pub route: &'r Rc<Route>,
     params: Params<'r, 'p>,
 }
 
@@ -81,33 +80,33 @@ impl Routes {
     ///
     /// Every template that conflicts with another: the place of its route, and the message.
     pub(super) fn build(routes: Vec<(Route, Vec<(String, String)>)>) -> Result<Self, Vec<(usize, String)>> {
-        let mut by_template: BTreeMap<String, Methods> = BTreeMap::new();
+        // With the place of the first route, for messages.
+        let mut by_template: BTreeMap<String, (usize, Methods)> = BTreeMap::new();
         let mut problems = Vec::new();
         let mut list = Vec::with_capacity(routes.len());
         let mut mint_templates = Vec::new();
         for (index, (route, matches)) in routes.into_iter().enumerate() {
+            let route = Rc::new(route);
             for (method, template) in matches {
                 if route.mint().is_some() {
                     mint_templates.push(template.clone());
                 }
-                let methods = by_template.entry(template.clone()).or_default();
+                let (_, methods) =
+                    by_template.entry(template.clone()).or_insert_with(|| (index, Methods::new()));
                 if methods.iter().any(|(other, _)| *other == method) {
                     problems.push((index, format!("another route has `{method} {template}`")));
                 }
-                methods.push((method, index));
+                methods.push((method, Rc::clone(&route)));
             }
             list.push(route);
         }
         let mut table = Router::new();
         let mut guarded = Router::new();
-        let is_guarded =
-            |index: &usize| list.get(*index).is_some_and(|route: &Route| route.accept != Accept::Public);
-        for (template, methods) in by_template {
-            if methods.iter().any(|(_, index)| is_guarded(index)) {
+        for (template, (first, methods)) in by_template {
+            if methods.iter().any(|(_, route)| route.accept != Accept::Public) {
                 // Two templates that fold alike are one guard.
-                let _ = guarded.insert(fold_path(&template), Methods::new());
+                let _ = guarded.insert(fold_path(&template), ());
             }
-            let first = methods.first().map_or(0, |(_, index)| *index);
             if let Err(error) = table.insert(template.clone(), methods) {
                 let other = match error {
                     InsertError::Conflict { with } => format!("conflicts with `{with}`"),
@@ -122,10 +121,10 @@ impl Routes {
     /// Finds the route of a method and a path without its query.
     pub fn find<'r, 'p>(&'r self, method: &str, path: &'p str) -> Option<RouteMatch<'r, 'p>> {
         let found = self.table.at(path).ok()?;
-        let index_of =
-            |name: &str| found.value.iter().find_map(|(known, index)| (known == name).then_some(*index));
-        let index = index_of(method).or_else(|| index_of(ANY_METHOD))?;
-        Some(RouteMatch { route: self.list.get(index)?, index, params: found.params })
+        let of_method =
+            |name: &str| found.value.iter().find_map(|(known, route)| (known == name).then_some(route));
+        let route = of_method(method).or_else(|| of_method(ANY_METHOD))?;
+        Some(RouteMatch { route, params: found.params })
     }
 
     /// Returns whether a lenient upstream could take a path for one of a route that requires a credential.
@@ -141,17 +140,12 @@ impl Routes {
 
     /// Returns all routes, in the order of the document.
     pub fn iter(&self) -> impl Iterator<Item = &Route> {
-        self.list.iter()
+        self.list.iter().map(Rc::as_ref)
     }
 
     /// Returns the templates of all routes that mint.
     pub fn mint_templates(&self) -> impl Iterator<Item = &str> {
         self.mint_templates.iter().map(String::as_str)
-    }
-
-    /// Returns the route at a place.
-    pub fn get(&self, index: usize) -> Option<&Route> {
-        self.list.get(index)
     }
 }
 

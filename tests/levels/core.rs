@@ -176,8 +176,7 @@ impl Core {
         };
         set("decision", Some(record.outcome.as_str()));
         set("reason", record.denial.as_ref().map(|denial| denial.reason.as_str()));
-        let route = record.route.and_then(|index| self.engine.policy().routes.get(index));
-        set("route", Some(route.map_or("none", |route| &route.id)));
+        set("route", Some(record.route.as_ref().map_or("none", |route| &route.id)));
         set("key", record.key.as_deref());
         decision
     }
