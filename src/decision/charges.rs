@@ -39,7 +39,7 @@ pub(super) struct Charges {
 /// Purpose of a charge.
 #[derive(Debug)]
 pub(super) enum Purpose {
-    /// A limit.
+    /// A limit of the policy.
     Limit(Rc<Limit>),
     /// A use of the token.
     Use,

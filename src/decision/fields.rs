@@ -76,7 +76,7 @@ pub(super) struct FieldValues<'r> {
 
 /// A text bound with a value that is allowed.
 pub(super) struct JudgedValue {
-    /// The bound.
+    /// Bound of the value.
     pub(super) bound: Rc<TextBound>,
     /// The canonical value.
     pub(super) value: String,

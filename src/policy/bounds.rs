@@ -100,7 +100,7 @@ pub struct Call {
 /// One text bound on one route.
 #[derive(Debug)]
 pub struct TextRule {
-    /// The bound.
+    /// Bound that is judged.
     pub bound: Rc<TextBound>,
     /// Fields that carry the value.
     pub direction: BoundSource,

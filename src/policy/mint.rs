@@ -303,7 +303,7 @@ pub struct MetadataField {
 /// One text bound of a new token.
 #[derive(Debug)]
 pub struct TextField {
-    /// The bound.
+    /// Bound of the token.
     pub bound: Rc<TextBound>,
     /// Source of the value.
     pub asked: Asked,

@@ -1,6 +1,6 @@
 //! Policies: the document, its compiler and the compiled, immutable [`Policy`].
 //!
-//! One file per subject holds its document type, its compiled type and the conversion between them. [`document`] lists
+//! One file per subject holds its document type, its compiled type and the conversion between them. `document.rs` lists
 //! the sections, [`compile()`] turns them into a [`Policy`] that every request shares. Requests are unknown here: it
 //! answers questions about teams, keys, numbers and routes.
 
