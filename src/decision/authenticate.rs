@@ -44,9 +44,9 @@ impl Evaluator<'_> {
 
     fn extract<'r>(&self, matched: &MatchedHead<'r>) -> Result<Cow<'r, str>, CredentialError> {
         let policy = self.policy;
-        let (accepted, foreign) = match &matched.route().carriers {
-            Some(own) => (own.as_slice(), policy.carriers.as_slice()),
-            None => (policy.carriers.as_slice(), &[][..]),
+        let (accepted, foreign) = match &matched.route().locations {
+            Some(own) => (own.as_slice(), policy.locations.as_slice()),
+            None => (policy.locations.as_slice(), &[][..]),
         };
         let holds_credential = &|value: &[u8]| policy.holds_credential(value);
         let locations = CredentialLocations { accepted, foreign, holds_credential };
@@ -71,7 +71,7 @@ impl Evaluator<'_> {
     }
 
     fn authenticate_key(&self, credential: &str, record: &mut Record) -> Result<Authenticated, Denial> {
-        if !self.policy.key_shapes.iter().any(|shape| shape.matches(credential)) {
+        if !self.policy.key_formats.iter().any(|format| format.matches(credential)) {
             return Err(Reason::CredentialMalformed.into());
         }
         // Found by the digest of its whole text, so the time of the comparison reveals nothing of a key.

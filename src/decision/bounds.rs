@@ -98,7 +98,7 @@ impl GuardedRequest<'_> {
     ) -> Result<(), Denial> {
         let bound = &rule.bound;
         let ReadValues { values, is_delegated } = reading?;
-        let is_open = is_delegated || rule.direction.is_unreadable();
+        let is_open = is_delegated || rule.source.is_unreadable();
         if is_open && self.rights.is_text_bounded(&rule.bound) {
             return Err(absent(rule, Reason::BoundUnreadable));
         }
@@ -130,7 +130,7 @@ impl GuardedRequest<'_> {
         let bound = &rule.bound;
         if bound.form == Form::Endpoint {
             let demands = Demands::of(self.route);
-            self.rights.check_endpoint(canonical, rule.capable.as_deref(), &demands)?;
+            self.rights.check_endpoint(canonical, rule.required_feature.as_deref(), &demands)?;
         } else if !is_bound_text(canonical) || !bound.has(canonical) {
             return Err(Reason::BoundUnknown);
         }
@@ -177,7 +177,7 @@ impl ReadValues<'_, Number> {
 
 /// Denies because of a text bound that the request has no value for, named by its first field.
 fn absent(rule: &TextRule, reason: Reason) -> Denial {
-    match rule.direction.members.first() {
+    match rule.source.members.first() {
         Some(member) => Denial::at(reason, &member.place),
         None => Denial::of(reason, rule.bound.name.as_str()),
     }

@@ -102,7 +102,7 @@ fn uses_key(policy: &Policy, identity: &[u8], token: &VerifiedToken) -> CounterK
 /// Returns the counter with a name. In memory that tenants share, a secret makes its position unpredictable, so that no
 /// tenant can crowd out another's counters.
 fn counter_key(policy: &Policy, parts: &[&[u8]]) -> CounterKey {
-    let key: &[u8] = if policy.store.home == StoreBackend::Memory { &policy.store.key } else { &[] };
+    let key: &[u8] = if policy.store.backend == StoreBackend::Memory { &policy.store.key } else { &[] };
     CounterKey::of(&[&[key][..], parts].concat())
 }
 
@@ -149,7 +149,7 @@ impl ChargeBuilder<'_, '_> {
         parts.push(vec![letter(&rule)]);
         let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
         // Counters that are not the tenant's own are bounded by the policy.
-        let share = if limit.knows_payer() { self.share() } else { NO_TENANT };
+        let share = if limit.is_per_tenant_or_address() { self.share() } else { NO_TENANT };
         Ok(Charge { key: counter_key(self.request.policy, &parts), share, rule })
     }
 
@@ -183,13 +183,13 @@ impl ChargeBuilder<'_, '_> {
     fn maximum(&self, limit: &Limit) -> u64 {
         let GuardedRequest { policy, rights, .. } = self.request;
         let own = rights.key().limits.iter().find_map(|(id, max)| (*id == limit.id).then_some(*max));
-        let own = own.filter(|_| limit.knows_keys());
+        let own = own.filter(|_| limit.is_per_key());
         // A counter that an organization shares is the top team's to widen.
         let party = match limit.per.contains(&Per::Organization) {
             true => policy.tree.top(rights.party()),
             false => rights.party(),
         };
-        let of_party = || policy.tree.maximum(party, &limit.id).filter(|_| limit.knows_teams());
+        let of_party = || policy.tree.maximum(party, &limit.id).filter(|_| limit.is_per_team());
         own.or_else(of_party).unwrap_or(limit.measure.max())
     }
 

@@ -92,12 +92,12 @@ impl<'r> FieldValues<'r> {
         let call = route.bounds.as_ref().and_then(|bounds| bounds.call.as_ref());
         let numbers = |source: &'r BoundSource| is_here(source.reads_body()).then(|| part.numbers(source));
         let rules = route.bounds.iter().flat_map(|bounds| &bounds.texts);
-        let rules = rules.filter(|rule| is_here(rule.direction.reads_body()));
+        let rules = rules.filter(|rule| is_here(rule.source.reads_body()));
         Self {
             tenant: tenant.map(|tenant| (tenant, part.value(&tenant.place))),
             from: call.and_then(|call| numbers(&call.from)),
             to: call.and_then(|call| numbers(&call.to)),
-            texts: rules.map(|rule| (rule, part.texts(&rule.direction))).collect(),
+            texts: rules.map(|rule| (rule, part.texts(&rule.source))).collect(),
             origin: part.origin(route),
         }
     }
@@ -131,7 +131,7 @@ impl<'r> RequestPart<'r> {
 
     fn texts(self, source: &'r BoundSource) -> Reading<'r, Cow<'r, str>> {
         let mut is_delegated = false;
-        for field in &source.chosen_by {
+        for field in &source.delegated_by {
             match self.value(field)? {
                 None => {}
                 Some(text) if text.is_empty() => return Err(Denial::at(Reason::MemberType, field)),

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use crate::json::Arrays;
-use crate::policy::{LocalReply, Present, RequestField};
+use crate::policy::{InsertedCredential, LocalReply, RequestField};
 use crate::reason::Reason;
 
 use super::authenticate::Authenticated;
@@ -102,7 +102,9 @@ impl GuardedRequest<'_> {
     fn judge_fields(&self, matched: &MatchedHead<'_>) -> Result<Vec<JudgedValue>, Denial> {
         names::check_query(self.route, &matched.query, &self.policy.vocabulary)?;
         let judged = self.judge_head_fields(FieldValues::read(self.route, RequestPart::Head(matched)))?;
-        if let Some(Present { place: field @ RequestField::Query(_), .. }) = &self.route.present {
+        if let Some(InsertedCredential { place: field @ RequestField::Query(_), .. }) =
+            &self.route.upstream_credential
+        {
             // The parameter that the upstream credential replaces must be one to every reader, or absent.
             RequestPart::Head(matched).value(field)?;
         }

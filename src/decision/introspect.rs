@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use crate::credential::{Family, VerifiedToken};
 use crate::json::Json;
-use crate::policy::{Asked, IntrospectRule, Policy, TokenSource};
+use crate::policy::{IntrospectRule, Policy, TokenSource, ValueSource};
 use crate::reason::Reason;
 
 use super::answer::{iso8601, number_texts, text, texts};
@@ -142,5 +142,5 @@ fn is_single(policy: &Policy, family: &Rc<Family>, name: &str) -> bool {
     let rules =
         policy.routes.iter().filter_map(|route| route.mint()).filter(|rule| Rc::ptr_eq(&rule.family, family));
     let mut fields = rules.flat_map(|rule| &rule.texts).filter(|text| text.bound.name == name);
-    fields.all(|text| matches!(text.asked, Asked::Generated | Asked::FieldRef { max: None, .. }))
+    fields.all(|text| matches!(text.source, ValueSource::Generated | ValueSource::FieldRef { max: None, .. }))
 }

@@ -47,7 +47,7 @@ fn reads_parameter(route: &Route, name: &str) -> bool {
 }
 
 fn is_credential_parameter(route: &Route, name: &str) -> bool {
-    route.carriers.iter().flatten().any(|location| location.parameter() == Some(name))
+    route.locations.iter().flatten().any(|location| location.parameter() == Some(name))
 }
 
 /// Checks the names of a body's members, and of the members of each object that the route reads from.

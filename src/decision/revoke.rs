@@ -143,8 +143,8 @@ fn author(rights: &Rights<'_>) -> String {
 
 /// Writes the answer to a revocation that is in force.
 pub(super) fn render(policy: &Policy) -> Vec<u8> {
-    let strength = policy.store.home.strength();
-    let within = match policy.store.home {
+    let strength = policy.store.backend.strength();
+    let within = match policy.store.backend {
         StoreBackend::Memory => 0,
         StoreBackend::Redis(_) => policy.store.refresh + 1,
     };

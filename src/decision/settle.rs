@@ -58,7 +58,7 @@ pub(super) fn settle(
     now: u64,
 ) -> Decision {
     let PendingCharge { mut decision, mut charges } = pending;
-    decision.record.strength = Some(policy.store.home.strength());
+    decision.record.strength = Some(policy.store.backend.strength());
     match reply {
         Err(error) => Decision::refusal(policy, error.into(), decision.record),
         Ok(Settled { taken: ChargeResult::None { charge, refusal }, .. }) => {
@@ -87,7 +87,7 @@ fn complete(policy: &Policy, decision: &mut Decision, charges: &Charges, remaini
         session.leases.extend(charge.lease());
         match purpose {
             // A limit that tenants share would show one how busy the others are.
-            Purpose::Limit(limit) if limit.knows_payer() => {
+            Purpose::Limit(limit) if limit.is_per_tenant_or_address() => {
                 limits.extend(LimitState::new(limit, charge, *remaining));
             }
             Purpose::Limit(_) => {}

@@ -68,7 +68,9 @@ impl EngineState {
     pub(super) fn check_revocations_current(&self, store: &StoreRule, now: u64) -> Result<(), Reason> {
         let is_stale =
             |confirmed: Option<u64>| confirmed.is_none_or(|at| now.saturating_sub(at) > store.stale);
-        if store.home != StoreBackend::Memory && store.refuses_when_stale && is_stale(self.confirmed_at.get())
+        if store.backend != StoreBackend::Memory
+            && store.refuses_when_stale
+            && is_stale(self.confirmed_at.get())
         {
             return Err(Reason::RevocationsStale);
         }

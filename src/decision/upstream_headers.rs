@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use base64ct::{Base64UrlUnpadded, Encoding as _};
 
 use crate::credential::CredentialLocation;
-use crate::policy::{Policy, Present, Reach, RequestField, TextBound, Told};
+use crate::policy::{ForwardedField, InsertedCredential, Policy, Reach, RequestField, TextBound};
 use crate::reason::Reason;
 use crate::store::{CounterKey, Lease};
 use crate::uri::Query;
@@ -128,7 +128,7 @@ impl Obligations {
             let name = if party.reach == Reach::User { "x-callbound-user" } else { "x-callbound-team" };
             self.set(name, Some(party.id.as_str()));
         }
-        let parent = tree.parent_id(party_id).filter(|_| route.read_parent);
+        let parent = tree.parent_id(party_id).filter(|_| route.include_parent);
         let teams = match (tree.reachable(party_id), parent) {
             (teams, None) => teams.to_owned(),
             ("", Some(parent)) => parent.to_owned(),
@@ -147,19 +147,19 @@ impl Obligations {
         query: &mut Query<'_>,
     ) {
         let GuardedRequest { policy, route, .. } = request;
-        let locations = route.carriers.as_deref().unwrap_or_default();
+        let locations = route.locations.as_deref().unwrap_or_default();
         // A credential in the query would be in the upstream's logs, so it is removed even where others are forwarded.
         locations.iter().filter_map(CredentialLocation::parameter).for_each(|name| query.remove(name));
         if !policy.forward_credential {
-            self.strip_credentials(head.headers, &policy.carriers);
+            self.strip_credentials(head.headers, &policy.locations);
             self.strip_credentials(head.headers, locations);
         }
-        match &route.present {
-            Some(Present { place: RequestField::Query(name), value }) => {
+        match &route.upstream_credential {
+            Some(InsertedCredential { place: RequestField::Query(name), value }) => {
                 query.remove(name);
                 query.set(name, value);
             }
-            Some(Present { place, value }) => {
+            Some(InsertedCredential { place, value }) => {
                 self.remove_twins(head.headers, place.name());
                 self.set(place.name().to_owned(), Some(value.as_str()));
             }
@@ -191,14 +191,14 @@ impl Obligations {
         stage: Stage,
     ) -> Result<(), Denial> {
         let GuardedRequest { route, rights, .. } = request;
-        let is_known_now = |field: &&Told| match field {
-            Told::Bound(bound) if route.reads_in_body(bound) => stage == Stage::Body,
-            Told::Bound(_) | Told::Metadata => stage == Stage::Head,
+        let is_known_now = |field: &&ForwardedField| match field {
+            ForwardedField::Bound(bound) if route.reads_in_body(bound) => stage == Stage::Body,
+            ForwardedField::Bound(_) | ForwardedField::Metadata => stage == Stage::Head,
         };
-        for field in route.identify.iter().filter(is_known_now) {
+        for field in route.forward_fields.iter().filter(is_known_now) {
             match field {
-                Told::Metadata => self.set("x-callbound-metadata", encoded_metadata(rights)),
-                Told::Bound(bound) => {
+                ForwardedField::Metadata => self.set("x-callbound-metadata", encoded_metadata(rights)),
+                ForwardedField::Bound(bound) => {
                     let value = match judged.iter().find(|judged| judged.bound == *bound) {
                         Some(judged) => Some(judged.value.clone()),
                         None => token_values(rights, bound)?,

@@ -118,7 +118,7 @@ impl HostAdapter {
 
     /// Returns whether a body follows a head that did not end the request.
     pub(super) fn body_ahead(&self, headers: &[(&[u8], &[u8])]) -> BodyAhead {
-        if self.profile.end != End::Unsaid {
+        if self.profile.end != End::Unknown {
             return BodyAhead::Expected;
         }
         let all = |wanted: &'static [u8]| headers.iter().filter(move |(name, _)| *name == wanted);

@@ -83,7 +83,7 @@ impl Root {
     /// Sends the queued changes to Redis and requests the revocations, when that is due.
     fn sync(&mut self, shared: &Shared, now: u64) {
         let store = &shared.policy().store;
-        let StoreBackend::Redis(redis) = &store.home else { return };
+        let StoreBackend::Redis(redis) = &store.backend else { return };
         let elapsed = self.sent.map(|sent| now.saturating_sub(sent));
         let is_awaited =
             self.batch.is_some() && elapsed.is_some_and(|seconds| seconds < redis.timeout / 1_000 + 2);
@@ -107,7 +107,7 @@ impl Root {
     /// Takes the answer of Redis to a batch; false when the callout was another.
     fn take_batch(&mut self, call: u32, size: usize) -> bool {
         let Some(shared) = &self.shared else { return false };
-        let StoreBackend::Redis(redis) = &shared.policy().store.home else { return false };
+        let StoreBackend::Redis(redis) = &shared.policy().store.backend else { return false };
         let Some(batch) = self.batch.take_if(|batch| batch.is(call)) else { return false };
         let now = raw::now_seconds().ok_or(StoreError::Unavailable);
         let taken = batch.answer(size).and_then(|reply| shared.take_feed(redis, reply, now?));

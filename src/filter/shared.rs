@@ -35,7 +35,7 @@ impl Shared {
     /// Publishes a decision to metrics, log, access log and usage counts; `now` in Unix seconds.
     pub(super) fn publish(&self, record: &Record, now: u64) {
         self.telemetry.publish(self.policy(), record, now);
-        if let (StoreBackend::Redis(redis), Some(key)) = (&self.policy().store.home, &record.key)
+        if let (StoreBackend::Redis(redis), Some(key)) = (&self.policy().store.backend, &record.key)
             && record.outcome != Outcome::Deny
         {
             sync::count_use(redis, key, now);
@@ -71,7 +71,7 @@ impl Shared {
 
     /// Applies changes to this gateway's store, or queues them for Redis; `now` in Unix seconds.
     pub(super) fn change(&self, changes: &[Change], now: u64) {
-        match (&self.policy().store.home, self.store.local()) {
+        match (&self.policy().store.backend, self.store.local()) {
             (StoreBackend::Memory, Ok(local)) => local.change(changes, now),
             (StoreBackend::Memory, Err(_)) => {}
             (StoreBackend::Redis(redis), _) => sync::queue(redis, changes),
@@ -80,7 +80,7 @@ impl Shared {
 
     /// Takes over the last feed from the same Redis under an earlier policy.
     pub(super) fn inherit_feed(&self) {
-        let StoreBackend::Redis(redis) = &self.policy().store.home else { return };
+        let StoreBackend::Redis(redis) = &self.policy().store.backend else { return };
         if let Some(feed) = sync::feed(redis) {
             self.apply_feed(&feed);
         }

@@ -53,7 +53,7 @@ impl Store {
         let store = Self {
             local: OnceCell::new(),
             lazy: None,
-            is_backend: policy.store.home == StoreBackend::Memory,
+            is_backend: policy.store.backend == StoreBackend::Memory,
             seen: Cell::new(None),
             redis_epoch: Cell::new(None),
         };

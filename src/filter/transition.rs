@@ -141,7 +141,7 @@ impl Enforcer {
     }
 
     fn send(&self, operations: Vec<Operation>) -> Result<PendingCallout, StoreError> {
-        let StoreBackend::Redis(redis) = &self.shared.policy().store.home else {
+        let StoreBackend::Redis(redis) = &self.shared.policy().store.backend else {
             return Err(StoreError::Unavailable);
         };
         PendingCallout::send(&self.shared.host, redis, operations).map_err(|_| StoreError::Unavailable)
@@ -214,7 +214,7 @@ impl Enforcer {
     /// Settles the charges of a decision: at once in this gateway's memory, or by a callout to Redis.
     fn charge(&self, charge: PendingCharge) -> Transition {
         let store = &self.shared.store;
-        let settled = match &self.shared.policy().store.home {
+        let settled = match &self.shared.policy().store.backend {
             StoreBackend::Memory => match raw::now_nanoseconds() {
                 Ok(nanoseconds) => store.settle(&charge, nanoseconds / 1_000),
                 Err(_) => Err(StoreError::Unavailable),

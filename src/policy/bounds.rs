@@ -103,11 +103,11 @@ pub struct TextRule {
     /// Bound that is judged.
     pub bound: Rc<TextBound>,
     /// Fields that carry the value.
-    pub direction: BoundSource,
+    pub source: BoundSource,
     /// True when a token's only value counts where the request has none.
     pub implied: bool,
     /// Feature that an endpoint must have.
-    pub capable: Option<String>,
+    pub required_feature: Option<String>,
 }
 
 /// Fields that carry one value; all of them in the body, or none.
@@ -116,32 +116,32 @@ pub struct BoundSource {
     /// The fields; empty means unreadable, and bounded credentials are refused.
     pub members: Vec<FieldRef>,
     /// Fields whose presence leaves the choice to the upstream.
-    pub chosen_by: Vec<RequestField>,
+    pub delegated_by: Vec<RequestField>,
     /// True when other fields carry the value as well: these are judged, and bounded credentials are refused.
-    pub screen_only: bool,
+    pub is_partial: bool,
 }
 
 impl Bounds {
     /// Returns whether a field is in the body.
     pub fn reads_body(&self) -> bool {
-        self.directions().any(BoundSource::reads_body)
+        self.sources().any(BoundSource::reads_body)
     }
 
     /// Returns the fields of caller, destination and text bounds.
-    pub fn directions(&self) -> impl Iterator<Item = &BoundSource> {
+    pub fn sources(&self) -> impl Iterator<Item = &BoundSource> {
         let numbers = self.call.iter().flat_map(|call| [&call.from, &call.to]);
-        numbers.chain(self.texts.iter().map(|rule| &rule.direction))
+        numbers.chain(self.texts.iter().map(|rule| &rule.source))
     }
 
     /// Returns every field that is read.
     pub fn places(&self) -> impl Iterator<Item = &RequestField> {
-        self.directions().flat_map(BoundSource::places)
+        self.sources().flat_map(BoundSource::places)
     }
 }
 
 impl BoundSource {
     fn places(&self) -> impl Iterator<Item = &RequestField> {
-        self.members.iter().map(|member| &member.place).chain(&self.chosen_by)
+        self.members.iter().map(|member| &member.place).chain(&self.delegated_by)
     }
 
     /// Returns whether the value comes from the body.
@@ -151,7 +151,7 @@ impl BoundSource {
 
     /// Returns whether the value that the upstream will use cannot be read.
     pub fn is_unreadable(&self) -> bool {
-        self.members.is_empty() || self.screen_only
+        self.members.is_empty() || self.is_partial
     }
 }
 
@@ -219,8 +219,13 @@ impl BoundDocument {
         let document = match self {
             Self::Any => return None,
             Self::Unreadable => {
-                let direction = BoundSource::default();
-                return Some(TextRule { bound: Rc::clone(bound), direction, implied: false, capable: None });
+                let source = BoundSource::default();
+                return Some(TextRule {
+                    bound: Rc::clone(bound),
+                    source,
+                    implied: false,
+                    required_feature: None,
+                });
             }
             Self::Fields(document) => document,
         };
@@ -231,9 +236,9 @@ impl BoundDocument {
                 "mark each field as optional with a closing `?`",
             );
         }
-        let (bound, direction) = (Rc::clone(bound), document.source(at));
-        let capable = document.requires_feature.clone();
-        Some(TextRule { bound, direction, implied: document.implied, capable })
+        let (bound, source) = (Rc::clone(bound), document.source(at));
+        let required_feature = document.requires_feature.clone();
+        Some(TextRule { bound, source, implied: document.implied, required_feature })
     }
 }
 
@@ -242,14 +247,14 @@ impl FieldsDocument {
         let (fields_at, delegated_at) = (at.member("fields"), at.member("delegated_by"));
         let source = BoundSource {
             members: self.fields.each(&fields_at).filter_map(|(at, field)| field.compile(&at)).collect(),
-            chosen_by: self
+            delegated_by: self
                 .delegated_by
                 .each(&delegated_at)
                 .filter_map(|(at, f)| f.compile_plain(&at))
                 .collect(),
-            screen_only: self.partial,
+            is_partial: self.partial,
         };
-        let fields = || source.members.iter().map(|member| &member.place).chain(&source.chosen_by);
+        let fields = || source.members.iter().map(|member| &member.place).chain(&source.delegated_by);
         let in_body = fields().filter(|field| field.is_in_body()).count();
         if in_body > 0 && in_body < fields().count() {
             at.refuse("the fields of one bound are either all in the body or all outside it");

@@ -144,9 +144,9 @@ impl Compiler<'_> {
             hold,
             entropy: entropy.unwrap_or_default(),
             ends_sessions: self.document.sessions_ended_by == SessionsEndedBy::Gateway,
-            carriers: credentials.carriers,
+            locations: credentials.locations,
             prefixes,
-            key_shapes: credentials.shapes,
+            key_formats: credentials.key_formats,
             forward_credential: credentials.forward,
             families: families.into_iter().map(|family| family.family).collect(),
             issuers,
@@ -199,7 +199,7 @@ impl Compiler<'_> {
         self.add_features_of_routes(&mut platform);
         let endpoints = document.endpoints.as_deref().unwrap_or_default();
         let endpoint_ids = || endpoints.iter().map(|endpoint| endpoint.id.clone()).collect();
-        let endpoint_ids = document.knows_endpoints().then(endpoint_ids);
+        let endpoint_ids = document.uses_endpoints().then(endpoint_ids);
         let bounds_at = root.member("platform");
         let bounds =
             text_bounds::compile(&document.platform.bounds, endpoint_ids, &bounds_at.member("bounds"));
@@ -283,7 +283,7 @@ impl Compiler<'_> {
     /// Collects all prefixes; refuses one that begins another, since a credential could be of two kinds.
     fn prefixes(&self, accepted: &CredentialSections<'_>) -> Vec<String> {
         let CredentialSections { credentials, families, .. } = accepted;
-        let of_keys = credentials.shapes.iter().map(|shape| &shape.prefix);
+        let of_keys = credentials.key_formats.iter().map(|format| &format.prefix);
         let of_families = families.iter().map(|family| &family.family.prefix);
         let is_prefix = |prefix: &&String| prefix.is_empty() || prefix.len() >= 3;
         let prefixes: Vec<String> = of_keys.chain(of_families).filter(is_prefix).cloned().collect();
@@ -319,7 +319,7 @@ impl Compiler<'_> {
             families,
             issuers,
             issuer_names: document.issuers.names().collect(),
-            locations: &credentials.carriers,
+            locations: &credentials.locations,
             forwards_credential: credentials.forward,
             upstream_credentials: &upstream,
             constants: &document.constants,
@@ -415,13 +415,13 @@ impl Compiler<'_> {
                 || route.counts_uses()
                 || matches!(route.local, Some(LocalReply::Revoke(_)))
         };
-        let here = match store.home {
+        let here = match store.backend {
             StoreBackend::Redis(_) => {
                 requests.limits.list.iter().any(|limit| limit.counts == Counts::Failures)
             }
             StoreBackend::Memory => requests.routes.iter().any(counts),
         };
-        if here && store.home == StoreBackend::Memory && self.document.store.secret.is_none() {
+        if here && store.backend == StoreBackend::Memory && self.document.store.secret.is_none() {
             self.root.member("store").member("secret").warn(
                 "not set, so another plugin in the same VM could change counts and revocations unnoticed",
             );

@@ -32,11 +32,11 @@ pub struct Policy {
     /// True when the gateway ends open connections at their limit; otherwise the upstream receives the limit.
     pub ends_sessions: bool,
     /// Places of the credential in a request.
-    pub carriers: Vec<CredentialLocation>,
+    pub locations: Vec<CredentialLocation>,
     /// Every prefix that marks a text as one of our credentials.
     pub prefixes: Vec<String>,
     /// Formats of API keys.
-    pub key_shapes: Vec<KeyFormat>,
+    pub key_formats: Vec<KeyFormat>,
     /// True when the client's credential is sent on to the upstream.
     pub forward_credential: bool,
     /// Families of tokens minted here.
@@ -90,10 +90,10 @@ impl Policy {
     /// Returns whether a text holds one of our credentials: a text with one of their prefixes or, where a format of API
     /// keys has no prefix, a registered key.
     pub fn holds_credential(&self, value: &[u8]) -> bool {
-        let unmarked = || self.key_shapes.iter().filter(|shape| shape.prefix.is_empty());
+        let unmarked = || self.key_formats.iter().filter(|format| format.prefix.is_empty());
         let is_key = |part: &[u8]| {
             let text = std::str::from_utf8(part).unwrap_or_default();
-            unmarked().any(|shape| shape.matches(text)) && self.keys.with_digest(&digest(text)).is_some()
+            unmarked().any(|format| format.matches(text)) && self.keys.with_digest(&digest(text)).is_some()
         };
         holds_credential(value, &self.prefixes)
             || (unmarked().next().is_some() && candidates(value).any(is_key))
@@ -101,21 +101,25 @@ impl Policy {
 
     /// Returns whether some route reads the credential from the query.
     pub fn reads_credentials_in_query(&self) -> bool {
-        let of_routes = self.routes.iter().flat_map(|route| route.carriers.iter().flatten());
-        of_routes.chain(&self.carriers).any(|carrier| carrier.parameter().is_some())
+        let of_routes = self.routes.iter().flat_map(|route| route.locations.iter().flatten());
+        of_routes.chain(&self.locations).any(|location| location.parameter().is_some())
     }
 
     /// Returns whether a header carries a credential or a judged value. `name` is in lower case.
     pub fn reads_header(&self, name: &[u8]) -> bool {
-        let carriers =
-            self.routes.iter().flat_map(|route| route.carriers.iter().flatten()).chain(&self.carriers);
-        let presented = self.routes.iter().filter_map(|route| Some(&route.present.as_ref()?.place));
+        let locations =
+            self.routes.iter().flat_map(|route| route.locations.iter().flatten()).chain(&self.locations);
+        let presented =
+            self.routes.iter().filter_map(|route| Some(&route.upstream_credential.as_ref()?.place));
         let places = self.routes.iter().flat_map(Route::places).chain(presented);
         let headers = places.filter_map(|place| match place {
             RequestField::Header(name) => Some(name.as_str()),
             _ => None,
         });
-        carriers.filter_map(CredentialLocation::header).chain(headers).any(|header| header.as_bytes() == name)
+        locations
+            .filter_map(CredentialLocation::header)
+            .chain(headers)
+            .any(|header| header.as_bytes() == name)
     }
 
     /// Finds a text bound by its name.

@@ -65,23 +65,24 @@ document! {
 /// Compiled section `credentials`.
 #[derive(Default)]
 pub(super) struct Credentials {
-    pub(super) carriers: Vec<CredentialLocation>,
-    pub(super) shapes: Vec<KeyFormat>,
+    pub(super) locations: Vec<CredentialLocation>,
+    pub(super) key_formats: Vec<KeyFormat>,
     pub(super) forward: bool,
 }
 
 impl CredentialsDocument {
     pub(super) fn compile(&self, at: &Reader<'_>) -> Credentials {
         let (formats_at, locations_at) = (at.member("api_key_formats"), at.member("locations"));
-        let shapes = self.api_key_formats.each(&formats_at).map(|(at, format)| format.compile(&at)).collect();
+        let key_formats =
+            self.api_key_formats.each(&formats_at).map(|(at, format)| format.compile(&at)).collect();
         for (at, _) in self.locations.each(&locations_at).filter(|(_, location)| location.query.is_some()) {
             at.refuse_with(
                 "a credential in the query is for single routes",
                 "name it in `credential_locations` of these routes",
             );
         }
-        let carriers = compile_locations(&self.locations, &locations_at);
-        Credentials { carriers, shapes, forward: self.forward_credential }
+        let locations = compile_locations(&self.locations, &locations_at);
+        Credentials { locations, key_formats, forward: self.forward_credential }
     }
 }
 

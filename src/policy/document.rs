@@ -127,7 +127,7 @@ impl FromJson for Version {
 
 impl PolicyDocument {
     /// Returns whether endpoints are a bound: they are listed, or a route names them.
-    pub(super) fn knows_endpoints(&self) -> bool {
+    pub(super) fn uses_endpoints(&self) -> bool {
         self.endpoints.is_some() || self.routes.iter().any(RouteDocument::names_endpoints)
     }
 

@@ -62,7 +62,7 @@ impl fmt::Display for Guarantee {
 /// Computes the sheet of a policy.
 pub fn guarantees(policy: &Policy) -> Vec<Guarantee> {
     let sheet = [
-        Some(verdict_first(policy)),
+        Some(decision_first(policy)),
         Some(bounds(policy)),
         Some(paths(policy)),
         uses(policy),
@@ -82,7 +82,7 @@ fn guarantee(subject: &'static str, force: Enforcement, text: impl Into<String>)
     Guarantee { subject, force, text: text.into() }
 }
 
-fn verdict_first(policy: &Policy) -> Guarantee {
+fn decision_first(policy: &Policy) -> Guarantee {
     let text = match policy.hold {
         _ if !policy.routes.iter().any(Route::reads_body) => {
             return guarantee(
@@ -143,8 +143,8 @@ fn paths(policy: &Policy) -> Guarantee {
 }
 
 /// Returns the reach of counts in the policy's store, and its description for the sheet.
-fn of_home(policy: &Policy, after_restart: &str) -> (Enforcement, String) {
-    match (&policy.store.home, policy.host.memory) {
+fn backend_guarantee(policy: &Policy, after_restart: &str) -> (Enforcement, String) {
+    match (&policy.store.backend, policy.host.memory) {
         (StoreBackend::Redis(_), _) => {
             (Enforcement::Fleet, "in the Redis that all gateways share; 503 when it does not answer".into())
         }
@@ -174,7 +174,7 @@ fn zone_mebibytes(entries: usize) -> usize {
 }
 
 fn uses(policy: &Policy) -> Option<Guarantee> {
-    let (force, text) = of_home(policy, "after a restart, older tokens are refused");
+    let (force, text) = backend_guarantee(policy, "after a restart, older tokens are refused");
     policy
         .routes
         .iter()
@@ -185,7 +185,7 @@ fn uses(policy: &Policy) -> Option<Guarantee> {
 fn limits(policy: &Policy) -> Option<Guarantee> {
     let counted = policy.limits.list.iter().filter(|limit| limit.counts != Counts::Failures);
     let names: Vec<&str> = counted.map(|limit| limit.id.as_str()).collect();
-    let (force, text) = of_home(policy, "after a restart, windows begin again");
+    let (force, text) = backend_guarantee(policy, "after a restart, windows begin again");
     (!names.is_empty())
         .then(|| guarantee("limits", force, format!("`{}`, counted {text}", names.join("`, `"))))
 }
@@ -204,7 +204,7 @@ fn failures(policy: &Policy) -> Option<Guarantee> {
 
 fn revocation(policy: &Policy) -> Guarantee {
     let by_request = policy.routes.iter().any(|route| matches!(route.local, Some(LocalReply::Revoke(_))));
-    match &policy.store.home {
+    match &policy.store.backend {
         StoreBackend::Redis(_) => guarantee(
             "revocation",
             Enforcement::Fleet,

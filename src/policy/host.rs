@@ -107,7 +107,7 @@ pub enum End {
     /// A flag that comes with the headers.
     Announced,
     /// None, and no call for an empty body: only `content-length` can be trusted.
-    Unsaid,
+    Unknown,
     /// A call for the body, even for an empty one.
     Called,
 }
@@ -150,7 +150,7 @@ const ENVOY: Profile = Profile {
 const KONG: Profile = Profile {
     name: "kong",
     hold: Hold::Host,
-    end: End::Unsaid,
+    end: End::Unknown,
     memory: SharedMemory::Evicted,
     has_ticks: true,
     ends_streams: false,

@@ -8,7 +8,7 @@ use super::families::CompiledFamily;
 use super::host::{Hold, Profile, SharedMemory};
 use super::limits::{Counts, LimitDocument, Limits, Measure};
 use super::reader::{List, Reader};
-use super::route::{LocalReply, Route, Told};
+use super::route::{ForwardedField, LocalReply, Route};
 use super::routes::Routes;
 use super::store::{StoreBackend, StoreRule};
 use super::teams::Tree;
@@ -40,7 +40,7 @@ impl HostChecks<'_> {
         self.check_signatures(root);
         if !self.profile.has_entropy && !self.has_seed && self.names_sessions() {
             root.member("entropy").refuse(
-                "missing: sessions and the answers of a remote store are told apart by random names, which this host cannot make",
+                "missing: sessions and the answers of a remote store are distinguished by random names, which this host cannot make",
             );
         }
         let routes_at = root.member("routes");
@@ -56,8 +56,8 @@ impl HostChecks<'_> {
                 "give `entropy`, as in `{\"env\": \"CALLBOUND_ENTROPY\"}`",
             );
         }
-        let is_in_body = |told: &Told| matches!(told, Told::Bound(bound) if route.reads_in_body(bound));
-        if !self.hold.lets_headers_change() && route.identify.iter().any(is_in_body) {
+        let is_in_body = |field: &ForwardedField| matches!(field, ForwardedField::Bound(bound) if route.reads_in_body(bound));
+        if !self.hold.lets_headers_change() && route.forward_fields.iter().any(is_in_body) {
             at.member("forward_fields").refuse(
                 "a field of the body cannot be forwarded in a header: on this host headers are finished before the body is read",
             );
@@ -73,7 +73,7 @@ impl HostChecks<'_> {
     /// Returns whether sessions or replies of a store need random names.
     fn names_sessions(&self) -> bool {
         let is_sessions = |measure: &Measure| matches!(measure, Measure::Sessions { .. });
-        self.store.home != StoreBackend::Memory
+        self.store.backend != StoreBackend::Memory
             || self.limits.list.iter().any(|limit| is_sessions(&limit.measure))
             || self.routes.iter().any(|route| route.uses.reconnect.is_some())
     }
@@ -85,7 +85,7 @@ impl HostChecks<'_> {
         let mut mints = self.routes.iter().filter_map(Route::mint).filter(|rule| is_accepted(&rule.family));
         let mut families = self.families.iter().filter(|family| is_accepted(&family.family));
         let mut of_token = || {
-            mints.any(|rule| rule.session.is_some() || rule.total.asked.is_some())
+            mints.any(|rule| rule.session.is_some() || rule.total.requested.is_some())
                 || families.any(|family| family.document.total_seconds.default.is_some())
         };
         let mut ceilings = self.keys.iter().map(|key| &key.ceiling).chain(self.tree.all_ceilings());
@@ -96,7 +96,7 @@ impl HostChecks<'_> {
 
     /// Checks that the host has memory for counts and revocations.
     fn check_memory(&self, root: &Reader<'_>) {
-        if self.profile.memory == SharedMemory::Evicted && self.store.home == StoreBackend::Memory {
+        if self.profile.memory == SharedMemory::Evicted && self.store.backend == StoreBackend::Memory {
             self.check_session_counts(root);
         }
         if self.profile.memory != SharedMemory::None {
@@ -106,11 +106,11 @@ impl HostChecks<'_> {
         for limit in &self.limits.list {
             if limit.counts == Counts::Failures {
                 self.refuse_limit(&limit.id, &format!("{NONE}: failures cannot be counted"), root);
-            } else if self.store.home == StoreBackend::Memory {
+            } else if self.store.backend == StoreBackend::Memory {
                 self.refuse_limit(&limit.id, &format!("{NONE}: nothing can be counted"), root);
             }
         }
-        if self.store.home != StoreBackend::Memory {
+        if self.store.backend != StoreBackend::Memory {
             return;
         }
         let routes_at = root.member("routes");
@@ -159,7 +159,7 @@ impl HostChecks<'_> {
                 .member("url")
                 .refuse_with(format!("{NONE}, so nothing is fetched"), "give the keys themselves in `keys`");
         }
-        if self.store.home != StoreBackend::Memory {
+        if self.store.backend != StoreBackend::Memory {
             root.member("store")
                 .member("backend")
                 .refuse(format!("{NONE}, so it would neither learn of revocations nor renew sessions"));

@@ -198,18 +198,18 @@ pub struct Limits {
 
 impl Limit {
     /// Returns whether each key, or a narrower subject, has a count of its own.
-    pub fn knows_keys(&self) -> bool {
+    pub fn is_per_key(&self) -> bool {
         self.per.iter().any(|per| matches!(per, Per::Token | Per::Key))
     }
 
     /// Returns whether each team, address or narrower subject has a count of its own: their number is unbounded.
-    pub fn knows_payer(&self) -> bool {
-        self.knows_teams() || self.per.contains(&Per::Address)
+    pub fn is_per_tenant_or_address(&self) -> bool {
+        self.is_per_team() || self.per.contains(&Per::Address)
     }
 
     /// Returns whether each team, or a narrower subject, has a count of its own.
-    pub fn knows_teams(&self) -> bool {
-        self.knows_keys() || self.per.iter().any(|per| matches!(per, Per::Team | Per::Organization))
+    pub fn is_per_team(&self) -> bool {
+        self.is_per_key() || self.per.iter().any(|per| matches!(per, Per::Team | Per::Organization))
     }
 }
 

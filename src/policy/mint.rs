@@ -225,14 +225,14 @@ impl MintRule {
     /// Returns every member the request may have.
     pub fn fields(&self) -> impl Iterator<Item = &Field> {
         let lists = [&self.from, &self.to, &self.scopes].into_iter().flatten().map(|list| &list.field);
-        let texts = self.texts.iter().filter_map(|text| match &text.asked {
-            Asked::FieldRef { field, .. } => Some(field),
-            Asked::Generated => None,
+        let texts = self.texts.iter().filter_map(|text| match &text.source {
+            ValueSource::FieldRef { field, .. } => Some(field),
+            ValueSource::Generated => None,
         });
         lists
             .chain(&self.ttl)
             .chain(
-                [&self.session, &self.uses.asked, &self.total.asked]
+                [&self.session, &self.uses.requested, &self.total.requested]
                     .into_iter()
                     .flatten()
                     .map(|range| &range.field),
@@ -279,7 +279,7 @@ pub struct RangeField {
 #[derive(Debug, Default)]
 pub struct Allowance {
     /// The member that asks for a number.
-    pub asked: Option<RangeField>,
+    pub requested: Option<RangeField>,
     /// Number of a token whose request names none; `None`: it is not counted.
     pub default: Option<u64>,
 }
@@ -287,7 +287,7 @@ pub struct Allowance {
 impl Allowance {
     /// Returns whether a token can have such a number.
     fn is_given(&self) -> bool {
-        self.asked.is_some() || self.default.is_some()
+        self.requested.is_some() || self.default.is_some()
     }
 }
 
@@ -306,14 +306,14 @@ pub struct TextField {
     /// Bound of the token.
     pub bound: Rc<TextBound>,
     /// Source of the value.
-    pub asked: Asked,
+    pub source: ValueSource,
     /// Feature that an endpoint must have.
-    pub capable: Option<String>,
+    pub required_feature: Option<String>,
 }
 
 /// Source of the value of a token's bound.
 #[derive(Debug)]
-pub enum Asked {
+pub enum ValueSource {
     /// A member of the request.
     FieldRef {
         /// The member itself.
@@ -350,8 +350,8 @@ impl MintDocument {
             scopes: None,
             ttl: None,
             session: None,
-            uses: Allowance { asked: None, default: family.document.uses.default },
-            total: Allowance { asked: None, default: family.document.total_seconds.default },
+            uses: Allowance { requested: None, default: family.document.uses.default },
+            total: Allowance { requested: None, default: family.document.total_seconds.default },
             metadata: None,
             texts: Vec::new(),
             body_optional: !self.request.body_required,
@@ -389,8 +389,8 @@ impl MintRequestDocument {
             document.as_ref()?.compile(MAX_SESSION_SECONDS, "seconds", &at.member(name))
         };
         rule.session = seconds(&self.session_seconds, "session_seconds");
-        rule.total.asked = seconds(&self.total_seconds, "total_seconds");
-        rule.uses.asked =
+        rule.total.requested = seconds(&self.total_seconds, "total_seconds");
+        rule.uses.requested =
             self.uses.as_ref().and_then(|field| field.compile(MAX_USES, "", &at.member("uses")));
         rule.metadata = self.metadata.as_ref().and_then(|field| field.compile(&at.member("metadata")));
         for (name, field) in self.texts.iter() {
@@ -479,28 +479,28 @@ impl TextFieldDocument {
             return None;
         };
         check_required_feature(self.requires_feature.as_deref(), bound, definitions.platform, at);
-        let asked = match (&self.field, self.generate) {
+        let source = match (&self.field, self.generate) {
             (Some(field), None) => self.member(field, at)?,
             (None, Some(_)) => {
                 self.check_generated(bound, at);
-                Asked::Generated
+                ValueSource::Generated
             }
             _ => {
                 at.refuse("expected either `field` or `generate`");
                 return None;
             }
         };
-        Some(TextField { bound: Rc::clone(bound), asked, capable: self.requires_feature.clone() })
+        Some(TextField { bound: Rc::clone(bound), source, required_feature: self.requires_feature.clone() })
     }
 
-    fn member(&self, field: &str, at: &Reader<'_>) -> Option<Asked> {
+    fn member(&self, field: &str, at: &Reader<'_>) -> Option<ValueSource> {
         let max = self.max.map(|max| list_size(max, at));
         if max.is_none() && self.empty.is_some() {
             at.member("empty").refuse("only a list can be empty: give `max` as well");
         }
         let pointer = read_pointer(field, &at.member("field"))?;
         let field = Field { pointer, required: self.required, nullable: self.nullable };
-        Some(Asked::FieldRef { field, max, empty_is_absent: self.empty == Some(EmptyWord::Absent) })
+        Some(ValueSource::FieldRef { field, max, empty_is_absent: self.empty == Some(EmptyWord::Absent) })
     }
 
     /// Checks that a generated value has no settings of a member, and fits the bound.
@@ -517,8 +517,8 @@ impl TextFieldDocument {
 impl Allowance {
     /// Checks that the default is not more than a request may name.
     fn check(&self, at: &Reader<'_>) {
-        if let (Some(asked), Some(default)) = (&self.asked, self.default)
-            && default > asked.max
+        if let (Some(requested), Some(default)) = (&self.requested, self.default)
+            && default > requested.max
             && !at.has_error()
         {
             at.member("max").refuse(format!("less than the family's default of {default}"));

@@ -22,7 +22,7 @@ pub fn read_key(policy: &Policy, text: &[u8]) -> Result<(ApiKey, Digest), Config
         let digest = document.digest(false, &root);
         let key = document.compile(&definitions, &root);
         for (name, _) in key.iter().flat_map(|key| &key.limits) {
-            let counted = policy.limits.list.iter().filter(|limit| limit.knows_keys());
+            let counted = policy.limits.list.iter().filter(|limit| limit.is_per_key());
             root.member("limits").member(name).check_listed(
                 name,
                 "limits",

@@ -22,7 +22,7 @@ use super::refusals::RefusalFormat;
 use super::revocations::{RevokeDocument, RevokeRule};
 use super::route_definitions::RouteDefinitions;
 use super::text_bounds::{ENDPOINT, TextBound, find};
-use super::upstream_credentials::{Present, RouteCredentialDocument};
+use super::upstream_credentials::{InsertedCredential, RouteCredentialDocument};
 use crate::credential::CredentialLocation;
 
 document! {
@@ -120,7 +120,7 @@ pub struct Route {
     /// Credentials that are accepted.
     pub accept: Accept,
     /// Places of the credential; `None`: those of the section `credentials`.
-    pub carriers: Option<Vec<CredentialLocation>>,
+    pub locations: Option<Vec<CredentialLocation>>,
     /// True when it is a WebSocket handshake.
     pub is_upgrade: bool,
     /// The features that must be on, with those they require.
@@ -130,15 +130,15 @@ pub struct Route {
     /// Field that names a team, which must be within reach.
     pub tenant: Option<FieldRef>,
     /// True when the upstream receives the team above as well.
-    pub read_parent: bool,
+    pub include_parent: bool,
     /// Fields that are judged.
     pub bounds: Option<Bounds>,
     /// The longest session opened here, in seconds.
     pub session: Option<u64>,
     /// Values the upstream receives in addition to the identity.
-    pub identify: Vec<Told>,
+    pub forward_fields: Vec<ForwardedField>,
     /// Credential the upstream receives instead of the client's.
-    pub present: Option<Present>,
+    pub upstream_credential: Option<InsertedCredential>,
     /// Reply of the gateway itself; `None`: the upstream answers.
     pub local: Option<LocalReply>,
     /// Uses of a token on this route.
@@ -182,7 +182,7 @@ impl Route {
     /// Returns whether the value of a text bound comes from the body.
     pub fn reads_in_body(&self, bound: &TextBound) -> bool {
         let mut rules = self.bounds.iter().flat_map(|bounds| &bounds.texts);
-        rules.any(|rule| *rule.bound == *bound && rule.direction.reads_body())
+        rules.any(|rule| *rule.bound == *bound && rule.source.reads_body())
     }
 
     /// Returns whether the route names a text bound, even as `any`.
@@ -220,7 +220,7 @@ impl Route {
 
 /// Judged value that the upstream receives.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Told {
+pub enum ForwardedField {
     /// The value of a text bound.
     Bound(Rc<TextBound>),
     /// The token's metadata.
@@ -279,13 +279,13 @@ impl RouteDocument {
         let local = self.local(&accept, &features, definitions, at);
         let locations_at = at.member("credential_locations");
         let route = Route {
-            carriers: self.credential_locations.as_ref().map(|list| compile_locations(list, &locations_at)),
+            locations: self.credential_locations.as_ref().map(|list| compile_locations(list, &locations_at)),
             is_upgrade: self.upgrade.is_some(),
-            identify: self.forward_fields(definitions, &at.member("forward_fields")),
-            present: self.upstream_credential(definitions, at),
+            forward_fields: self.forward_fields(definitions, &at.member("forward_fields")),
+            upstream_credential: self.upstream_credential(definitions, at),
             format: self.format(definitions, &at.member("refusals")),
             session: self.session_seconds,
-            read_parent: self.include_parent,
+            include_parent: self.include_parent,
             scopes: self.scopes.to_vec(),
             id: self.id.clone(),
             uses: self.uses(&accept, &at.member("uses")),
@@ -384,22 +384,26 @@ impl RouteDocument {
         bounds
     }
 
-    fn forward_fields(&self, definitions: &RouteDefinitions<'_>, at: &Reader<'_>) -> Vec<Told> {
+    fn forward_fields(&self, definitions: &RouteDefinitions<'_>, at: &Reader<'_>) -> Vec<ForwardedField> {
         let read = |(at, name): (Reader<'_>, &String)| {
             if name == "metadata" {
-                return Some(Told::Metadata);
+                return Some(ForwardedField::Metadata);
             }
             let bound = find(definitions.bounds, name);
             if bound.is_none() {
                 let names = definitions.bounds.iter().map(|bound| bound.name.as_str());
                 at.check_listed(name, "platform.bounds", names.chain(["metadata"]));
             }
-            bound.cloned().map(Told::Bound)
+            bound.cloned().map(ForwardedField::Bound)
         };
         self.forward_fields.each(at).filter_map(read).collect()
     }
 
-    fn upstream_credential(&self, definitions: &RouteDefinitions<'_>, at: &Reader<'_>) -> Option<Present> {
+    fn upstream_credential(
+        &self,
+        definitions: &RouteDefinitions<'_>,
+        at: &Reader<'_>,
+    ) -> Option<InsertedCredential> {
         let at = at.member("upstream_credential");
         let document = self.upstream_credential.as_ref()?;
         if definitions.forwards_credential {

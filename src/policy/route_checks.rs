@@ -8,11 +8,11 @@ use super::bounds::Bounds;
 use super::fields::RequestField;
 use super::path_templates::Match;
 use super::reader::Reader;
-use super::route::{LocalReply, Route, Told};
+use super::route::{ForwardedField, LocalReply, Route};
 use super::route_definitions::RouteDefinitions;
 use super::teams::Tree;
 use super::text_bounds::TextBound;
-use super::upstream_credentials::Present;
+use super::upstream_credentials::InsertedCredential;
 use crate::credential::{CredentialLocation, Family};
 use crate::uri::fold;
 
@@ -58,7 +58,7 @@ fn check_methods(route: &Route, matches: &[Match], at: &Reader<'_>) {
 
 /// Checks that the upstream's credential does not replace a value that was judged.
 fn check_upstream_credential(route: &Route, at: &Reader<'_>) {
-    let Some(Present { place, .. }) = &route.present else { return };
+    let Some(InsertedCredential { place, .. }) = &route.upstream_credential else { return };
     if route.places().any(|other| other.folded() == place.folded()) {
         at.member("at").refuse("this field is judged, so the credential cannot replace it");
     }
@@ -69,8 +69,8 @@ fn check_forwarded(route: &Route, at: &Reader<'_>) {
     let is_judged = |bound: &TextBound| {
         route.bounds.iter().flat_map(|bounds| &bounds.texts).any(|rule| *rule.bound == *bound)
     };
-    for told in &route.identify {
-        if let Told::Bound(bound) = told
+    for field in &route.forward_fields {
+        if let ForwardedField::Bound(bound) = field
             && bound.is_endpoint()
             && !is_judged(bound)
         {
@@ -99,13 +99,13 @@ impl FieldCheck<'_> {
                 let is_same = |location: &CredentialLocation| {
                     location.parameter().is_some_and(|other| fold(other) == fold(name))
                 };
-                if self.route.carriers.iter().flatten().any(is_same) {
+                if self.route.locations.iter().flatten().any(is_same) {
                     at.refuse(format!("`query:{name}` carries the credential"));
                 }
             }
             RequestField::Header(name) => {
                 let is_same = |location: &CredentialLocation| location.header() == Some(name);
-                let here = self.route.carriers.as_deref().unwrap_or(self.definitions.locations);
+                let here = self.route.locations.as_deref().unwrap_or(self.definitions.locations);
                 if name.starts_with("x-callbound-") || here.iter().any(is_same) {
                     at.refuse(format!("`header:{name}` has another meaning"));
                 }
@@ -133,7 +133,7 @@ impl RouteChecks<'_> {
             self.check_unmapped_bounds(route, &at.member("bounds"));
             if route
                 .mint()
-                .is_some_and(|rule| rule.total.asked.is_some() && !self.opens_sessions(&rule.family))
+                .is_some_and(|rule| rule.total.requested.is_some() && !self.opens_sessions(&rule.family))
             {
                 at.member("mint").member("request").member("total_seconds").refuse(NO_SESSIONS);
             }

@@ -116,7 +116,7 @@ impl Maxima<'_> {
         for (name, max) in maxima.iter() {
             let at = at.member(name);
             let Some(limit) = self.find(name, &at) else { continue };
-            limit.check_maximum(limit.knows_teams(), *max, &at);
+            limit.check_maximum(limit.is_per_team(), *max, &at);
             // All teams below the top share one count, and so one maximum.
             if limit.per.contains(&Per::Organization) && !is_top {
                 at.refuse("per `organization` only the maximum of the top team counts");
@@ -129,7 +129,7 @@ impl Maxima<'_> {
         for (name, max) in maxima.iter() {
             let at = at.member(name);
             if let Some(limit) = self.find(name, &at) {
-                limit.check_maximum(limit.knows_keys(), *max, &at);
+                limit.check_maximum(limit.is_per_key(), *max, &at);
             }
         }
     }

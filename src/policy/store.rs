@@ -92,7 +92,7 @@ words! {
 /// Compiled section `store`.
 pub struct StoreRule {
     /// Place of the store.
-    pub home: StoreBackend,
+    pub backend: StoreBackend,
     /// Seals entries in memory that others may share; a secret. Deliberately not in any `Debug`.
     pub key: Vec<u8>,
     /// Size of the gateway's own memory.
@@ -158,7 +158,7 @@ pub(super) struct StoreContext<'a> {
 impl StoreDocument {
     pub(super) fn compile(&self, context: &StoreContext<'_>, at: &Reader<'_>) -> StoreRule {
         self.check_backend(at);
-        let home = self.redis.as_ref().and_then(|redis| redis.compile(context.issuers, &at.member("redis")));
+        let redis = self.redis.as_ref().and_then(|redis| redis.compile(context.issuers, &at.member("redis")));
         // A memory of nginx has its whole size from the beginning.
         let default = if context.profile.memory == SharedMemory::Evicted { 65_536 } else { 262_144 };
         let entries = self.entries.unwrap_or(default);
@@ -175,7 +175,7 @@ impl StoreDocument {
             stale: feed.stale_seconds,
             refuses_when_stale: feed.when_stale == StaleWord::Refuse,
             directory: self.directory.as_ref().map(|rule| rule.compile(&at.member("directory"))),
-            home: match home {
+            backend: match redis {
                 Some(redis) if self.backend == BackendWord::Redis => StoreBackend::Redis(redis),
                 _ => StoreBackend::Memory,
             },

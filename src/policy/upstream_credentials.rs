@@ -28,7 +28,7 @@ document! {
 }
 
 /// A credential of the platform's own that the upstream receives. Deliberately without `Debug`.
-pub struct Present {
+pub struct InsertedCredential {
     /// Its place: the query or a header.
     pub place: RequestField,
     /// The whole value.
@@ -64,7 +64,11 @@ pub(super) fn compile(
 
 impl RouteCredentialDocument {
     /// Compiles the credential of a route.
-    pub(super) fn compile(&self, credentials: &UpstreamCredentials, at: &Reader<'_>) -> Option<Present> {
+    pub(super) fn compile(
+        &self,
+        credentials: &UpstreamCredentials,
+        at: &Reader<'_>,
+    ) -> Option<InsertedCredential> {
         let place = RequestField::parse(&self.at);
         match &place {
             Some(RequestField::Header(name)) => check_header_name(name, &at.member("at")),
@@ -78,6 +82,6 @@ impl RouteCredentialDocument {
         at.member("key").check_listed(&self.key, "upstream_credentials", ids);
         let (_, text) = credentials.0.iter().find(|(id, _)| *id == self.key)?;
         let value = self.scheme.as_ref().map_or_else(|| text.clone(), |scheme| format!("{scheme} {text}"));
-        Some(Present { place: place?, value })
+        Some(InsertedCredential { place: place?, value })
     }
 }

@@ -285,7 +285,7 @@ pub fn envoy(arguments: &Envoy) -> Result<(), String> {
         no_cors_paths: &mint_paths,
         cors_origins: &arguments.cors,
         key_sets: &key_sets,
-        store: match &compiled.store.home {
+        store: match &compiled.store.backend {
             StoreBackend::Redis(remote) => Some(remote),
             StoreBackend::Memory => None,
         },

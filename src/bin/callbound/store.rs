@@ -133,9 +133,9 @@ struct Store {
 impl Store {
     fn of(files: &Files) -> Result<Self, String> {
         let policy = files.compile_unchecked()?;
-        match &policy.store.home {
+        match &policy.store.backend {
             StoreBackend::Redis(remote) => Ok(Self { remote: remote.clone(), policy }),
-            StoreBackend::Memory => Err("the policy has `store.home: local`, each gateway's own memory, which only the gateway \
+            StoreBackend::Memory => Err("the policy has `store.backend: \"memory\"`, each gateway's own memory, which only the gateway \
                                 can read; see its counters at Envoy's /stats and its decisions in the access log"
                 .into()),
         }

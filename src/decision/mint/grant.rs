@@ -3,7 +3,7 @@
 use crate::credential::Ttl;
 use crate::hex::hex;
 use crate::number::Number;
-use crate::policy::{Asked, Form, MintRule, SizedList, TextField};
+use crate::policy::{Form, MintRule, SizedList, TextField, ValueSource};
 use crate::reason::Reason;
 
 use super::super::context::DecisionContext;
@@ -93,9 +93,9 @@ impl Granter<'_> {
         let mut granted = Vec::new();
         for (index, text) in self.rule.texts.iter().enumerate() {
             let bound = &text.bound;
-            let (values, is_single) = match &text.asked {
-                Asked::Generated => (vec![uuid(random(self.context)?)], true),
-                Asked::FieldRef { max, .. } => {
+            let (values, is_single) = match &text.source {
+                ValueSource::Generated => (vec![uuid(random(self.context)?)], true),
+                ValueSource::FieldRef { max, .. } => {
                     let requested = self.request.texts.iter();
                     let mut requested = requested.filter_map(|(at, values)| (*at == index).then_some(values));
                     let Some(values) = requested.next() else { continue };
@@ -109,7 +109,7 @@ impl Granter<'_> {
     }
 
     fn check_values(&self, text: &TextField, values: &[String]) -> Result<(), Denial> {
-        let Asked::FieldRef { field, max, .. } = &text.asked else { return Ok(()) };
+        let ValueSource::FieldRef { field, max, .. } = &text.source else { return Ok(()) };
         for (index, value) in values.iter().enumerate() {
             self.check_value(text, value).map_err(|reason| match max {
                 Some(_) => field.denial_at(reason, index),
@@ -124,7 +124,7 @@ impl Granter<'_> {
         let canonical = bound.canonical(value);
         if bound.form == Form::Endpoint {
             let demands = Demands { features: &self.rule.features, scopes: &[] };
-            self.rights.check_endpoint(canonical, text.capable.as_deref(), &demands)?;
+            self.rights.check_endpoint(canonical, text.required_feature.as_deref(), &demands)?;
         } else if !bound.fits(value) {
             return Err(Reason::MintValue);
         } else if !bound.has(canonical) {

@@ -4,7 +4,7 @@
 
 use crate::json::Json;
 use crate::number::Number;
-use crate::policy::{Asked, Field, MintRule, RangeField, SizedList, TextField};
+use crate::policy::{Field, MintRule, RangeField, SizedList, TextField, ValueSource};
 use crate::reason::Reason;
 
 use super::super::denial::{Denial, printable};
@@ -50,8 +50,8 @@ impl MintRequest {
             scopes: rule.scopes.as_ref().map(|list| strings(list, body)).transpose()?.flatten(),
             ttl: rule.ttl.as_ref().map(|field| whole(field, body, Reason::MintTtl)).transpose()?.flatten(),
             session: in_range(rule.session.as_ref(), body, Reason::MintSession)?,
-            uses: in_range(rule.uses.asked.as_ref(), body, Reason::MemberRange)?,
-            total: in_range(rule.total.asked.as_ref(), body, Reason::MemberRange)?,
+            uses: in_range(rule.uses.requested.as_ref(), body, Reason::MemberRange)?,
+            total: in_range(rule.total.requested.as_ref(), body, Reason::MemberRange)?,
             metadata: metadata(rule, body)?,
             texts: texts.collect::<Result<_, _>>()?,
         })
@@ -149,7 +149,7 @@ fn texts_of(items: &[Json<'_>], field: &Field) -> Result<Vec<String>, Denial> {
 
 /// Reads the values of a text bound: a list, or one string where the rule has no maximum.
 fn requested_texts(text: &TextField, body: &Json<'_>) -> Result<Option<Vec<String>>, Denial> {
-    let Asked::FieldRef { field, max, empty_is_absent } = &text.asked else { return Ok(None) };
+    let ValueSource::FieldRef { field, max, empty_is_absent } = &text.source else { return Ok(None) };
     let value = field.find(body)?;
     match max {
         Some(max) => {
