@@ -64,8 +64,8 @@ const BUCKET_PER_KEY: &str = "native, cached, local_ratelimit per key";
 const OURS: &str = "callbound";
 const OURS_ONE: &str = "callbound, one window";
 const OURS_THREE: &str = "callbound, window + rate + window";
-const OURS_REDIS: &str = "callbound, home redis";
-const OURS_REDIS_ONE: &str = "callbound, one window, home redis";
+const OURS_REDIS: &str = "callbound, store in redis";
+const OURS_REDIS_ONE: &str = "callbound, one window, store in redis";
 
 /// Limits of each callbound variant, and whether its store is Redis. All names begin with [`OURS`].
 const POLICIES: [(&str, Limits, bool); 5] = [
@@ -243,7 +243,7 @@ fn run(settings: &Settings) -> Result<(), String> {
     bench.time(&mut lines).map_err(with_log)?;
     print_remembering(&lines);
     if needs_fleet && bench.fleet.is_none() {
-        println!("  home redis: skipped, {MISSING}");
+        println!("  store in redis: skipped, {MISSING}");
     }
     if settings.only.is_empty() || settings.only.iter().any(|only| only == MEMORY) {
         println!("\n{}", bench.remember().map_err(with_log)?);

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::gateway::cpu_of;
 use crate::support::redis::{Redis, RedisPieces};
 
-/// Message for missing lines with `home redis`.
+/// Message for missing lines with `store in redis`.
 pub const MISSING: &str = "redis-server or webdis is not installed: scripts/setup.sh --redis";
 
 /// The two programs; they end when this is dropped.
