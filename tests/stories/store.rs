@@ -84,7 +84,7 @@ impl Fleet {
     /// Waits until each worker has reached Redis: until then it refuses everything.
     fn wait_until_ready(&self, policy: &Value) -> Result<(), String> {
         // A mint without members, by the only key of either policy.
-        let asking = match policy["credentials"]["from"][0]["header"].as_str() {
+        let asking = match policy["credentials"]["locations"][0]["header"].as_str() {
             Some("x-api-key") => {
                 Request::new("POST", "/v1/client/tokens").header("x-api-key", super::realtime::API_KEY)
             }
