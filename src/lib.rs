@@ -13,7 +13,7 @@
 //! | rights | [`Rights`](decision::Rights) | platform ∩ team ∩ key ∩ token, computed at every use |
 //! | route | [`Route`](policy::Route) | method and path template with its requirements |
 //! | bound | [`Bounds`](policy::Bounds) | limit on a value of a request: caller ID, destination, model, endpoint and others |
-//! | ceiling | [`Ceiling`](policy::Ceiling) | the bounds of an API key |
+//! | ceiling | [`Ceiling`](policy::Ceiling) | the bounds of a key or team |
 //! | policy | [`Policy`](policy::Policy) | compiled configuration |
 //! | decision | [`Decision`](decision::Decision) | allow, or deny with one [`Reason`](reason::Reason) |
 //! | obligations | [`Obligations`](decision::Obligations) | changes to the request without which an allow does not count |
@@ -85,7 +85,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # Laws
+//! # Rules
 //!
 //! 1. Nothing reaches the upstream before the decision.
 //! 2. Deny is the zero value.

@@ -9,7 +9,8 @@
 //! an emergency service somewhere, and that it costs the caller extra.
 //!
 //! Out of scope: who owns a number, whether it is in service, where the caller is (so every region's
-//! emergency codes count), and which of these facts refuses a call. That is policy.
+//! emergency codes count), and whether a premium number may be called, which
+//! is policy. An emergency number is always refused.
 
 mod tables;
 #[cfg(test)]
@@ -21,7 +22,7 @@ use std::ops::RangeInclusive;
 /// ITU-T E.164, 6.2: no international number has more digits, country code included.
 const MAX_DIGITS: usize = 15;
 
-/// +1 911 000 0000 to +1 911 999 9999: 911 and more in the North American plan. N11 is no area code
+/// +1 911 000 0000 to +1 911 999 9999: 911 and seven further digits in the North American plan. N11 is no area code
 /// there, so no such number is assigned, but a switch that reacts to its first three digits would ring the
 /// emergency centre. The tables cannot hold this rule: applied to every code it would refuse Delhi.
 const NANP_911: RangeInclusive<u64> = 19_110_000_000..=19_119_999_999;

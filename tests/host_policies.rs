@@ -148,7 +148,10 @@ fn missing_host_feature_is_named_with_its_path() {
 /// Enforcement that the guarantee sheet states for a subject.
 fn force(policy: &Value, subject: &str) -> Option<Enforcement> {
     let policy = compiled(policy).unwrap_or_else(|problems| panic!("{problems:#?}"));
-    guarantees(&policy).into_iter().find(|guarantee| guarantee.subject == subject).map(|found| found.force)
+    guarantees(&policy)
+        .into_iter()
+        .find(|guarantee| guarantee.subject == subject)
+        .map(|found| found.enforcement)
 }
 
 #[test]

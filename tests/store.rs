@@ -83,7 +83,7 @@ fn takes(store: &SharedMemoryStore<Shared>, charge: &Charge, second: u64) -> boo
 }
 
 fn is_spent(taken: &ChargeResult, place: usize) -> bool {
-    matches!(taken, ChargeResult::None { charge, refusal: ChargeDenied::Spent { .. } } if *charge == place)
+    matches!(taken, ChargeResult::Denied { charge, refusal: ChargeDenied::Spent { .. } } if *charge == place)
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn use_is_remembered_until_after_token_expiry() {
     assert!(!takes(&store, &charge, NOW + 959), "still remembered");
     // Later the token's own expiry would refuse it.
     let taken = store.take(&[charge], micros(NOW + 960)).unwrap();
-    assert_eq!(taken, ChargeResult::None { charge: 0, refusal: ChargeDenied::Forgotten });
+    assert_eq!(taken, ChargeResult::Denied { charge: 0, refusal: ChargeDenied::Forgotten });
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn use_after_clock_jump_is_refused_as_forgotten() {
     // The clock jumps ahead, the bucket is written, and the token's entry is dropped.
     assert!(takes(&store, &window(1, 5, 60), NOW + 100_000));
     let taken = store.take(&[charge], micros(NOW)).unwrap();
-    assert_eq!(taken, ChargeResult::None { charge: 0, refusal: ChargeDenied::Forgotten });
+    assert_eq!(taken, ChargeResult::Denied { charge: 0, refusal: ChargeDenied::Forgotten });
 }
 
 #[test]
@@ -203,7 +203,7 @@ fn windows_start_at_multiples_of_their_length() {
     let taken = store.take(std::slice::from_ref(&charge), micros(start + 59)).unwrap();
     assert_eq!(
         taken,
-        ChargeResult::None { charge: 0, refusal: ChargeDenied::Spent { retry: 1_000, reset: 1_000 } }
+        ChargeResult::Denied { charge: 0, refusal: ChargeDenied::Spent { retry: 1_000, reset: 1_000 } }
     );
     assert!(takes(&store, &charge, start + 60), "a new window");
     // A clock that steps back does not reopen the old window.
@@ -274,7 +274,7 @@ fn seconds_are_reserved_and_unused_ones_returned() {
     };
     let given = |charge: Charge| match store.take(&[charge], micros(NOW)).unwrap() {
         ChargeResult::All(standings) => standings.first().map(|standing| standing.remaining),
-        ChargeResult::None { .. } => None,
+        ChargeResult::Denied { .. } => None,
     };
     assert_eq!(given(ask(60)), Some(60));
     assert_eq!(given(ask(60)), Some(40), "what is left");
@@ -290,7 +290,7 @@ fn seconds_of_token_older_than_store_are_refused() {
     let store = open(&Shared::default(), SIZE);
     let rule = Rule::Seconds { max: 100, ask: 10, issued_at: BEGAN, until: NOW + 960 };
     let taken = store.take(&[Charge { key: cell(1), share: 1, rule }], micros(NOW)).unwrap();
-    assert_eq!(taken, ChargeResult::None { charge: 0, refusal: ChargeDenied::Forgotten });
+    assert_eq!(taken, ChargeResult::Denied { charge: 0, refusal: ChargeDenied::Forgotten });
 }
 
 #[test]

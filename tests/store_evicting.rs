@@ -143,7 +143,7 @@ fn store_after_full_eviction_refuses_older_tokens() {
     zone.drop_values(|_| true);
     let reopened =
         SharedMemoryStore::open(zone.clone(), b"a key of the test's own", SIZE, NOW).expect("a store");
-    let refused = ChargeResult::None { charge: 0, refusal: ChargeDenied::Forgotten };
+    let refused = ChargeResult::Denied { charge: 0, refusal: ChargeDenied::Forgotten };
     assert_eq!(take(&reopened, &uses(1)), Ok(refused));
     assert_eq!(take(&store, &uses(1)), Err(StoreError::Dropped), "a worker that knew the earlier beginning");
 }

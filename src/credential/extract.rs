@@ -1,6 +1,6 @@
 //! Extraction of exactly one credential from a request.
 //!
-//! Every location of the policy is searched, because a gateway and an upstream that each read one of two credentials may
+//! The locations of the route and of the section `credentials` are searched, because a gateway and an upstream that each read one of two credentials may
 //! read different ones (RFC 6750 section 2: one method per request). All other headers and parameters are searched too,
 //! so that a misplaced credential never reaches the upstream.
 

@@ -40,7 +40,7 @@ impl CredentialLocation {
 pub struct CredentialLocations<'p> {
     /// Locations the route accepts.
     pub accepted: &'p [CredentialLocation],
-    /// Locations other routes accept; a credential in one of them is one too many.
+    /// Locations of the section `credentials` on a route that has its own; a credential in one of them is one too many.
     pub foreign: &'p [CredentialLocation],
     /// Test for a text that holds a credential of this policy.
     pub holds_credential: &'p dyn Fn(&[u8]) -> bool,

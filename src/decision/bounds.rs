@@ -143,7 +143,7 @@ impl GuardedRequest<'_> {
         judged: &JudgedValue,
         origin: &Result<Option<&str>, Denial>,
     ) -> Result<(), Denial> {
-        let endpoint = self.policy.directory.get(&judged.value).filter(|_| judged.bound.is_endpoint());
+        let endpoint = self.policy.endpoints.get(&judged.value).filter(|_| judged.bound.is_endpoint());
         let Some(endpoint) = endpoint else { return Ok(()) };
         if let Some(origins) = &endpoint.origins {
             let origin = origin.as_ref().map_err(Denial::clone)?.unwrap_or_default();

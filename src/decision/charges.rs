@@ -138,7 +138,7 @@ impl ChargeBuilder<'_, '_> {
         let mut parts = vec![b"limit".to_vec(), limit.id.clone().into_bytes()];
         for per in &limit.per {
             parts.push(vec![*per as u8]);
-            self.name(*per, &mut parts)?;
+            self.push_name(*per, &mut parts)?;
         }
         let measure = limit.measure.with_max(self.maximum(limit));
         let rule = match request_rule(measure) {
@@ -148,13 +148,13 @@ impl ChargeBuilder<'_, '_> {
         // One name under two measures is two counters.
         parts.push(vec![letter(&rule)]);
         let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
-        // Counters that are not the tenant's own are bounded by the policy.
+        // Counters that tenants share have a fixed number, so they need no share of the memory.
         let share = if limit.is_per_tenant_or_address() { self.share() } else { NO_TENANT };
         Ok(Charge { key: counter_key(self.request.policy, &parts), share, rule })
     }
 
     /// Adds the name of the team, token, route or address that a limit counts separately.
-    fn name(&self, per: Per, parts: &mut Vec<Vec<u8>>) -> Result<(), Denial> {
+    fn push_name(&self, per: Per, parts: &mut Vec<Vec<u8>>) -> Result<(), Denial> {
         let GuardedRequest { policy, route, rights, context, .. } = self.request;
         match (per, rights.sourced_token()) {
             (Per::Team, _) => parts.extend(self.party_name(rights.party())?),

@@ -90,7 +90,7 @@ impl Engine {
     }
 
     /// Caches the result of a look-up: the text of a key, or `None` when there is no such key. Returns false when the
-    /// text is not that of the key, as this policy reads it; then no request is let in by it.
+    /// text is not a valid entry for this key, or the policy has no directory; then the key counts as unknown.
     pub fn record_lookup(&self, lookup: Lookup, text: Option<&[u8]>, now: u64) -> bool {
         let key = text.map(|text| directory::read(&self.policy, &lookup, text));
         let is_usable = key.as_ref().is_none_or(Option::is_some);
@@ -122,7 +122,7 @@ impl Engine {
         self.state.key_sets.iter().map(|(_, keys)| Rc::clone(keys)).collect()
     }
 
-    /// Returns the key sets to fetch now, each with its issuer, and marks them as requested.
+    /// Returns the key sets to fetch now, each with its issuer, and records `now` as the time of their fetch.
     pub fn key_sets_to_fetch(&self, now: u64) -> impl Iterator<Item = (&Rc<Issuer>, &RemoteJwks)> {
         let key_sets = self.state.key_sets.iter();
         key_sets.filter_map(move |(issuer, keys)| Some((issuer, keys.take_due(now)?)))

@@ -1,4 +1,4 @@
-//! Lists the endpoints of the directory that the principal reaches, one page at a time.
+//! Lists the endpoints that the principal reaches, one page at a time.
 
 use std::collections::BTreeMap;
 
@@ -22,8 +22,8 @@ struct Page {
 
 impl Page {
     fn read(rule: &ListingRule, part: RequestPart<'_>) -> Result<Self, Denial> {
-        let number = read_number(rule.page.as_ref(), part, u64::MAX)?.unwrap_or(1);
-        let limit = read_number(rule.limit.as_ref(), part, rule.max_limit)?.unwrap_or(rule.default_limit);
+        let number = read_count(rule.page.as_ref(), part, u64::MAX)?.unwrap_or(1);
+        let limit = read_count(rule.limit.as_ref(), part, rule.max_limit)?.unwrap_or(rule.default_limit);
         Ok(Self { number, limit })
     }
 
@@ -37,7 +37,7 @@ impl Page {
 }
 
 /// Reads a whole number from 1 to `max`, written without sign, blanks or leading zeros; `None` when it is absent.
-fn read_number(member: Option<&FieldRef>, part: RequestPart<'_>, max: u64) -> Result<Option<u64>, Denial> {
+fn read_count(member: Option<&FieldRef>, part: RequestPart<'_>, max: u64) -> Result<Option<u64>, Denial> {
     let Some(member) = member else { return Ok(None) };
     let Some(text) = part.value(&member.place)? else { return Ok(None) };
     let number = text.parse::<u64>().ok().filter(|number| number.to_string() == text);
@@ -59,7 +59,7 @@ pub(super) fn list(
     let is_visible = |endpoint: &&Endpoint| {
         rights.reaches(endpoint) && bound.is_none_or(|bound| rights.check_text(bound, &endpoint.id).is_ok())
     };
-    let endpoints = policy.directory.iter().filter(is_visible);
+    let endpoints = policy.endpoints.iter().filter(is_visible);
     let (total, items) = match rule.by_app {
         false => page.write(endpoints.collect(), |endpoint| endpoint_entry(policy, rule, endpoint)),
         true => page.write(by_app(endpoints), |(name, endpoints)| app_entry(policy, rule, name, &endpoints)),

@@ -1,7 +1,7 @@
 //! Principals and their present rights: platform ∩ team ∩ key ∩ token.
 //!
 //! Rights are computed at every use and never stored, so a revoked key, a smaller ceiling or a number that was given back stops
-//! every token at once (law 5).
+//! every token at once.
 
 use std::rc::Rc;
 
@@ -279,7 +279,7 @@ impl<'a> Rights<'a> {
         required_feature: Option<&str>,
         demands: &Demands<'_>,
     ) -> Result<(), Reason> {
-        let endpoint = self.policy.directory.get(id).filter(|endpoint| self.reaches(endpoint));
+        let endpoint = self.policy.endpoints.get(id).filter(|endpoint| self.reaches(endpoint));
         let endpoint = endpoint.ok_or(Reason::EndpointUnknown)?;
         if !required_feature.is_none_or(|feature| endpoint.features.iter().any(|known| known == feature)) {
             return Err(Reason::EndpointIncapable);

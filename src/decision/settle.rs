@@ -61,7 +61,7 @@ pub(super) fn settle(
     decision.record.strength = Some(policy.store.backend.strength());
     match reply {
         Err(error) => Decision::refusal(policy, error.into(), decision.record),
-        Ok(Settled { taken: ChargeResult::None { charge, refusal }, .. }) => {
+        Ok(Settled { taken: ChargeResult::Denied { charge, refusal }, .. }) => {
             let purpose = charges.purposes.get(charge);
             let denied = DeniedCharge { charge: charges.list.get(charge), purpose, cause: refusal };
             denied.refuse(policy, decision.record, now)

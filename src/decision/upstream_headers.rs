@@ -44,7 +44,7 @@ pub struct OpenSession {
     pub seconds: Option<(CounterKey, u64)>,
 }
 
-/// Part of a request that was judged last.
+/// Part of a request that was just judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
     Head,
@@ -74,7 +74,7 @@ impl Obligations {
         headers.iter().filter(|(name, _)| is_location(name)).for_each(|(name, _)| self.remove(name));
     }
 
-    /// Removes every header that an upstream could take for another one.
+    /// Removes every header that an upstream could take for `name`.
     fn remove_twins(&mut self, headers: &Headers<'_>, name: &str) {
         let twins = headers.iter().filter(|(other, _)| is_same_name(other, name.as_bytes()));
         twins.for_each(|(twin, _)| self.remove(twin));

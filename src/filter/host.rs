@@ -152,7 +152,8 @@ impl HostAdapter {
         }
     }
 
-    /// Returns true when the host, not this filter, holds headers back until the body has come.
+    /// Returns true when something other than this filter holds headers back until the body has come: the host, or its
+    /// buffer filter.
     pub(super) fn holds_headers(&self) -> bool {
         self.hold != Hold::Module
     }

@@ -1,7 +1,8 @@
 //! Context of one request: held, judged, then released or answered.
 //!
-//! INVARIANT (held): until `state` is `Released`, every callback returns `Pause`, whatever failed. On a host that holds
-//! headers this keeps headers and body back; `Continue` from a body callback would release both.
+//! INVARIANT (held): until `state` is `Released`, the callbacks of the request return `Pause`, whatever failed: `Continue`
+//! from a body callback would release headers and body. The exceptions are the headers on a host that holds them itself,
+//! and a reply on a host that resumes by itself.
 
 use std::rc::Rc;
 

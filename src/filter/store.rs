@@ -20,8 +20,8 @@ impl Memory for HostMemory {
     }
 
     fn swap(&self, name: &str, value: &[u8], version: Option<u32>) -> Result<bool, StoreError> {
-        // Version that writes only where there is no value. Where versions count per value it is 0. Where they count
-        // for the whole memory, 0 overwrites and any other number will do.
+        // Version that writes only where there is no value. Where each value has versions of its own, it is 0. Where one
+        // counter numbers all values, 0 overwrites, so it is a version that no value has.
         let absent = if self.0 == Layout::Preallocated { 0 } else { u32::MAX };
         match raw::set_shared_data(name, value, version.unwrap_or(absent)) {
             Ok(()) => Ok(true),
@@ -94,8 +94,8 @@ impl Store {
         Ok(self.local.get_or_init(|| local))
     }
 
-    /// Settles the charges of a request in this gateway's memory; `now` in microseconds.
-    pub(super) fn settle(&self, pending: &PendingCharge, now: u64) -> Result<Settled, StoreError> {
+    /// Takes the charges of a request from this gateway's memory; `now` in microseconds.
+    pub(super) fn take(&self, pending: &PendingCharge, now: u64) -> Result<Settled, StoreError> {
         let local = self.local()?;
         let taken = local.take(pending.charges(), now)?;
         let is_spent = match pending.question() {

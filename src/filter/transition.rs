@@ -1,7 +1,7 @@
 //! States of a request and the transitions between them.
 //!
-//! A transition returns the next state, or the refusal that ends the request. It leaves no state of its own behind: a
-//! callback that aborts leaves the request `Fresh`, and a fresh request is denied.
+//! A transition returns the next state, or the refusal that ends the request. The state is taken out before a callback
+//! and put back after it, so a callback that aborts leaves the request `Fresh`, and a fresh request is denied.
 
 use std::borrow::Cow;
 use std::rc::Rc;
@@ -216,7 +216,7 @@ impl Enforcer {
         let store = &self.shared.store;
         let settled = match &self.shared.policy().store.backend {
             StoreBackend::Memory => match raw::now_nanoseconds() {
-                Ok(nanoseconds) => store.settle(&charge, nanoseconds / 1_000),
+                Ok(nanoseconds) => store.take(&charge, nanoseconds / 1_000),
                 Err(_) => Err(StoreError::Unavailable),
             },
             // Redis has not answered since the start, or may evict data.

@@ -8,7 +8,7 @@ use super::api_keys::{self, Keys};
 use super::compiled::Policy;
 use super::definitions::Definitions;
 use super::document::{AuditWord, PolicyDocument, Version};
-use super::endpoints::{self, Directory};
+use super::endpoints::{self, Endpoints};
 use super::families::CompiledFamily;
 use super::host::{Hold, HoldWord, Host, Profile, SessionsEndedBy};
 use super::host_checks::HostChecks;
@@ -70,7 +70,7 @@ struct Parties {
     bounds: Vec<Rc<TextBound>>,
     tree: Tree,
     keys: Keys,
-    directory: Directory,
+    endpoints: Endpoints,
 }
 
 /// Sections about credentials.
@@ -152,7 +152,7 @@ impl Compiler<'_> {
             issuers,
             keys: parties.keys,
             bounds: parties.bounds,
-            directory: parties.directory,
+            endpoints: parties.endpoints,
             tree: parties.tree,
             platform: parties.platform,
             vocabulary: requests.vocabulary,
@@ -211,10 +211,8 @@ impl Compiler<'_> {
         let keys_at = root.member("api_keys");
         let keys =
             api_keys::compile(&document.api_keys, &definitions, |id| document.is_issuer_key(id), &keys_at);
-        let endpoints = document.endpoints.as_ref();
-        let directory = endpoints
-            .map(|list| endpoints::compile(list, &definitions, &root.member("endpoints")))
-            .unwrap_or_default();
+        let compile = |list| endpoints::compile(list, &definitions, &root.member("endpoints"));
+        let endpoints = document.endpoints.as_ref().map(compile).unwrap_or_default();
         if document.api_keys.is_empty() && document.store.directory.is_none() {
             root.warn("the policy has no `api_keys`, so every guarded route refuses every request");
         }
@@ -223,7 +221,7 @@ impl Compiler<'_> {
             root.member("teams")
                 .warn(format!("one key reaches so many teams that `x-callbound-teams` takes {bytes} bytes"));
         }
-        Parties { platform, bounds, tree, keys, directory }
+        Parties { platform, bounds, tree, keys, endpoints }
     }
 
     /// Adds features that only routes name, switched off; one that is nearly a listed feature is a mistake.

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use super::api_keys::Keys;
 use super::document::Unmatched;
-use super::endpoints::Directory;
+use super::endpoints::Endpoints;
 use super::fields::RequestField;
 use super::host::{Hold, Profile};
 use super::limits::Limits;
@@ -48,7 +48,7 @@ pub struct Policy {
     /// Text bounds that credentials can have.
     pub bounds: Vec<Rc<TextBound>>,
     /// Endpoints, by id.
-    pub directory: Directory,
+    pub endpoints: Endpoints,
     /// Teams and users, with the numbers they own.
     pub tree: Tree,
     /// Features and scopes of the platform.

@@ -113,12 +113,12 @@ fn value(address: IpAddr) -> u128 {
 
 /// All endpoints, sorted by id.
 #[derive(Debug, Default)]
-pub struct Directory {
+pub struct Endpoints {
     list: Vec<Endpoint>,
     by_id: HashMap<String, usize>,
 }
 
-impl Directory {
+impl Endpoints {
     pub(super) fn new(mut list: Vec<Endpoint>) -> Self {
         list.sort_by(|one, other| one.id.cmp(&other.id));
         let by_id = list.iter().enumerate().map(|(index, endpoint)| (endpoint.id.clone(), index)).collect();
@@ -146,7 +146,7 @@ pub(super) fn compile(
     documents: &List<EndpointDocument>,
     definitions: &Definitions<'_>,
     at: &Reader<'_>,
-) -> Directory {
+) -> Endpoints {
     let mut list: Vec<Endpoint> = Vec::new();
     for (index, (at, document)) in documents.each(at).enumerate() {
         let id = &document.id;
@@ -157,7 +157,7 @@ pub(super) fn compile(
         at.member("id").check_unique("endpoint id", id, is_taken);
         list.extend(document.compile(definitions, &at));
     }
-    Directory::new(list)
+    Endpoints::new(list)
 }
 
 impl EndpointDocument {

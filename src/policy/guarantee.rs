@@ -17,7 +17,7 @@ pub struct Guarantee {
     /// Subject, such as `limits`.
     pub subject: &'static str,
     /// Strength of the enforcement.
-    pub force: Enforcement,
+    pub enforcement: Enforcement,
     /// Effect, and the settings it depends on.
     pub text: String,
 }
@@ -55,7 +55,7 @@ impl Enforcement {
 
 impl fmt::Display for Guarantee {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({}): {}", self.subject, self.force.as_str(), self.text)
+        write!(f, "{} ({}): {}", self.subject, self.enforcement.as_str(), self.text)
     }
 }
 
@@ -78,8 +78,8 @@ pub fn guarantees(policy: &Policy) -> Vec<Guarantee> {
     sheet.into_iter().flatten().collect()
 }
 
-fn guarantee(subject: &'static str, force: Enforcement, text: impl Into<String>) -> Guarantee {
-    Guarantee { subject, force, text: text.into() }
+fn guarantee(subject: &'static str, enforcement: Enforcement, text: impl Into<String>) -> Guarantee {
+    Guarantee { subject, enforcement, text: text.into() }
 }
 
 fn decision_first(policy: &Policy) -> Guarantee {
@@ -116,7 +116,9 @@ fn decision_first(policy: &Policy) -> Guarantee {
 
 fn bounds(policy: &Policy) -> Guarantee {
     let trailers = match policy.hold {
-        Hold::Module | Hold::FilterBehind => "trailers lose the headers that only callbound may set",
+        Hold::Module | Hold::FilterBehind => {
+            "trailers lose reserved headers, credentials and the headers that the policy reads"
+        }
         Hold::Host | Hold::HostOnRequest => "the host shows no trailers to callbound, and forwards none",
     };
     guarantee(
@@ -174,20 +176,20 @@ fn zone_mebibytes(entries: usize) -> usize {
 }
 
 fn uses(policy: &Policy) -> Option<Guarantee> {
-    let (force, text) = backend_guarantee(policy, "after a restart, older tokens are refused");
+    let (enforcement, text) = backend_guarantee(policy, "after a restart, older tokens are refused");
     policy
         .routes
         .iter()
         .any(Route::counts_uses)
-        .then(|| guarantee("uses of tokens", force, format!("each use is spent once, counted {text}")))
+        .then(|| guarantee("uses of tokens", enforcement, format!("each use is spent once, counted {text}")))
 }
 
 fn limits(policy: &Policy) -> Option<Guarantee> {
     let counted = policy.limits.list.iter().filter(|limit| limit.counts != Counts::Failures);
     let names: Vec<&str> = counted.map(|limit| limit.id.as_str()).collect();
-    let (force, text) = backend_guarantee(policy, "after a restart, windows begin again");
+    let (enforcement, text) = backend_guarantee(policy, "after a restart, windows begin again");
     (!names.is_empty())
-        .then(|| guarantee("limits", force, format!("`{}`, counted {text}", names.join("`, `"))))
+        .then(|| guarantee("limits", enforcement, format!("`{}`, counted {text}", names.join("`, `"))))
 }
 
 fn failures(policy: &Policy) -> Option<Guarantee> {

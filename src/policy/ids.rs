@@ -62,7 +62,7 @@ const UNFIT_HEADERS: &[&str] = &[
     "x-request-id",
 ];
 
-/// Checks the name of a header of our own, which no gateway reads or writes.
+/// Checks the name of a header that a policy may use: none that a gateway reads or writes for itself.
 pub(super) fn check_header_name(name: &str, at: &Reader<'_>) {
     if name != name.to_ascii_lowercase() || !is_token(name) {
         at.refuse("expected a header name in lower case");

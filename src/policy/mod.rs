@@ -59,7 +59,7 @@ pub use ceilings::Ceiling;
 pub use compile::compile;
 pub use compiled::Policy;
 pub use document::Unmatched;
-pub use endpoints::{Directory, Endpoint, Network};
+pub use endpoints::{Endpoint, Endpoints, Network};
 pub use fields::{FieldRef, Pointer, RequestField};
 pub use guarantee::{Enforcement, Guarantee, guarantees};
 pub use host::{End, Hold, Host, Profile, SharedMemory, host_of};

@@ -412,7 +412,7 @@ impl RouteDocument {
         document.compile(definitions.upstream_credentials, &at)
     }
 
-    /// Returns the place of the route's wording of refusals, counted from 1; 0 is the default's.
+    /// Returns the wording of the route's refusals; `None` for the default.
     fn format(&self, definitions: &RouteDefinitions<'_>, at: &Reader<'_>) -> Option<Rc<RefusalFormat>> {
         let name = self.refusals.as_ref()?;
         at.check_listed(name, "refusals.groups", definitions.refusal_groups.iter().copied());

@@ -1,7 +1,7 @@
 //! One value of the shared memory: a short list of counters, read and written whole.
 //!
-//! Every write drops the expired entries and records its time. If a clock that ran ahead dropped uses too early, that
-//! time gives it away: the token is denied instead of counted from zero.
+//! Every write drops the expired entries and records its time. A clock that ran ahead may have dropped uses too early, so
+//! a token issued before that time is denied instead of counted from zero.
 
 use super::{
     Change, Charge, ChargeDenied, Charged, CounterKey, LEASE_SECONDS, Lease, Remaining, Rule, Size,
@@ -100,7 +100,7 @@ impl Bucket {
     }
 
     /// Adds an entry. In a shared bucket a team may hold at most as many entries as are free: the first team gets half,
-    /// the next half of the rest, so a team that holds none always finds room.
+    /// the next half of the rest, so no team alone can fill it. A full bucket refuses a new team too.
     fn add(&mut self, entry: Entry, capacity: Size) -> Result<(), StoreError> {
         let free = capacity.entries.saturating_sub(self.entries.len());
         let own = self.entries.iter().filter(|other| other.share == entry.share).count();

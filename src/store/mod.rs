@@ -28,7 +28,7 @@ pub const RENEW_SECONDS: u64 = 5;
 /// Seconds the uses of a token stay recorded after its expiry: longer than clocks differ.
 pub const KEPT_SECONDS: u64 = 60;
 
-/// Charged of one charge, or the failure of the store.
+/// Result of one charge, or the failure of the store.
 type Charged<T> = Result<Result<T, ChargeDenied>, StoreError>;
 
 /// Group of gateways and workers over which a counter is exact.
@@ -178,13 +178,13 @@ pub enum ChargeDenied {
     Forgotten,
 }
 
-/// Charged of the charges of one request.
+/// Result of the charges of one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChargeResult {
     /// All were taken; one state per charge.
     All(Vec<Remaining>),
-    /// None was taken because one was denied.
-    None {
+    /// None was taken, because one was denied.
+    Denied {
         /// Index of the denied charge.
         charge: usize,
         /// Cause of the denial.

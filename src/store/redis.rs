@@ -105,7 +105,7 @@ pub struct Usage {
 pub struct Reply {
     /// Unix seconds at which the store began to record.
     pub epoch: u64,
-    /// Charged of the charges.
+    /// Result of the charges.
     pub result: ChargeResult,
     /// The question was answered: no use is left.
     pub is_spent: bool,
@@ -265,7 +265,7 @@ impl Reply {
         if let Some(Json::Array(refusal)) = json.get("refusal") {
             let charge = usize::try_from(number("charge")?).ok()?.checked_sub(1)?;
             let Some(Operation::Charge(_)) = operations.get(charge) else { return None };
-            reply.result = ChargeResult::None { charge, refusal: read_denial(refusal)? };
+            reply.result = ChargeResult::Denied { charge, refusal: read_denial(refusal)? };
             return Some(reply);
         }
         let Some(Json::Array(answers)) = json.get("answers") else { return None };

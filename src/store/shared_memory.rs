@@ -134,7 +134,7 @@ impl<M: Memory> SharedMemoryStore<M> {
             return Ok(());
         }
         self.write_all_values()?;
-        // The values count from here on, and only if the epoch was not evicted meanwhile.
+        // Marks the store as complete, unless the epoch was evicted meanwhile.
         self.update(&self.epoch_slot, false, |value| {
             if *value != marked(epoch, false) && *value != marked(epoch, true) {
                 return Err(StoreError::Dropped);
@@ -164,8 +164,8 @@ impl<M: Memory> SharedMemoryStore<M> {
         Ok(())
     }
 
-    /// Checks that the epoch is still the one this store was opened with. Memory that evicts the least used values
-    /// evicts the epoch first, and another worker would then create a second store.
+    /// Checks that the epoch is still the one this store was opened with. Memory that evicts values may evict the epoch,
+    /// and another worker would then create a second store.
     fn check_epoch(&self) -> Result<(), StoreError> {
         if self.sealer.layout == Layout::Growing {
             return Ok(());
@@ -190,7 +190,7 @@ impl<M: Memory> SharedMemoryStore<M> {
             // A denied request must not occupy the other counters even for a moment.
             for (index, charge) in charges.iter().enumerate() {
                 if let Err(refusal) = self.check(charge, now)? {
-                    return Ok(ChargeResult::None { charge: index, refusal });
+                    return Ok(ChargeResult::Denied { charge: index, refusal });
                 }
             }
         }
@@ -201,7 +201,7 @@ impl<M: Memory> SharedMemoryStore<M> {
                     taken.push(remaining);
                     continue;
                 }
-                Ok(Err(refusal)) => Ok(ChargeResult::None { charge: index, refusal }),
+                Ok(Err(refusal)) => Ok(ChargeResult::Denied { charge: index, refusal }),
                 Err(error) => Err(error),
             };
             self.undo(charges, &taken, now);
@@ -285,7 +285,7 @@ impl<M: Memory> SharedMemoryStore<M> {
         }
     }
 
-    /// Records a failed authentication; `now` in microseconds. The oldest failures make room for new ones.
+    /// Records a failed authentication; `now` in microseconds. The entries that expire first make room for new ones.
     pub fn record_failure(&self, charge: &Charge, now: u64) {
         let _ = self.update_bucket(&self.failure_bucket(charge.key.number()), now, |bucket| {
             bucket.make_room(charge, FAILURE_CAPACITY);

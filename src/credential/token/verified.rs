@@ -1,4 +1,4 @@
-//! Tokens whose signature and times were verified.
+//! Tokens whose signature and claims were verified.
 
 use std::borrow::Cow;
 
