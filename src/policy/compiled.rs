@@ -101,14 +101,11 @@ impl Policy {
 
     /// Returns whether some route reads the credential from the query.
     pub fn reads_credentials_in_query(&self) -> bool {
-        let of_routes = self.routes.iter().flat_map(|route| route.locations.iter().flatten());
-        of_routes.chain(&self.locations).any(|location| location.parameter().is_some())
+        self.all_locations().any(|location| location.parameter().is_some())
     }
 
     /// Returns whether a header carries a credential or a judged value. `name` is in lower case.
     pub fn reads_header(&self, name: &[u8]) -> bool {
-        let locations =
-            self.routes.iter().flat_map(|route| route.locations.iter().flatten()).chain(&self.locations);
         let presented =
             self.routes.iter().filter_map(|route| Some(&route.upstream_credential.as_ref()?.place));
         let places = self.routes.iter().flat_map(Route::places).chain(presented);
@@ -116,10 +113,14 @@ impl Policy {
             RequestField::Header(name) => Some(name.as_str()),
             _ => None,
         });
-        locations
-            .filter_map(CredentialLocation::header)
-            .chain(headers)
-            .any(|header| header.as_bytes() == name)
+        let of_credentials = self.all_locations().filter_map(CredentialLocation::header);
+        of_credentials.chain(headers).any(|header| header.as_bytes() == name)
+    }
+
+    /// Returns the locations of the section `credentials` and those of routes that have their own.
+    fn all_locations(&self) -> impl Iterator<Item = &CredentialLocation> {
+        let of_routes = self.routes.iter().flat_map(|route| route.locations.iter().flatten());
+        of_routes.chain(&self.locations)
     }
 
     /// Finds a text bound by its name.

@@ -134,11 +134,6 @@ impl Endpoints {
     pub fn iter(&self) -> impl Iterator<Item = &Endpoint> {
         self.list.iter()
     }
-
-    /// Returns whether an endpoint restricts the addresses of clients.
-    pub fn asks_for_address(&self) -> bool {
-        self.list.iter().any(|endpoint| endpoint.addresses.is_some())
-    }
 }
 
 /// Compiles the endpoints.
