@@ -107,11 +107,12 @@
 //!       └ policy      what may be done: the document, its compiler, teams, routes
 //!           └ credential  who is asking: extraction, API keys, tokens and their keys
 //!             └ store       what is remembered: uses, limits, sessions, revocations, in memory or Redis
-//!               └ hex, json, number, reason, uri, version   strict JSON, phone numbers, reasons for refusals, queries
+//!               └ header, hex, json, number, reason, uri, version   header names, strict JSON, phone numbers, reasons, queries
 //! ```
 
 pub mod credential;
 pub mod decision;
+pub mod header;
 pub mod hex;
 pub mod json;
 pub mod number;

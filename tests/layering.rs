@@ -18,6 +18,7 @@ const ROOMS: &[&str] = &[
     "version",
     "reason",
     "number",
+    "header",
     "hex",
     "json",
     "uri",

@@ -191,6 +191,7 @@ impl Engine {
         if head.method == "CONNECT" || self.policy.routes.is_lookalike(head.path) {
             return Err(Reason::RouteNotFound.into());
         }
+        obligations.strip_look_alikes(head.headers, &self.policy);
         if !self.policy.forward_credential {
             let query = head.query();
             if query.texts().any(|text| self.policy.holds_credential(text.as_bytes())) {

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::rc::Rc;
 
+use crate::header::is_look_alike;
 use crate::json::{Arrays, Fault, Json, JsonError, Limits};
 use crate::number::{Dialled, Number};
 use crate::policy::{BoundSource, FieldRef, Pointer, RequestField, Route, TextBound, TextRule};
@@ -14,7 +15,6 @@ use crate::uri::{QueryError, decode_escapes};
 
 use super::denial::Denial;
 use super::head::{MatchedHead, RequestHead};
-use super::header_names::is_same_name;
 
 /// Most values of a body that are kept: a megabyte of small values would take thirty in memory.
 const MAX_BODY_VALUES: usize = 20_000;
@@ -169,8 +169,7 @@ impl<'r> RequestPart<'r> {
 /// Reads a header with one value. Some hosts join two headers of one name by a comma, so a comma is ambiguous.
 fn header<'a>(head: &RequestHead<'a>, name: &str) -> Result<Option<&'a str>, Denial> {
     let denial = |reason| Denial::of(reason, name).inside("header");
-    let is_twin = |other: &[u8]| other != name.as_bytes() && is_same_name(other, name.as_bytes());
-    if head.headers.iter().any(|(other, _)| is_twin(other)) {
+    if head.headers.iter().any(|(other, _)| is_look_alike(other, name)) {
         return Err(denial(Reason::MemberAmbiguous));
     }
     let value = head.single(name.as_bytes()).map_err(|_| denial(Reason::MemberAmbiguous))?;

@@ -100,6 +100,7 @@ impl Evaluator<'_> {
 impl GuardedRequest<'_> {
     /// Checks the names of the parameters, reads the fields of the head, then judges them.
     fn judge_fields(&self, matched: &MatchedHead<'_>) -> Result<Vec<JudgedValue>, Denial> {
+        names::check_headers(matched.head.headers, &self.policy.read_headers)?;
         names::check_query(self.route, &matched.query, &self.policy.vocabulary)?;
         let judged = self.judge_head_fields(FieldValues::read(self.route, RequestPart::Head(matched)))?;
         if let Some(InsertedCredential { place: field @ RequestField::Query(_), .. }) =

@@ -3,6 +3,7 @@
 //! Nothing is repaired. A path with two readings, a header that must be single and is not: each is refused, because the
 //! upstream may read it the other way.
 
+use crate::header::OWN_PREFIX;
 use crate::hex::hex;
 use crate::policy::{Route, RouteMatch};
 use crate::reason::Reason;
@@ -10,7 +11,6 @@ use crate::uri::{Query, decode_escapes, escaped_byte};
 
 use super::context::DecisionContext;
 use super::denial::Denial;
-use super::header_names::OWN_HEADER_PREFIX;
 
 /// Longest path with query that is read, in bytes.
 const MAX_PATH_BYTES: usize = 8_192;
@@ -153,8 +153,8 @@ pub(super) fn check_method_override(query: &Query<'_>) -> Result<(), Denial> {
 /// Returns whether a `connection` header names one of the gateway's own: a hop that obeys it would drop headers that
 /// the upstream trusts.
 fn mentions_own_header(value: &[u8]) -> bool {
-    let mut windows = value.windows(OWN_HEADER_PREFIX.len());
-    windows.any(|part| part.eq_ignore_ascii_case(OWN_HEADER_PREFIX.as_bytes()))
+    let mut windows = value.windows(OWN_PREFIX.len());
+    windows.any(|part| part.eq_ignore_ascii_case(OWN_PREFIX.as_bytes()))
 }
 
 /// Id of a request.

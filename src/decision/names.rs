@@ -1,10 +1,10 @@
-//! Checks the names of parameters and members against those a route reads.
+//! Checks the names of headers, parameters and members against those a route reads.
 //!
 //! A name that another reader could take for one the route reads, or for a caller or destination, is ambiguous and
 //! refused, whatever the credential.
 
 use crate::json::Json;
-use crate::policy::{Pointer, RequestField, Route};
+use crate::policy::{Pointer, ReadHeaders, RequestField, Route};
 use crate::reason::Reason;
 use crate::uri::{Query, fold, fold_parameter};
 
@@ -16,6 +16,17 @@ use super::fields::descend;
 fn call_names<'p>(route: &Route, vocabulary: &'p [String]) -> &'p [String] {
     let places_call = route.bounds.as_ref().is_some_and(|bounds| bounds.call.is_some());
     if places_call { vocabulary } else { &[] }
+}
+
+/// Refuses a header that an upstream could take for one with a credential: it would read another one than was verified.
+pub(super) fn check_headers(headers: &[(&[u8], &[u8])], read: &ReadHeaders) -> Result<(), Denial> {
+    match headers.iter().find(|(name, _)| read.is_like_credential(name)) {
+        Some((name, _)) => {
+            let name = String::from_utf8_lossy(name);
+            Err(Denial::of(Reason::MemberAmbiguous, printable(&name)).inside("header"))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Checks the names of a query's parameters; where the query is closed, only listed ones pass.

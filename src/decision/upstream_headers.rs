@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use base64ct::{Base64UrlUnpadded, Encoding as _};
 
 use crate::credential::CredentialLocation;
+use crate::header::{STREAM_DEADLINE, is_look_alike, is_reserved};
 use crate::policy::{ForwardedField, InsertedCredential, Policy, Reach, RequestField, TextBound};
 use crate::reason::Reason;
 use crate::store::{CounterKey, Lease};
@@ -13,7 +14,6 @@ use crate::uri::Query;
 use super::denial::Denial;
 use super::fields::JudgedValue;
 use super::head::{MatchedHead, RequestHead};
-use super::header_names::{STREAM_DEADLINE, is_reserved, is_same_name};
 use super::request::GuardedRequest;
 use super::rights::Rights;
 
@@ -68,6 +68,12 @@ impl Obligations {
         }
     }
 
+    /// Removes every header that an upstream could take for one that the policy reads, for routes where none is read.
+    pub(super) fn strip_look_alikes(&mut self, headers: &Headers<'_>, policy: &Policy) {
+        let is_like = |name: &[u8]| policy.read_headers.is_like_any(name);
+        headers.iter().filter(|(name, _)| is_like(name)).for_each(|(name, _)| self.remove(name));
+    }
+
     fn strip_credentials(&mut self, headers: &Headers<'_>, locations: &[CredentialLocation]) {
         let is_location =
             |name: &[u8]| locations.iter().any(|location| location.header().map(str::as_bytes) == Some(name));
@@ -76,8 +82,8 @@ impl Obligations {
 
     /// Removes every header that an upstream could take for `name`.
     fn remove_twins(&mut self, headers: &Headers<'_>, name: &str) {
-        let twins = headers.iter().filter(|(other, _)| is_same_name(other, name.as_bytes()));
-        twins.for_each(|(twin, _)| self.remove(twin));
+        let is_twin = |other: &[u8]| other == name.as_bytes() || is_look_alike(other, name);
+        headers.iter().filter(|(other, _)| is_twin(other)).for_each(|(twin, _)| self.remove(twin));
     }
 
     fn remove(&mut self, name: &[u8]) {

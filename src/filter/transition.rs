@@ -8,8 +8,9 @@ use std::rc::Rc;
 
 use crate::decision::{
     Decision, DecisionContext, Denial, Effect, Engine, Obligations, Pending, PendingCharge, Record, Settled,
-    Step, is_reserved,
+    Step,
 };
+use crate::header::is_reserved;
 use crate::policy::{Policy, StoreBackend};
 use crate::reason::Reason;
 use crate::store::redis::{Lookup, Operation};
@@ -300,7 +301,9 @@ pub(super) fn refuse_undecided(resumes_automatically: bool) -> State {
 pub(super) fn strip_trailers(policy: &Policy) -> HostResult<()> {
     let pairs = raw::pairs(MapType::RequestTrailers)?;
     for (name, value) in pairs.list().ok_or(raw::UNUSABLE)? {
-        if is_reserved(name) || policy.reads_header(name) || policy.holds_credential(value) {
+        let read = &policy.read_headers;
+        let is_read = read.contains(name) || read.is_like_any(name);
+        if is_reserved(name) || is_read || policy.holds_credential(value) {
             raw::remove(MapType::RequestTrailers, &String::from_utf8_lossy(name))?;
         }
     }

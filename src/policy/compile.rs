@@ -15,6 +15,7 @@ use super::host_checks::HostChecks;
 use super::issuers::IssuerContext;
 use super::limits::{Counts, Limits};
 use super::platform::Platform;
+use super::read_headers::ReadHeaders;
 use super::reader::{FromJson, Reader, parse};
 use super::refusals::Refusals;
 use super::report::{ConfigError, Report};
@@ -144,7 +145,6 @@ impl Compiler<'_> {
             hold,
             entropy: entropy.unwrap_or_default(),
             ends_sessions: self.document.sessions_ended_by == SessionsEndedBy::Gateway,
-            locations: credentials.locations,
             prefixes,
             key_formats: credentials.key_formats,
             forward_credential: credentials.forward,
@@ -155,6 +155,8 @@ impl Compiler<'_> {
             endpoints: parties.endpoints,
             tree: parties.tree,
             platform: parties.platform,
+            read_headers: ReadHeaders::of(&credentials.locations, &requests.routes),
+            locations: credentials.locations,
             vocabulary: requests.vocabulary,
             routes: requests.routes,
             unmatched: self.document.unmatched,

@@ -9,13 +9,12 @@ use std::rc::Rc;
 use super::api_keys::Keys;
 use super::document::Unmatched;
 use super::endpoints::Endpoints;
-use super::fields::RequestField;
 use super::host::{Hold, Profile};
 use super::limits::Limits;
 use super::platform::Platform;
+use super::read_headers::ReadHeaders;
 use super::refusals::Refusals;
 use super::report::Problem;
-use super::route::Route;
 use super::routes::Routes;
 use super::store::{Remembers, StoreRule};
 use super::teams::Tree;
@@ -55,6 +54,8 @@ pub struct Policy {
     pub platform: Platform,
     /// Routes, by path and method.
     pub routes: Routes,
+    /// Headers that carry a credential or a judged value.
+    pub read_headers: ReadHeaders,
     /// Treatment of a request that no route matches.
     pub unmatched: Unmatched,
     /// Folded names of members that carry a caller or a destination: those of all routes, and those of `vocabulary`.
@@ -101,26 +102,8 @@ impl Policy {
 
     /// Returns whether some route reads the credential from the query.
     pub fn reads_credentials_in_query(&self) -> bool {
-        self.all_locations().any(|location| location.parameter().is_some())
-    }
-
-    /// Returns whether a header carries a credential or a judged value. `name` is in lower case.
-    pub fn reads_header(&self, name: &[u8]) -> bool {
-        let presented =
-            self.routes.iter().filter_map(|route| Some(&route.upstream_credential.as_ref()?.place));
-        let places = self.routes.iter().flat_map(Route::places).chain(presented);
-        let headers = places.filter_map(|place| match place {
-            RequestField::Header(name) => Some(name.as_str()),
-            _ => None,
-        });
-        let of_credentials = self.all_locations().filter_map(CredentialLocation::header);
-        of_credentials.chain(headers).any(|header| header.as_bytes() == name)
-    }
-
-    /// Returns the locations of the section `credentials` and those of routes that have their own.
-    fn all_locations(&self) -> impl Iterator<Item = &CredentialLocation> {
         let of_routes = self.routes.iter().flat_map(|route| route.locations.iter().flatten());
-        of_routes.chain(&self.locations)
+        of_routes.chain(&self.locations).any(|location| location.parameter().is_some())
     }
 
     /// Finds a text bound by its name.
