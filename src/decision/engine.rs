@@ -147,7 +147,10 @@ impl Engine {
         let request_id = RequestId::of(headers, &self.policy.prefixes, context);
         record.request_id = request_id.text.clone();
         let head = RequestHead::read(headers)?;
-        let mut obligations = Obligations::strip_reserved(headers);
+        if !self.policy.host.removes_headers {
+            head.check_nominations()?;
+        }
+        let mut obligations = Obligations::strip_reserved(headers, self.policy.host)?;
         if request_id.is_new {
             obligations.set("x-request-id", request_id.text);
         }
@@ -180,8 +183,9 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`Reason::RouteNotFound`] for a path that an upstream could take for a guarded route's, and
-    /// [`Reason::CredentialMisplaced`] for a credential in the query, which would be in the upstream's logs.
+    /// [`Reason::RouteNotFound`] for a path that an upstream could take for a guarded route's,
+    /// [`Reason::CredentialMisplaced`] for a credential in the query, which would be in the upstream's logs, and
+    /// [`Reason::RequestMalformed`] for a header that the host cannot hide from the upstream.
     fn pass(
         &self,
         head: &RequestHead<'_>,
@@ -191,14 +195,14 @@ impl Engine {
         if head.method == "CONNECT" || self.policy.routes.is_lookalike(head.path) {
             return Err(Reason::RouteNotFound.into());
         }
-        obligations.strip_look_alikes(head.headers, &self.policy);
         if !self.policy.forward_credential {
             let query = head.query();
             if query.texts().any(|text| self.policy.holds_credential(text.as_bytes())) {
                 return Err(Reason::CredentialMisplaced.into());
             }
-            obligations.strip_own_credentials(head.headers, &self.policy);
         }
+        obligations.strip_unread(head.headers, &self.policy)?;
+        obligations.change_in_place(head.headers, self.policy.host)?;
         Ok(Step::decide(Effect::Release(obligations), record, Charges::default()))
     }
 }

@@ -41,8 +41,9 @@ impl Evaluator<'_> {
         if route.reads_body() {
             matched.head.check_body_is_json(route.mint().is_some_and(|rule| rule.body_optional))?;
         }
-        obligations.write_head(&request, &mut matched, &judged);
+        obligations.write_head(&request, &mut matched, &judged)?;
         obligations.forward_fields(&request, &judged, Stage::Head)?;
+        obligations.change_in_place(matched.head.headers, self.policy.host)?;
         if !route.reads_body() {
             let charges = Charges::of(&request, &judged)?;
             return Ok(Step::decide(Effect::Release(obligations), record, charges));

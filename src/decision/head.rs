@@ -73,7 +73,7 @@ impl<'a> RequestHead<'a> {
         std::str::from_utf8(value).map_err(|_| Reason::RequestMalformed.into())
     }
 
-    fn all(&self, name: &[u8]) -> impl Iterator<Item = &'a [u8]> {
+    pub(super) fn all(&self, name: &[u8]) -> impl Iterator<Item = &'a [u8]> {
         let headers = self.headers;
         headers.iter().filter(move |(other, _)| *other == name).map(|(_, value)| *value)
     }
@@ -89,6 +89,17 @@ impl<'a> RequestHead<'a> {
             (value, None) => Ok(value),
             _ => Err(DuplicateHeader),
         }
+    }
+
+    /// Refuses a `connection` header that names other headers (RFC 9110 section 7.6.1). The gateway drops those, some
+    /// before and some after the judgement.
+    pub(super) fn check_nominations(&self) -> Result<(), Denial> {
+        let is_known = |option: &[u8]| {
+            let known = [&b""[..], b"keep-alive", b"close", b"upgrade", b"te"];
+            known.iter().any(|known| option.trim_ascii().eq_ignore_ascii_case(known))
+        };
+        let mut options = self.all(b"connection").flat_map(|value| value.split(|byte| *byte == b','));
+        if options.all(is_known) { Ok(()) } else { Err(Reason::RequestMalformed.into()) }
     }
 
     /// Takes the query apart.

@@ -6,7 +6,7 @@ use base64ct::{Base64UrlUnpadded, Encoding as _};
 
 use crate::credential::CredentialLocation;
 use crate::header::{STREAM_DEADLINE, is_look_alike, is_reserved};
-use crate::policy::{ForwardedField, InsertedCredential, Policy, Reach, RequestField, TextBound};
+use crate::policy::{ForwardedField, InsertedCredential, Policy, Profile, Reach, RequestField, TextBound};
 use crate::reason::Reason;
 use crate::store::{CounterKey, Lease};
 use crate::uri::Query;
@@ -20,12 +20,16 @@ use super::rights::Rights;
 /// Header that names the longest session in seconds to an upstream that must end it.
 const SESSION_SECONDS: &str = "x-callbound-session-seconds";
 
+/// Headers that steer the connection; without a value the upstream would read another request.
+const NEVER_EMPTY: &[&str] =
+    &["host", "connection", "content-length", "transfer-encoding", "sec-websocket-protocol"];
+
 type Headers<'a> = [(&'a [u8], &'a [u8])];
 
 /// Changes the adapter must make before a request may be released; if one fails, the request is denied.
 #[derive(Debug, Default)]
 pub struct Obligations {
-    /// Headers to remove, every occurrence.
+    /// Headers to remove, every occurrence; none where the host cannot remove.
     pub remove: Vec<String>,
     /// Headers to set to exactly this value.
     pub set: Vec<(Cow<'static, str>, String)>,
@@ -53,37 +57,90 @@ pub(super) enum Stage {
 
 impl Obligations {
     /// Removes every header that a client may not set.
-    pub(super) fn strip_reserved(headers: &Headers<'_>) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::strip`].
+    pub(super) fn strip_reserved(headers: &Headers<'_>, host: &Profile) -> Result<Self, Denial> {
         let mut obligations = Self::default();
-        headers.iter().filter(|(name, _)| is_reserved(name)).for_each(|(name, _)| obligations.remove(name));
-        obligations
+        obligations.strip(headers, host, is_reserved)?;
+        Ok(obligations)
     }
 
-    /// Removes every header that holds one of our credentials, for routes where none is verified.
-    pub(super) fn strip_own_credentials(&mut self, headers: &Headers<'_>, policy: &Policy) {
+    /// Removes every header that holds one of our credentials, and every one that an upstream could take for a header
+    /// that the policy reads, for routes where no credential is verified.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::strip`], and [`Reason::RequestMalformed`] for two credentials where the host cannot remove them.
+    pub(super) fn strip_unread(&mut self, headers: &Headers<'_>, policy: &Policy) -> Result<(), Denial> {
+        self.strip(headers, policy.host, |name| policy.read_headers.is_like_any(name))?;
+        if policy.forward_credential {
+            return Ok(());
+        }
+        let mut credentials = 0_usize;
         for (name, value) in headers.iter().filter(|(name, _)| !name.starts_with(b":")) {
             if policy.holds_credential(value) {
                 self.remove(name);
+                credentials += 1;
             }
+        }
+        if policy.host.removes_headers || credentials < 2 {
+            Ok(())
+        } else {
+            Err(Reason::RequestMalformed.into())
         }
     }
 
-    /// Removes every header that an upstream could take for one that the policy reads, for routes where none is read.
-    pub(super) fn strip_look_alikes(&mut self, headers: &Headers<'_>, policy: &Policy) {
-        let is_like = |name: &[u8]| policy.read_headers.is_like_any(name);
-        headers.iter().filter(|(name, _)| is_like(name)).for_each(|(name, _)| self.remove(name));
+    /// Removes the headers with these names, which no upstream may see.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::RequestMalformed`] when there is one and the host cannot remove it.
+    fn strip(
+        &mut self,
+        headers: &Headers<'_>,
+        host: &Profile,
+        is_stripped: impl Fn(&[u8]) -> bool,
+    ) -> Result<(), Denial> {
+        for (name, _) in headers.iter().filter(|(name, _)| is_stripped(name)) {
+            if !host.removes_headers {
+                return Err(Reason::RequestMalformed.into());
+            }
+            self.remove(name);
+        }
+        Ok(())
+    }
+
+    /// Turns removals into empty values where the host cannot remove: what it removes there still reaches the upstream.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::RequestMalformed`] when a header to change occurs twice, because the second would stay as it is, and
+    /// when the connection itself depends on it.
+    pub(super) fn change_in_place(&mut self, headers: &Headers<'_>, host: &Profile) -> Result<(), Denial> {
+        if host.removes_headers {
+            return Ok(());
+        }
+        for name in std::mem::take(&mut self.remove) {
+            if NEVER_EMPTY.contains(&name.as_str()) {
+                return Err(Reason::RequestMalformed.into());
+            }
+            if !self.set.iter().any(|(set, _)| *set == name) {
+                self.set.push((name.into(), String::new()));
+            }
+        }
+        let occurrences = |name: &str| headers.iter().filter(|(other, _)| *other == name.as_bytes()).count();
+        match self.set.iter().any(|(name, _)| occurrences(name) > 1) {
+            true => Err(Reason::RequestMalformed.into()),
+            false => Ok(()),
+        }
     }
 
     fn strip_credentials(&mut self, headers: &Headers<'_>, locations: &[CredentialLocation]) {
         let is_location =
             |name: &[u8]| locations.iter().any(|location| location.header().map(str::as_bytes) == Some(name));
         headers.iter().filter(|(name, _)| is_location(name)).for_each(|(name, _)| self.remove(name));
-    }
-
-    /// Removes every header that an upstream could take for `name`.
-    fn remove_twins(&mut self, headers: &Headers<'_>, name: &str) {
-        let is_twin = |other: &[u8]| other == name.as_bytes() || is_look_alike(other, name);
-        headers.iter().filter(|(other, _)| is_twin(other)).for_each(|(twin, _)| self.remove(twin));
     }
 
     fn remove(&mut self, name: &[u8]) {
@@ -106,15 +163,19 @@ impl Obligations {
     }
 
     /// Writes the headers of a request whose head was judged: identity, credential, canonical values, path and session.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::strip`].
     pub(super) fn write_head(
         &mut self,
         request: &GuardedRequest<'_>,
         matched: &mut MatchedHead<'_>,
         judged: &[JudgedValue],
-    ) {
+    ) -> Result<(), Denial> {
         let MatchedHead { head, query, .. } = matched;
         self.identify(request);
-        self.replace_credential(request, head, query);
+        self.replace_credential(request, head, query)?;
         self.resolve_aliases(judged, query);
         if query.is_changed() {
             self.set(":path", Some(query.write(head.path)));
@@ -123,6 +184,7 @@ impl Obligations {
         if let Some(seconds) = session {
             self.end_after(seconds, request.policy.ends_sessions);
         }
+        Ok(())
     }
 
     /// Identifies the principal to the upstream.
@@ -151,7 +213,7 @@ impl Obligations {
         request: &GuardedRequest<'_>,
         head: &RequestHead<'_>,
         query: &mut Query<'_>,
-    ) {
+    ) -> Result<(), Denial> {
         let GuardedRequest { policy, route, .. } = request;
         let locations = route.locations.as_deref().unwrap_or_default();
         // A credential in the query would be in the upstream's logs, so it is removed even where others are forwarded.
@@ -166,11 +228,16 @@ impl Obligations {
                 query.set(name, value);
             }
             Some(InsertedCredential { place, value }) => {
-                self.remove_twins(head.headers, place.name());
-                self.set(place.name().to_owned(), Some(value.as_str()));
+                let name = place.name();
+                self.strip(head.headers, policy.host, |other| is_look_alike(other, name))?;
+                if head.all(name.as_bytes()).next().is_some() {
+                    self.remove(name.as_bytes());
+                }
+                self.set(name.to_owned(), Some(value.as_str()));
             }
             None => {}
         }
+        Ok(())
     }
 
     /// Replaces each alias by its canonical value: the upstream may resolve aliases otherwise, and only the canonical

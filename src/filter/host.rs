@@ -12,10 +12,6 @@ use crate::reason::Reason;
 
 use super::raw::{self, BufferType, HostResult, MapType, Pairs};
 
-/// Headers of which nginx removes only one occurrence. No client needs to send two, so two are refused.
-const SINGLE_HEADERS: &[&[u8]] =
-    &[b"content-type", b"range", b"referer", b"upgrade", b"user-agent", b"x-real-ip"];
-
 /// Host under one policy.
 pub(super) struct HostAdapter {
     pub(super) profile: &'static Profile,
@@ -47,12 +43,6 @@ impl RawHead {
             list.iter_mut().filter(|(name, _)| *name == b":path").for_each(|(_, value)| *value = target);
         }
         Some(list)
-    }
-
-    fn repeats_any(&self, names: &[&[u8]]) -> bool {
-        let list = self.list().unwrap_or_default();
-        let is_repeated = |wanted: &&[u8]| list.iter().filter(|(name, _)| name == wanted).count() > 1;
-        names.iter().any(is_repeated)
     }
 }
 
@@ -94,9 +84,11 @@ impl HostAdapter {
         }
     }
 
-    /// Reads the head of a request; `count` is the number of headers the host reports.
+    /// Reads the head of a request; `count` is the number of headers the host reports, which may leave out
+    /// pseudo-headers, or all.
     pub(super) fn head(&self, count: usize) -> Result<RawHead, Reason> {
-        if self.profile.max_headers.is_some_and(|max| count > max) {
+        let is_too_many = |count: usize| self.profile.max_headers.is_some_and(|max| count > max);
+        if is_too_many(count) {
             return Err(Reason::HeadersTooMany);
         }
         let mut pairs = raw::pairs(MapType::RequestHeaders).map_err(|_| Reason::HostError)?;
@@ -104,11 +96,10 @@ impl HostAdapter {
             pairs.lower_names();
         }
         let target = self.profile.target.map(raw::property).transpose().map_err(|_| Reason::HostError)?;
-        let head = RawHead { pairs, target };
-        if self.profile.remove_before_set && head.repeats_any(SINGLE_HEADERS) {
-            return Err(Reason::RequestMalformed);
+        if is_too_many(pairs.count()) {
+            return Err(Reason::HeadersTooMany);
         }
-        Ok(head)
+        Ok(RawHead { pairs, target })
     }
 
     /// Returns true when the headers end the request.
@@ -165,23 +156,19 @@ impl HostAdapter {
 
     /// Applies the obligations of an allow, or of a request that is not decided yet.
     pub(super) fn apply(&self, obligations: &Obligations) -> HostResult<()> {
+        if !self.profile.removes_headers && !obligations.remove.is_empty() {
+            return Err(raw::UNUSABLE);
+        }
         for name in &obligations.remove {
             raw::remove(MapType::RequestHeaders, name)?;
         }
         for (name, value) in &obligations.set {
             match (name.as_ref(), self.profile.query) {
                 (":path", Some(properties)) => set_query(value, properties)?,
-                (name, _) => self.set(name, value)?,
+                (name, _) => raw::replace(MapType::RequestHeaders, name, value)?,
             }
         }
         Ok(())
-    }
-
-    fn set(&self, name: &str, value: &str) -> HostResult<()> {
-        if self.profile.remove_before_set {
-            raw::remove(MapType::RequestHeaders, name)?;
-        }
-        raw::replace(MapType::RequestHeaders, name, value)
     }
 
     /// Sends a reply. Its response-code details are for the operator.

@@ -306,6 +306,12 @@ impl Pairs {
         }
     }
 
+    /// Returns the number of pairs that the map states.
+    pub(super) fn count(&self) -> usize {
+        let count = self.0.first_chunk().map(|bytes| u32::from_le_bytes(*bytes));
+        count.and_then(|count| usize::try_from(count).ok()).unwrap_or(0)
+    }
+
     /// Returns the pairs; `None` when the bytes are not in the form of the ABI.
     pub(super) fn list(&self) -> Option<Vec<(&[u8], &[u8])>> {
         let word = |at: usize| {

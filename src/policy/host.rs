@@ -64,12 +64,15 @@ pub struct Profile {
     /// True when the host enforces that a configuration was refused: no request passes, or the previous one stays.
     /// Otherwise the module must accept it and refuse every request.
     pub keeps_refused: bool,
-    /// The most headers it can show; above, it loses headers or memory. `None`: any number.
+    /// The most headers it can show, pseudo-headers among them; above, it loses headers or memory. `None`: any number.
     pub max_headers: Option<usize>,
     /// True when header names arrive in lower case.
     pub lowers_names: bool,
-    /// True when a header that occurs twice must be removed before it is set.
-    pub remove_before_set: bool,
+    /// True when a request header that the module removes does not reach the upstream. Otherwise a header can only be
+    /// given another value, and of two with one name only the first.
+    pub removes_headers: bool,
+    /// True when a request waits for the reply to a callout that was made for it.
+    pub waits_for_callouts: bool,
     /// Property with the client's address; zero bytes separate the parts of a name.
     pub address: &'static str,
     /// Property with path and query as the client wrote them; `None`: the header `:path` has them. Only this host has a
@@ -137,7 +140,8 @@ const ENVOY: Profile = Profile {
     keeps_refused: true,
     max_headers: None,
     lowers_names: true,
-    remove_before_set: false,
+    removes_headers: true,
+    waits_for_callouts: true,
     address: "source\0address",
     target: None,
     query: None,
@@ -159,9 +163,10 @@ const KONG: Profile = Profile {
     resumes_automatically: true,
     calls_addresses: true,
     keeps_refused: false,
-    max_headers: Some(90),
+    max_headers: Some(94),
     lowers_names: false,
-    remove_before_set: true,
+    removes_headers: false,
+    waits_for_callouts: true,
     address: "source\0address",
     target: Some("ngx\0request_uri"),
     query: Some(["ngx\0args", "ngx\0upstream_uri"]),
@@ -183,9 +188,10 @@ const APISIX: Profile = Profile {
     resumes_automatically: true,
     calls_addresses: true,
     keeps_refused: true,
-    max_headers: None,
+    max_headers: Some(99),
     lowers_names: false,
-    remove_before_set: false,
+    removes_headers: true,
+    waits_for_callouts: true,
     address: "remote_addr",
     target: Some("request_uri"),
     query: Some(["args", "upstream_uri"]),

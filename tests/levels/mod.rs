@@ -6,6 +6,7 @@ pub mod differences;
 pub mod envoy;
 mod host_crypto;
 pub mod hosts;
+mod leaks;
 pub mod table;
 pub mod wasm;
 
@@ -19,6 +20,7 @@ use crate::support::gateway::Pieces;
 use crate::support::require::{Piece, Skip, require};
 
 use differences::{PlayedRequest, accepted};
+use leaks::Leaks;
 
 /// Gateway of one level, real or imitated.
 pub trait Gate {
@@ -135,7 +137,7 @@ impl Session {
     fn play_on(&self, file: &File, gate: &mut dyn Gate, results: &mut Vec<(String, Result<(), String>)>) {
         let mut vars = file.vars.clone();
         let mut good = None;
-        let shadow = core::Shadow::new(file);
+        let beside = Beside { level: self.level, shadow: core::Shadow::new(file), leaks: Leaks::new(file) };
         for case in self.cases() {
             if case.after > 0 {
                 gate.wait(case.after);
@@ -144,10 +146,8 @@ impl Session {
             }
             let mut result = Ok(false);
             for _ in 0..case.times() {
-                let shadow = shadow.as_ref().map_err(Clone::clone);
-                result = result.and_then(|was_released| {
-                    Ok(was_released | play_case(self.level, shadow?, case, &mut vars, gate)?)
-                });
+                result = result
+                    .and_then(|was_released| Ok(was_released | play_case(&beside, case, &mut vars, gate)?));
             }
             if result == Ok(true) {
                 good = Some(case);
@@ -159,18 +159,22 @@ impl Session {
     }
 }
 
-/// Plays a case once and returns true if the request was allowed.
-fn play_case(
+/// What is known of a file beside its cases.
+struct Beside {
     level: Level,
-    shadow: &core::Shadow,
-    case: &Case,
-    vars: &mut Vars,
-    gate: &mut dyn Gate,
-) -> Result<bool, String> {
+    shadow: Result<core::Shadow, String>,
+    leaks: Leaks,
+}
+
+/// Plays a case once and returns true if the request was allowed.
+fn play_case(beside: &Beside, case: &Case, vars: &mut Vars, gate: &mut dyn Gate) -> Result<bool, String> {
     let request = case.request(vars, gate.now())?;
-    let awaits_body = shadow.awaits_body(&request, gate.now());
-    let all = accepted(&PlayedRequest { level, request: &request, awaits_body }, &case.expect)?;
+    let awaits_body = beside.shadow.as_ref().map_err(Clone::clone)?.awaits_body(&request, gate.now());
+    let read_headers = beside.leaks.read_headers.as_slice();
+    let played = PlayedRequest { level: beside.level, request: &request, awaits_body, read_headers };
+    let all = accepted(&played, &case.expect)?;
     let observed = gate.exchange(&request)?;
+    beside.leaks.check(&request, &observed)?;
     let mut checks = all.iter().map(|expect| expect.check(&request, &observed));
     let first = checks.next().unwrap_or(Ok(()));
     if first.is_err() && !checks.any(|check| check.is_ok()) {

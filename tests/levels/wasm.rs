@@ -129,6 +129,16 @@ impl Gate for Worker {
         if outcome.held {
             return Err("the request is still held".to_owned());
         }
+        if outcome.reset {
+            return Ok(Observed::default());
+        }
+        if let Some(status) = outcome.failed {
+            let status = u16::try_from(status).unwrap_or_default();
+            return Ok(Observed {
+                answer: Some(Answer { status, ..Answer::default() }),
+                ..Observed::default()
+            });
+        }
         let summary = outcome
             .properties
             .get(log_property(self.level))

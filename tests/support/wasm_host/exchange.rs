@@ -48,6 +48,8 @@ pub struct Request {
     pub stop_iteration_flag: bool,
     /// `HTTP/1.1` or `HTTP/2.0`, for hosts that report it.
     pub protocol: &'static str,
+    /// Another request came on the connection before, for hosts where that matters.
+    pub is_later: bool,
     pub answer: Reply,
 }
 
@@ -63,6 +65,7 @@ impl Request {
             unfinished: false,
             stop_iteration_flag: true,
             protocol: "HTTP/1.1",
+            is_later: false,
             answer,
         }
     }
@@ -169,7 +172,7 @@ pub struct Outcome {
     pub reset: bool,
     /// Message of the trap in this request, or of an earlier one that killed the VM.
     pub trapped: Option<String>,
-    /// Status that the host answers itself when the module trapped.
+    /// Status that the host answers itself: the module trapped, or never saw the request.
     pub failed: Option<u32>,
     pub logs: Vec<(Level, String)>,
 }

@@ -1,4 +1,4 @@
-//! Differences between hosts, as one table: three hosts, one of them in two arrangements.
+//! Differences between hosts, as one table: three hosts, two of them in two arrangements.
 //!
 //! Nothing here is a real gateway. Each line names what is imitated and its source: the file and function of the host's
 //! own code, or `[U]` where it was inferred. Where the source leaves two readings the worse one is imitated: a call that
@@ -38,6 +38,14 @@ pub struct HostRules {
     pub unimplemented: &'static [&'static str],
     pub unimplemented_is: Unimplemented,
     pub headers: HeaderRules,
+    /// A header that the filter removes still goes to the upstream, before all others.
+    pub sends_removed_headers: bool,
+    /// The most pairs of a header map that are shown, pseudo-headers among them.
+    pub max_pairs: usize,
+    /// The host answers some requests itself, before any filter, as nginx does.
+    pub refuses_as_nginx: bool,
+    /// A body over HTTP/2 without `content-length` cannot be read.
+    pub reads_h2_by_length: bool,
     pub properties: PropertyRules,
     pub metrics: MetricRules,
     pub ticks: TickRules,
@@ -107,6 +115,8 @@ pub struct CallRules {
     pub traps: bool,
     /// A call needs an `:authority`.
     pub needs_authority: bool,
+    /// A request waits for its call whether or not its connection was used before.
+    pub holds_later_requests: bool,
 }
 
 /// Rules of local replies.
@@ -138,7 +148,8 @@ pub enum FromRoot {
 pub enum SharedDataRules {
     /// One map. Any version creates a value; version 0 overwrites any.
     Process,
-    /// Zones by prefix. Only version 0 creates a value, and it overwrites none. Keys are compared by CRC-32.
+    /// Zones by prefix. Only version 0 creates a value, and it overwrites none. Keys are compared by CRC-32. A reload of
+    /// the gateway makes them anew.
     Zones,
 }
 
@@ -237,6 +248,7 @@ const TABLE_ENVOY: HostRules = HostRules {
         at_once: usize::MAX,
         traps: false,
         needs_authority: true,
+        holds_later_requests: true,
     },
     // Context::sendLocalResponse: deferred until the callback has returned.
     replies: ReplyRules {
@@ -253,6 +265,10 @@ const TABLE_ENVOY: HostRules = HostRules {
     unimplemented: &[],
     unimplemented_is: Unimplemented::Status,
     headers: HeaderRules::Envoy,
+    sends_removed_headers: false,
+    max_pairs: usize::MAX,
+    refuses_as_nginx: false,
+    reads_h2_by_length: false,
     properties: PropertyRules::Envoy,
     metrics: MetricRules::Counted,
     ticks: TickRules::Any,
@@ -267,7 +283,9 @@ const TABLE_ENVOY: HostRules = HostRules {
 };
 
 /// Kong 3.9 with ngx_wasm_module.
-pub static KONG: HostRules = HostRules {
+pub static KONG: HostRules = TABLE_KONG;
+
+const TABLE_KONG: HostRules = HostRules {
     name: "kong",
     // ngx_http_wasm_content reads the body before the original content handler (proxy_pass) runs.
     has_phases: true,
@@ -292,6 +310,7 @@ pub static KONG: HostRules = HostRules {
         at_once: usize::MAX,
         traps: true,
         needs_authority: false,
+        holds_later_requests: true,
     },
     // ngx_proxy_wasm_host.c, proxy_send_local_response: "local response already stashed"; in a root context rctx is NULL
     // [U: the worker ends]; the body's length is body_len + sizeof(LF); ngx_http_wasm_set_resp_header in mode SET.
@@ -313,6 +332,15 @@ pub static KONG: HostRules = HostRules {
     unimplemented_is: Unimplemented::Trap,
     // ngx_proxy_wasm_maps.c, ngx_http_wasm_headers_request.c.
     headers: HeaderRules::NgxWasm,
+    // ngx_http_wasm_headers.c sets the hash of a removed header to 0; ngx_http_proxy_create_request sends every header of
+    // the list and uses the hash only to look up names of `proxy_set_header`. Seen with 9136e463 in nginx 1.25.3.
+    sends_removed_headers: true,
+    // NGX_HTTP_WASM_MAX_REQ_HEADERS.
+    max_pairs: 100,
+    // ngx_http_request.c, ngx_http_headers_in: `authorization` is a unique header since 1.23; ngx_http_v2.c: trailers of
+    // a request end the connection. Seen in nginx 1.25.3.
+    refuses_as_nginx: true,
+    reads_h2_by_length: false,
     // ngx_proxy_wasm_properties.c; kong/runloop/wasm/properties.lua.
     properties: PropertyRules::NgxWasm,
     // ngx_wa_metrics.c.
@@ -331,6 +359,15 @@ pub static KONG: HostRules = HostRules {
     // ngx_proxy_wasm.c: the log phase calls proxy_on_done, then proxy_on_log; its end proxy_on_delete.
     last_calls: &["proxy_on_done", "proxy_on_log", "proxy_on_delete"],
     shows_response_body: true,
+};
+
+/// nginx with ngx_wasm_module and without Kong: the filter runs in the content phase.
+pub static NGINX: HostRules = HostRules {
+    name: "nginx",
+    // After the first request of a connection the content phase goes on although the filter paused for its call. Seen with
+    // 9136e463 in nginx 1.25.3: a token with one use passed two to four times.
+    calls: CallRules { holds_later_requests: false, ..TABLE_KONG.calls },
+    ..TABLE_KONG
 };
 
 /// APISIX with wasm-nginx-module.
@@ -356,6 +393,7 @@ pub static APISIX: HostRules = HostRules {
         at_once: 1,
         traps: false,
         needs_authority: false,
+        holds_later_requests: true,
     },
     // proxy_send_http_response; an empty body is no ngx.print, and ngx.exit makes nginx's page.
     replies: ReplyRules {
@@ -376,6 +414,13 @@ pub static APISIX: HostRules = HostRules {
     unimplemented_is: Unimplemented::Status,
     // ngx_http_wasm_api.c, proxy_get_header_map_pairs and ngx_http_wasm_set_req_header.
     headers: HeaderRules::OpenResty,
+    sends_removed_headers: false,
+    // ngx_http_wasm_api.c asks lua-nginx-module for at most 100. Seen with 0b4b31d in OpenResty 1.25.3.
+    max_pairs: 100,
+    // As for Kong.
+    refuses_as_nginx: true,
+    // lua-nginx-module, ngx_http_lua_req_body.c: "http2 requests are not supported without content-length header".
+    reads_h2_by_length: true,
     // ngx_http_wasm_api.c, proxy_get_property, proxy_set_property.
     properties: PropertyRules::Variables,
     // proxy_define_metric and the others return OK and write nothing.

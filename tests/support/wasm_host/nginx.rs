@@ -16,8 +16,10 @@ pub(super) struct Nginx {
     /// `r->uri`, where the filter set it.
     uri: Option<Vec<u8>>,
     variables: BTreeMap<String, Vec<u8>>,
-    /// Headers nginx points at that were removed: the pointer stays.
-    removed: BTreeSet<Vec<u8>>,
+    /// Headers that the filter removed, as the client sent them.
+    removed: Pairs,
+    /// The connection served another request before.
+    is_later: bool,
     step: Step,
     /// The request waits for the answer to a call.
     waits: bool,
@@ -39,35 +41,6 @@ pub(super) enum Change {
     Replace(Vec<u8>),
     Remove,
 }
-
-/// Headers for which nginx keeps one pointer (`ngx_http_headers_in_t`): the first of several, even after its removal.
-const BUILTIN: &[&str] = &[
-    "accept-encoding",
-    "authorization",
-    "connection",
-    "content-length",
-    "content-type",
-    "date",
-    "expect",
-    "host",
-    "if-match",
-    "if-modified-since",
-    "if-none-match",
-    "if-range",
-    "if-unmodified-since",
-    "keep-alive",
-    "range",
-    "referer",
-    "te",
-    "transfer-encoding",
-    "upgrade",
-    "user-agent",
-    "via",
-    "x-real-ip",
-];
-
-/// `NGX_HTTP_WASM_MAX_REQ_HEADERS`, pseudo-headers among them.
-const MAX_PAIRS: usize = 100;
 
 /// Above this `ngx_proxy_wasm_pairs_marshal` writes more than `pairs_size` counted, past what the module allocated.
 const MAX_SAFE_HEADERS: usize = 95;
@@ -94,7 +67,8 @@ impl Nginx {
             are_args_new: false,
             uri: None,
             variables,
-            removed: BTreeSet::new(),
+            removed: Pairs::new(),
+            is_later: request.is_later,
             step: Step::Headers,
             waits: false,
             hangs: false,
@@ -120,6 +94,18 @@ impl Nginx {
             }
         }
     }
+}
+
+/// Returns the outcome of a request that nginx ends before any filter sees it.
+pub(super) fn refusal(request: &Request, rules: &HostRules) -> Option<Outcome> {
+    if !rules.refuses_as_nginx {
+        return None;
+    }
+    if request.protocol.starts_with("HTTP/2") && request.trailers.is_some() {
+        return Some(Outcome { reset: true, ..Outcome::default() });
+    }
+    let authorizations = request.headers.iter().filter(|pair| is_called(b"authorization")(pair)).count();
+    (authorizations > 1).then(|| Outcome { failed: Some(400), ..Outcome::default() })
 }
 
 fn query(path: &[u8]) -> Option<&[u8]> {
@@ -232,6 +218,13 @@ impl Vm {
         if !shows {
             return;
         }
+        let is_h2 = stream.nginx.as_ref().is_some_and(|nginx| nginx.protocol.starts_with("HTTP/2"));
+        if rules.reads_h2_by_length && is_h2 && first(&stream.headers, "content-length").is_none() {
+            if let Some(stream) = host.streams.get_mut(&id) {
+                stream.failed = Some(503);
+            }
+            return;
+        }
         if !stream.body.is_empty() {
             host.stale_body.clone_from(&stream.body);
         }
@@ -254,8 +247,9 @@ impl Vm {
         };
         let pauses = action != 0;
         let Some(nginx) = &mut stream.nginx else { return };
+        let holds = rules.calls.holds_later_requests || !nginx.is_later;
         if awaits && (pauses || rules.calls.beats_continue) {
-            nginx.waits = true;
+            nginx.waits = holds;
         } else if pauses && rules.lone_pause == LonePause::Crashes {
             self.fail_stream(id, "Pause without a call: the worker crashes");
         } else {
@@ -290,6 +284,9 @@ impl Vm {
         let Some(stream) = host.streams.get_mut(&id) else { return };
         let Some(nginx) = &stream.nginx else { return };
         let mut headers = pairs([(":method", nginx.method.clone()), (":path", nginx.target(rules))]);
+        if rules.sends_removed_headers {
+            headers.extend(pairs(nginx.removed.clone()));
+        }
         headers.extend(pairs(stream.headers.clone()));
         let body = stream.body.clone();
         stream.upstream = Some(Upstream { headers, body, trailers: None, complete: true });
@@ -303,13 +300,14 @@ impl Vm {
 impl Host {
     /// The request's headers as `proxy_get_header_map_pairs` shows them.
     pub(super) fn nginx_headers(&mut self) -> Answer<Option<Pairs>> {
-        let rules = self.world.host.headers;
+        let HostRules { headers: rules, max_pairs, .. } = *self.world.host;
         let Some(stream) = self.stream() else { return Ok(None) };
         let Some(nginx) = &stream.nginx else { return Ok(None) };
         let (path, method, scheme) = (nginx.path.clone(), nginx.method.clone(), nginx.scheme.clone());
         if rules == HeaderRules::OpenResty {
             let pseudo = pairs([(":scheme", scheme), (":path", path), (":method", method)]);
-            return Ok(Some([stream.headers.clone(), pseudo].concat()));
+            let shown = stream.headers.iter().take(max_pairs - pseudo.len()).cloned();
+            return Ok(Some(shown.chain(pseudo).collect()));
         }
         if stream.headers.len() > MAX_SAFE_HEADERS {
             return Err(trap("so many headers are written past what the module allocated"));
@@ -320,7 +318,7 @@ impl Host {
         let mut shown =
             pairs([(":path", path), (":method", method), (":scheme", scheme), (":authority", server)]);
         shown.extend(stream.headers.clone());
-        shown.truncate(MAX_PAIRS);
+        shown.truncate(max_pairs);
         Ok(Some(shown))
     }
 
@@ -359,12 +357,8 @@ impl StreamState {
             }
             // Read-only: logged, and OK.
             (b":scheme" | b":authority", _) => Ok(()),
-            (name, change) if BUILTIN.iter().any(|known| known.as_bytes() == name) => {
-                change_builtin(&mut self.headers, &mut nginx.removed, name, change);
-                Ok(())
-            }
             (name, change) => {
-                change_ordinary(&mut self.headers, name, change);
+                change_ngx_wasm(&mut self.headers, &mut nginx.removed, name, change);
                 Ok(())
             }
         }
@@ -406,41 +400,12 @@ fn is_called(name: &[u8]) -> impl Fn(&(Vec<u8>, Vec<u8>)) -> bool + '_ {
     move |(other, _)| other.eq_ignore_ascii_case(name)
 }
 
-/// By nginx's one pointer: the first of several, also after it was removed.
-fn change_builtin(headers: &mut Pairs, removed: &mut BTreeSet<Vec<u8>>, name: &[u8], change: Change) {
-    let first = headers.iter().position(is_called(name)).filter(|_| !removed.contains(name));
-    match (change, first) {
-        (Change::Remove, Some(at)) => {
-            headers.remove(at);
-            removed.insert(name.to_vec());
-        }
+/// `ngx_http_wasm_headers.c`: a removal only hides headers from the filter, and a replacement changes the first of several.
+fn change_ngx_wasm(headers: &mut Pairs, removed: &mut Pairs, name: &[u8], change: Change) {
+    match (change, headers.iter().position(is_called(name))) {
+        (Change::Remove, _) => removed.extend(headers.extract_if(.., |pair| is_called(name)(pair))),
         (Change::Replace(value), Some(at)) => headers[at].1 = value,
-        // A removed one is revived.
-        (Change::Replace(value), None) => {
-            removed.remove(name);
-            headers.insert(0, (name.to_vec(), value));
-        }
-        (Change::Add(value), None) if !removed.contains(name) => headers.push((name.to_vec(), value)),
-        // "cannot add new builtin", and OK; a second removal finds its hash 0 already.
-        (Change::Add(_) | Change::Remove, _) => {}
-    }
-}
-
-/// `ngx_http_wasm_headers.c`, set_header_helper: the second of two is cleared, and the rescan clears the first.
-fn change_ordinary(headers: &mut Pairs, name: &[u8], change: Change) {
-    let count = headers.iter().filter(|pair| is_called(name)(pair)).count();
-    let is_list = matches!(name, b"cookie" | b"x-forwarded-for");
-    match change {
-        Change::Add(value) => headers.push((name.to_vec(), value)),
-        Change::Replace(value) if count == 0 => headers.push((name.to_vec(), value)),
-        Change::Replace(value) if count == 1 || is_list => {
-            let at = headers.iter().position(is_called(name)).unwrap_or(0);
-            headers[at].1 = value;
-            let kept = headers[at].clone();
-            headers.retain(|pair| !is_called(name)(pair));
-            headers.push(kept);
-        }
-        Change::Replace(_) | Change::Remove => headers.retain(|pair| !is_called(name)(pair)),
+        (Change::Add(value) | Change::Replace(value), _) => headers.push((name.to_vec(), value)),
     }
 }
 

@@ -104,8 +104,21 @@ impl Vm {
         accepted
     }
 
+    /// Starts the worker that a reload of the gateway makes, with this configuration.
+    pub fn reload(&mut self, config: &[u8]) -> Result<Vm, StartError> {
+        let mut world = self.world().clone();
+        if world.host.shared_data == SharedDataRules::Zones {
+            // Zones are `noreuse` (ngx_wa_shm.c): nginx makes each one anew. Seen with 9136e463 in nginx 1.25.3.
+            world.shared = SharedData::default();
+        }
+        self.module.start_in(world, config)
+    }
+
     /// Plays a whole stream. An upstream that received all of it answers `request.answer`.
     pub fn exchange(&mut self, request: &Request) -> Outcome {
+        if let Some(outcome) = nginx::refusal(request, self.world().host) {
+            return outcome;
+        }
         let frames = request.chunks.len() + usize::from(request.trailers.is_some());
         let stream = self.begin(request);
         for (index, chunk) in request.chunks.iter().enumerate() {
