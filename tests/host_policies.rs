@@ -28,7 +28,8 @@ fn problems(policy: &Value) -> Vec<String> {
 }
 
 fn on(host: &str) -> Value {
-    let entropy = if host == "kong" { json!({"env": "CALLBOUND_ENTROPY"}) } else { Value::Null };
+    let entropy =
+        if matches!(host, "kong" | "nginx") { json!({"env": "CALLBOUND_ENTROPY"}) } else { Value::Null };
     json!({"host": host, "entropy": entropy})
 }
 
@@ -98,7 +99,13 @@ fn policy_without_entropy_on_weak_host_is_refused() {
             .map(|error| error.problems.iter().map(ToString::to_string).collect::<String>())
             .unwrap_or_default()
     };
-    assert!(with("c2hvcnQ").contains("entropy: expected at least 32 bytes"), "{}", with("c2hvcnQ"));
+    assert!(with("c2hvcnQ").contains("entropy: the secret is shorter than 32 bytes"), "{}", with("c2hvcnQ"));
+    // 32 times `A`, and 0 to 31.
+    for guessable in
+        ["QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"]
+    {
+        assert!(with(guessable).contains("entropy: the secret is guessable"), "{}", with(guessable));
+    }
     assert_eq!(with("bWFzdGVyIG9mIHRoZSBlbnRyb3B5LCAzMiBieXRlcyBvciBtb3Jl"), "");
 }
 
@@ -123,6 +130,20 @@ fn missing_host_feature_is_named_with_its_path() {
                 json!({"host": "apisix", "store": {"backend": "redis", "redis": {"url": "http://127.0.0.1:7379"}}}),
             )),
             "store.backend: this host calls the module for requests only",
+        ),
+        (
+            revdesk(merged(
+                on("nginx"),
+                json!({"store": {"backend": "redis", "redis": {"url": "http://127.0.0.1:7379"}}}),
+            )),
+            "store.backend: this host lets a request pass while Redis is asked",
+        ),
+        (
+            revdesk(merged(
+                on("kong"),
+                json!({"routes": [{"id": "off", "match": "POST /off", "accept": ["api_key"], "revoke": {}}]}),
+            )),
+            "routes[0].revoke: this host forgets its memory when it reloads",
         ),
         (
             revdesk(merged(
@@ -202,6 +223,11 @@ fn sheets() -> String {
             "Kong",
             " with `\"host\": \"kong\"`, `entropy` and `\"sessions_ended_by\": \"upstream\"`",
             merged(on("kong"), upstream_ends.clone()),
+        ),
+        (
+            "nginx",
+            " with `\"host\": \"nginx\"`, `entropy` and `\"sessions_ended_by\": \"upstream\"`",
+            merged(on("nginx"), upstream_ends.clone()),
         ),
         (
             "APISIX",

@@ -343,7 +343,7 @@ const WRONG: &[(&str, &str)] = &[
     ("/colour", "1"),
     ("/version", "2"),
     ("/version", r#""1""#),
-    ("/host", r#""nginx""#),
+    ("/host", r#""caddy""#),
     ("/hold_seconds", "-1"),
     ("/hold_seconds", "null"),
     ("/allow_inline_secrets", r#""yes""#),

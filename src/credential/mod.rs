@@ -18,7 +18,9 @@ pub use cache::VerificationCache;
 pub use entropy::Entropy;
 pub use extract::{CredentialError, MAX_CREDENTIAL_BYTES, candidates, extract, holds_credential};
 pub use jwks::KeySet;
-pub use key::{Algorithm, HostVerify, Jwk, Key, KeyError, decode_base64url, derive_secret};
+pub use key::{
+    Algorithm, HostVerify, Jwk, Key, KeyError, check_seed, decode_base64url, derive_secret, is_text,
+};
 pub use location::{CredentialLocation, CredentialLocations};
 pub use remote_jwks::{RemoteJwks, RemoteKeys};
 pub use token::{

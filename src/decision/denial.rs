@@ -27,9 +27,11 @@ impl From<StoreError> for Denial {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Full => Reason::StoreFull,
-            StoreError::Corrupt | StoreError::Contended | StoreError::Dropped | StoreError::Unavailable => {
-                Reason::StoreUnavailable
-            }
+            StoreError::Corrupt
+            | StoreError::Contended
+            | StoreError::Dropped
+            | StoreError::Unavailable
+            | StoreError::NotHeld => Reason::StoreUnavailable,
         }
         .into()
     }

@@ -122,15 +122,16 @@ impl Obligations {
         if host.removes_headers {
             return Ok(());
         }
+        let occurrences = |name: &str| headers.iter().filter(|(other, _)| *other == name.as_bytes()).count();
         for name in std::mem::take(&mut self.remove) {
-            if NEVER_EMPTY.contains(&name.as_str()) {
+            // A name that is not UTF-8 is no longer the client's.
+            if NEVER_EMPTY.contains(&name.as_str()) || occurrences(&name) != 1 {
                 return Err(Reason::RequestMalformed.into());
             }
             if !self.set.iter().any(|(set, _)| *set == name) {
                 self.set.push((name.into(), String::new()));
             }
         }
-        let occurrences = |name: &str| headers.iter().filter(|(other, _)| *other == name.as_bytes()).count();
         match self.set.iter().any(|(name, _)| occurrences(name) > 1) {
             true => Err(Reason::RequestMalformed.into()),
             false => Ok(()),

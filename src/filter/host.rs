@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::credential::Entropy;
 use crate::decision::{Answer, Obligations, Record};
-use crate::policy::{End, Hold, Policy, Profile};
+use crate::policy::{DuringCallouts, End, Hold, Policy, Profile};
 use crate::reason::Reason;
 
 use super::raw::{self, BufferType, HostResult, MapType, Pairs};
@@ -66,6 +66,15 @@ impl HostAdapter {
         let text = raw::property(self.profile.address).ok()?;
         let text = std::str::from_utf8(&text).ok()?;
         text.parse().or_else(|_| text.parse::<SocketAddr>().map(|address| address.ip())).ok()
+    }
+
+    /// Returns whether a request is held while a callout for it is pending. Must be called in a request.
+    pub(super) fn holds_during_callouts(&self) -> bool {
+        match self.profile.during_callouts {
+            DuringCallouts::Hold => true,
+            DuringCallouts::HoldIfSettable(property) => raw::set_property(property, b"").is_ok(),
+            DuringCallouts::Pass => false,
+        }
     }
 
     /// Returns the upstream of a callout in this host's form: a cluster, or address and port.

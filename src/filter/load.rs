@@ -13,7 +13,7 @@ use super::host::HostAdapter;
 use super::raw::{self, Level};
 use super::shared::Shared;
 use super::store::Store;
-use super::telemetry::Telemetry;
+use super::telemetry::{self, Telemetry};
 
 thread_local! {
     /// Key sets this VM has fetched, so that a new policy does not refuse their tokens until it has fetched them again.
@@ -82,7 +82,7 @@ fn log_loaded(policy: &Policy) {
     }
     log_guarantees(policy);
     let (routes, keys) = (policy.routes.iter().count(), policy.keys.len());
-    raw::log(Level::Info, &format!("policy loaded: routes={routes} api_keys={keys}"));
+    telemetry::log(policy, &format!("policy loaded: routes={routes} api_keys={keys}"));
 }
 
 /// Logs what the policy guarantees on this host, once for all workers where they share memory.
@@ -96,7 +96,7 @@ fn log_guarantees(policy: &Policy) {
         let _ = raw::set_shared_data(LOGGED, revision, 0);
     }
     for guarantee in guarantees(policy) {
-        raw::log(Level::Info, &format!("guarantee: {guarantee}"));
+        telemetry::log(policy, &format!("guarantee: {guarantee}"));
     }
 }
 

@@ -71,7 +71,7 @@ impl Root {
         let is_usable =
             raw::now_seconds().is_some_and(|now| shared.engine.set_key_set(&issuer, status, &body, now));
         match is_usable {
-            true => raw::log(Level::Info, &format!("key set of {name}: fetched")),
+            true => telemetry::log(shared.policy(), &format!("key set of {name}: fetched")),
             false => {
                 let cause = format!("no usable answer (status {status}, {length} bytes); the last one stays");
                 raw::log(Level::Warn, &format!("key set of {name}: {cause}"));

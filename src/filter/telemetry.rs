@@ -112,6 +112,7 @@ const MAX_QUEUED: usize = 2_000;
 /// Logs a line about a request. Some hosts append the request line, which may contain a credential. There the line waits
 /// for a tick; without ticks it is dropped when credentials are read from the query.
 pub(super) fn log_line(policy: &Policy, level: Level, line: String) {
+    let level = shown(policy, level);
     match (policy.host.logs_requests, policy.host.has_ticks) {
         (true, true) => QUEUE.with_borrow_mut(|(lines, dropped)| match lines.len() < MAX_QUEUED {
             true => lines.push((level, line)),
@@ -119,6 +120,19 @@ pub(super) fn log_line(policy: &Policy, level: Level, line: String) {
         }),
         (true, false) if policy.reads_credentials_in_query() => {}
         _ => raw::log(level, &line),
+    }
+}
+
+/// Logs a line for the operator that is about no request.
+pub(super) fn log(policy: &Policy, line: &str) {
+    raw::log(shown(policy, Level::Info), line);
+}
+
+/// Returns the level at which a line appears: never lower than a host's log may be set without showing credentials.
+fn shown(policy: &Policy, level: Level) -> Level {
+    match level {
+        Level::Info if policy.host.logs_requests => Level::Warn,
+        level => level,
     }
 }
 

@@ -145,6 +145,9 @@ impl Enforcer {
         let StoreBackend::Redis(redis) = &self.shared.policy().store.backend else {
             return Err(StoreError::Unavailable);
         };
+        if !self.shared.host.holds_during_callouts() {
+            return Err(StoreError::NotHeld);
+        }
         PendingCallout::send(&self.shared.host, redis, operations).map_err(|_| StoreError::Unavailable)
     }
 

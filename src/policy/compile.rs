@@ -30,7 +30,7 @@ use super::teams::{PartyDocuments, Tree};
 use super::text_bounds::TextBound;
 use super::{credentials, families, issuers, revocations};
 use super::{routes, suggest, template, text_bounds, upstream_credentials};
-use crate::credential::{Algorithm, Issuer};
+use crate::credential::{Algorithm, Issuer, check_seed, is_text};
 use crate::hex::hex;
 use crate::store::Strength;
 
@@ -189,10 +189,10 @@ impl Compiler<'_> {
         }
         let purpose = Purpose { used_for: "*entropy", kid: "seed", algorithm: Algorithm::Hs256 };
         let bytes = self.loader.load(secret, &purpose, &at)?;
-        if bytes.len() < 32 {
-            at.refuse("expected at least 32 bytes; make a secret with `callbound gen-secret`");
+        if is_text(&bytes) {
+            at.warn("the secret looks like a text that somebody wrote; make one with `callbound gen-secret`");
         }
-        Some(bytes)
+        check_seed(&bytes).map_err(|error| at.refuse(error.to_string())).ok().map(|()| bytes)
     }
 
     fn parties(&self) -> Parties {

@@ -65,6 +65,8 @@ pub fn guarantees(policy: &Policy) -> Vec<Guarantee> {
         Some(decision_first(policy)),
         Some(bounds(policy)),
         Some(paths(policy)),
+        Some(headers(policy)),
+        query_in_log(policy),
         uses(policy),
         limits(policy),
         failures(policy),
@@ -144,8 +146,40 @@ fn paths(policy: &Policy) -> Guarantee {
     }
 }
 
-/// Returns the reach of counts in the policy's store, and its description for the sheet.
-fn backend_guarantee(policy: &Policy, after_restart: &str) -> (Enforcement, String) {
+fn headers(policy: &Policy) -> Guarantee {
+    let (enforcement, text) = match (policy.host.removes_headers, policy.forward_credential) {
+        (true, true) => (Enforcement::Exact, "a client's headers lose those that only callbound sets"),
+        (true, false) => {
+            (Enforcement::Exact, "a client's headers lose its credential and those that only callbound sets")
+        }
+        (false, true) => (
+            Enforcement::Exact,
+            "this host cannot remove a header: a request with one that only callbound sets, in any spelling, is refused",
+        ),
+        (false, false) => (
+            Enforcement::Host,
+            "this host cannot remove a header: the upstream sees the header of a credential without its value, unless \
+             `callbound-headers.conf` drops it; a request with a header that only callbound sets, in any spelling, or that \
+             repeats a header that callbound changes, is refused",
+        ),
+    };
+    guarantee("headers for the upstream", enforcement, text)
+}
+
+fn query_in_log(policy: &Policy) -> Option<Guarantee> {
+    (policy.host.logs_requests && policy.reads_credentials_in_query()).then(|| {
+        guarantee(
+            "credentials in the query",
+            Enforcement::None,
+            "when an upstream fails, this host writes the request's first line with its query, and so the credential, into \
+             its error log",
+        )
+    })
+}
+
+/// Returns the reach of counts in the policy's store, and its description for the sheet. `afterwards` says what a lost
+/// memory means.
+fn backend_guarantee(policy: &Policy, afterwards: &str) -> (Enforcement, String) {
     match (&policy.store.backend, policy.host.memory) {
         (StoreBackend::Redis(_), _) => {
             (Enforcement::Fleet, "in the Redis that all gateways share; 503 when it does not answer".into())
@@ -154,14 +188,16 @@ fn backend_guarantee(policy: &Policy, after_restart: &str) -> (Enforcement, Stri
             Enforcement::Node,
             format!(
                 "by all workers of this gateway together, each gateway for itself, in the shared memory zone `callbound` \
-                 ({} MiB, `eviction=none`): a dropped entry is noticed and answered with 503; {after_restart}, and so \
-                 after a change of `store.entries`",
+                 ({} MiB, `eviction=none`): a dropped entry is noticed and answered with 503; after a restart, a reload \
+                 of the host's configuration or a change of `store.entries`, {afterwards}",
                 zone_mebibytes(policy.store.size.entries)
             ),
         ),
         (StoreBackend::Memory, _) => (
             Enforcement::Node,
-            format!("by all workers of this gateway together, each gateway for itself; {after_restart}"),
+            format!(
+                "by all workers of this gateway together, each gateway for itself; after a restart, {afterwards}"
+            ),
         ),
     }
 }
@@ -176,7 +212,7 @@ fn zone_mebibytes(entries: usize) -> usize {
 }
 
 fn uses(policy: &Policy) -> Option<Guarantee> {
-    let (enforcement, text) = backend_guarantee(policy, "after a restart, older tokens are refused");
+    let (enforcement, text) = backend_guarantee(policy, "older tokens are refused");
     policy
         .routes
         .iter()
@@ -187,7 +223,7 @@ fn uses(policy: &Policy) -> Option<Guarantee> {
 fn limits(policy: &Policy) -> Option<Guarantee> {
     let counted = policy.limits.list.iter().filter(|limit| limit.counts != Counts::Failures);
     let names: Vec<&str> = counted.map(|limit| limit.id.as_str()).collect();
-    let (enforcement, text) = backend_guarantee(policy, "after a restart, windows begin again");
+    let (enforcement, text) = backend_guarantee(policy, "windows begin again");
     (!names.is_empty())
         .then(|| guarantee("limits", enforcement, format!("`{}`, counted {text}", names.join("`, `"))))
 }

@@ -11,8 +11,10 @@ words! {
     pub enum Host {
         /// Envoy, Istio, Envoy Gateway.
         Envoy = "envoy",
-        /// Kong Gateway up to 3.10, and any nginx with its WebAssembly module.
+        /// Kong Gateway up to 3.10.
         Kong = "kong",
+        /// nginx with Kong's WebAssembly module, without Kong.
+        Nginx = "nginx",
         /// Apache APISIX, with its Wasm plugins.
         Apisix = "apisix",
     }
@@ -71,8 +73,8 @@ pub struct Profile {
     /// True when a request header that the module removes does not reach the upstream. Otherwise a header can only be
     /// given another value, and of two with one name only the first.
     pub removes_headers: bool,
-    /// True when a request waits for the reply to a callout that was made for it.
-    pub waits_for_callouts: bool,
+    /// Treatment of a request while a callout for it is pending.
+    pub during_callouts: DuringCallouts,
     /// Property with the client's address; zero bytes separate the parts of a name.
     pub address: &'static str,
     /// Property with path and query as the client wrote them; `None`: the header `:path` has them. Only this host has a
@@ -87,7 +89,8 @@ pub struct Profile {
     pub log: &'static str,
     /// True when the details of a reply appear in its status line, where the client reads them.
     pub exposes_reply_details: bool,
-    /// True when a log line of a request also has the request's first line, with its query.
+    /// True when a log line of a request also has the request's first line, with its query, and the log at level `info`
+    /// has whole headers. There all lines are warnings, so that the log needs no lower level.
     pub logs_requests: bool,
 }
 
@@ -102,6 +105,18 @@ pub enum Hold {
     Host,
     /// The host, when it is asked to read the body.
     HostOnRequest,
+}
+
+/// Treatment of a request while a callout for it is pending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DuringCallouts {
+    /// The request is held.
+    Hold,
+    /// The request is held if the host takes this property. Another host has the same interface, not this property, and
+    /// lets the request pass.
+    HoldIfSettable(&'static str),
+    /// The request passes, unless it is the first of its connection.
+    Pass,
 }
 
 /// Sign of a host that a request has no body.
@@ -122,7 +137,8 @@ pub enum SharedMemory {
     None,
     /// Memory that keeps its entries.
     Kept,
-    /// Memory that may drop its entries, and has a version of its own for "write only if absent".
+    /// Memory that may drop its entries, is made anew when the gateway reloads its configuration, and has a version of its
+    /// own for "write only if absent".
     Evicted,
 }
 
@@ -141,7 +157,7 @@ const ENVOY: Profile = Profile {
     max_headers: None,
     lowers_names: true,
     removes_headers: true,
-    waits_for_callouts: true,
+    during_callouts: DuringCallouts::Hold,
     address: "source\0address",
     target: None,
     query: None,
@@ -166,7 +182,7 @@ const KONG: Profile = Profile {
     max_headers: Some(94),
     lowers_names: false,
     removes_headers: false,
-    waits_for_callouts: true,
+    during_callouts: DuringCallouts::HoldIfSettable("kong\0ctx\0shared\0callbound"),
     address: "source\0address",
     target: Some("ngx\0request_uri"),
     query: Some(["ngx\0args", "ngx\0upstream_uri"]),
@@ -175,6 +191,9 @@ const KONG: Profile = Profile {
     exposes_reply_details: true,
     logs_requests: true,
 };
+
+const NGINX: Profile =
+    Profile { name: "nginx", during_callouts: DuringCallouts::Pass, log: "ngx\0callbound_decision", ..KONG };
 
 const APISIX: Profile = Profile {
     name: "apisix",
@@ -191,7 +210,7 @@ const APISIX: Profile = Profile {
     max_headers: Some(99),
     lowers_names: false,
     removes_headers: true,
-    waits_for_callouts: true,
+    during_callouts: DuringCallouts::Hold,
     address: "remote_addr",
     target: Some("request_uri"),
     query: Some(["args", "upstream_uri"]),
@@ -207,6 +226,7 @@ impl Host {
         match self {
             Self::Envoy => &ENVOY,
             Self::Kong => &KONG,
+            Self::Nginx => &NGINX,
             Self::Apisix => &APISIX,
         }
     }

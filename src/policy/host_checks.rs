@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::accept::{Accept, TokenSource};
 use super::api_keys::Keys;
 use super::families::CompiledFamily;
-use super::host::{Hold, Profile, SharedMemory};
+use super::host::{DuringCallouts, Hold, Profile, SharedMemory};
 use super::limits::{Counts, LimitDocument, Limits, Measure};
 use super::reader::{List, Reader};
 use super::route::{ForwardedField, LocalReply, Route};
@@ -36,6 +36,7 @@ impl HostChecks<'_> {
     /// Refuses features that the host lacks.
     pub(super) fn check(&self, root: &Reader<'_>) {
         self.check_memory(root);
+        self.check_callouts(root);
         self.check_ticks(root);
         self.check_signatures(root);
         if !self.profile.has_entropy && !self.has_seed && self.names_sessions() {
@@ -98,6 +99,11 @@ impl HostChecks<'_> {
     fn check_memory(&self, root: &Reader<'_>) {
         if self.profile.memory == SharedMemory::Evicted && self.store.backend == StoreBackend::Memory {
             self.check_session_counts(root);
+            self.refuse_revoking(
+                "this host forgets its memory when it reloads its configuration, and revoked keys and tokens would be good again; \
+                 revoke in the policy (`revocations`), or use `store.backend: \"redis\"`",
+                root,
+            );
         }
         if self.profile.memory != SharedMemory::None {
             return;
@@ -119,9 +125,27 @@ impl HostChecks<'_> {
             if route.counts_uses() {
                 at.refuse(format!("{NONE}: uses of tokens cannot be counted"));
             }
+        }
+        self.refuse_revoking(&format!("{NONE}: nothing can be revoked by request"), root);
+    }
+
+    fn refuse_revoking(&self, message: &str, root: &Reader<'_>) {
+        let routes_at = root.member("routes");
+        for (index, route) in self.routes.iter().enumerate() {
             if matches!(route.local, Some(LocalReply::Revoke(_))) {
-                at.member("revoke").refuse(format!("{NONE}: nothing can be revoked by request"));
+                routes_at.element(index).member("revoke").refuse(message);
             }
+        }
+    }
+
+    /// Checks that requests wait for the answers of Redis.
+    fn check_callouts(&self, root: &Reader<'_>) {
+        if self.profile.during_callouts == DuringCallouts::Pass && self.store.backend != StoreBackend::Memory
+        {
+            root.member("store").member("backend").refuse_with(
+                "this host lets a request pass while Redis is asked about it",
+                "use `memory`, or load callbound in Kong or Envoy",
+            );
         }
     }
 

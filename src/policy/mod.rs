@@ -63,7 +63,7 @@ pub use document::Unmatched;
 pub use endpoints::{Endpoint, Endpoints, Network};
 pub use fields::{FieldRef, Pointer, RequestField};
 pub use guarantee::{Enforcement, Guarantee, guarantees};
-pub use host::{End, Hold, Host, Profile, SharedMemory, host_of};
+pub use host::{DuringCallouts, End, Hold, Host, Profile, SharedMemory, host_of};
 pub use introspect::IntrospectRule;
 pub use limits::{Counts, Limit, Limits, Measure, Per, Shown};
 pub use list::ListingRule;

@@ -205,6 +205,8 @@ pub enum StoreError {
     Dropped,
     /// No answer came in time, or not an expected one.
     Unavailable,
+    /// The gateway would let the request pass before the answer.
+    NotHeld,
 }
 
 impl core::fmt::Display for StoreError {
@@ -217,6 +219,9 @@ impl core::fmt::Display for StoreError {
             }
             Self::Contended => "too many requests change the same entry of the store",
             Self::Unavailable => "the store does not answer",
+            Self::NotHeld => {
+                "this is nginx without Kong, which lets requests pass while Redis is asked: give `host: \"nginx\"` and `store.backend: \"memory\"`"
+            }
         })
     }
 }

@@ -24,6 +24,7 @@ pub const ALL: &[(&str, HostTest)] = &[
     ("kong_body_in_file_is_413", kong_body_in_a_file),
     ("kong_body_without_length_is_411", kong_body_without_a_length),
     ("kong_more_than_90_headers_are_431", kong_many_headers),
+    ("kong_header_that_cannot_be_hidden_is_refused", kong_unhideable),
     ("apisix_more_than_99_pairs_are_431", apisix_many_headers),
     ("kong_token_from_before_a_reload_is_refused", kong_reload),
     ("kong_request_in_new_instance_is_refused", kong_new_instance),
@@ -33,6 +34,7 @@ pub const ALL: &[(&str, HostTest)] = &[
     ("kong_failing_host_call_allows_nothing", || host_calls_fail(Level::Kong)),
     ("apisix_failing_host_call_allows_nothing", || host_calls_fail(Level::Apisix)),
     ("buffer_failing_host_call_allows_nothing", || host_calls_fail(Level::Buffer)),
+    ("kong_policy_on_nginx_never_waits_for_redis", kong_policy_on_nginx),
     ("kong_unanswered_call_allows_nothing", kong_lost_calls),
     ("kong_failed_call_is_refused", kong_bad_answers),
     ("kong_key_from_store_is_held_to_its_bounds", kong_key_from_store),
@@ -252,6 +254,35 @@ fn kong_many_headers() -> TestResult {
     is_refused("the last of 90", &vm.exchange(&hidden), 400, "request_malformed")
 }
 
+/// What would need a removal is refused, on public routes too.
+fn kong_unhideable() -> TestResult {
+    let mut vm = gateway(Level::Kong)?;
+    let public = || Request::new("GET", "/v1/open");
+    let open = vm.exchange(&public().header("authorization", KEY).header("connection", "Keep-Alive, TE"));
+    is_released("one credential", &open)?;
+    let seen = open.upstream.unwrap_or_default();
+    if seen.headers.iter().any(|(name, value)| name == b"authorization" && !value.is_empty()) {
+        return Err(format!("the upstream saw {seen:?}"));
+    }
+    let twice = |request: Request, name: &str| request.header(name, "a").header(name, "b");
+    let key = KEY.trim_start_matches("Bearer ");
+    let refused = [
+        ("an id twice", twice(public(), "x-request-id")),
+        ("an id twice on a guarded route", twice(ping(), "x-request-id")),
+        ("a key in two headers", public().header("authorization", KEY).header("cookie", format!("k={key}"))),
+        ("a key in the second cookie", public().header("cookie", "a=b").header("cookie", format!("k={key}"))),
+        ("a key as subprotocol", public().header("sec-websocket-protocol", key)),
+        ("a key in a name that is no text", public().header(b"x-\xff", key)),
+        ("another header nominated", ping().header("connection", "close, x-callbound-team")),
+        ("our header in capitals", public().header("X_CALLBOUND_TEAM", "rival")),
+        ("an empty header of ours", ping().header("x-callbound-team", "")),
+    ];
+    for (what, request) in refused {
+        is_refused(what, &vm.exchange(&request), 400, "request_malformed")?;
+    }
+    Ok(())
+}
+
 /// APISIX hands over a hundred headers and reports none; what is behind them reaches the upstream unseen.
 fn apisix_many_headers() -> TestResult {
     let mut vm = gateway(Level::Apisix)?;
@@ -376,11 +407,15 @@ fn host_calls_fail(level: Level) -> TestResult {
 /// Starts a gateway whose store is remote and holds API keys.
 fn remote(level: Level) -> Result<Vm, String> {
     let file = file(level)?;
-    let mut policy = policy(level, &file)?;
+    remote_in(world(level, &file), &policy(level, &file)?)
+}
+
+fn remote_in(world: World, policy: &Value) -> Result<Vm, String> {
+    let mut policy = policy.clone();
     let redis = json!({"url": "http://127.0.0.1:7379", "timeout_ms": 500});
     policy["store"] =
         json!({"backend": "redis", "redis": redis, "directory": {"fresh_seconds": 60, "unknown_seconds": 1}});
-    let mut vm = start_in(world(level, &file), &policy)?;
+    let mut vm = start_in(world, &policy)?;
     vm.set_now(nanoseconds(NOW));
     answer_revocations(&mut vm)?;
     Ok(vm)
@@ -431,6 +466,20 @@ fn store_answer(call: &HttpCall, found: &Value) -> Result<Reply, String> {
     let nonce = text.rsplit('/').find(is_nonce).ok_or("no nonce")?;
     let inner = json!({"nonce": nonce, "epoch": NOW - EARLIER, "answers": [found]}).to_string();
     Ok(answer(json!({"EVAL": inner}).to_string()))
+}
+
+/// nginx without Kong goes on with a later request of a connection although the filter waits for its call. A policy for
+/// Kong never waits there.
+fn kong_policy_on_nginx() -> TestResult {
+    let file = file(Level::Kong)?;
+    let mut nginx = world(Level::Kong, &file);
+    nginx.host = &host_rules::NGINX;
+    let mut vm = remote_in(nginx, &policy(Level::Kong, &file)?)?;
+    for request in [asks(ping()), asks(act())] {
+        let later = Request { is_later: true, ..request };
+        is_refused("a key that only Redis knows", &vm.exchange(&later), 503, "")?;
+    }
+    is_released("a key of the policy", &vm.exchange(&Request { is_later: true, ..ping() }))
 }
 
 fn kong_lost_calls() -> TestResult {

@@ -14,7 +14,7 @@ mod spki;
 pub use algorithm::{Algorithm, HostVerify};
 pub use error::KeyError;
 pub use jwk::Jwk;
-pub use secret::{decode_base64url, derive_secret};
+pub use secret::{check_seed, decode_base64url, derive_secret, is_text};
 
 use base64ct::{Base64UrlUnpadded, Encoding};
 use jwt_compact::alg::{Ed25519, Es256, Hs256, Hs256Key};

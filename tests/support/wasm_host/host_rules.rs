@@ -44,6 +44,8 @@ pub struct HostRules {
     pub max_pairs: usize,
     /// The host answers some requests itself, before any filter, as nginx does.
     pub refuses_as_nginx: bool,
+    /// The properties of Kong exist: `kong.ctx.shared.…`.
+    pub has_kong_properties: bool,
     /// A body over HTTP/2 without `content-length` cannot be read.
     pub reads_h2_by_length: bool,
     pub properties: PropertyRules,
@@ -268,6 +270,7 @@ const TABLE_ENVOY: HostRules = HostRules {
     sends_removed_headers: false,
     max_pairs: usize::MAX,
     refuses_as_nginx: false,
+    has_kong_properties: false,
     reads_h2_by_length: false,
     properties: PropertyRules::Envoy,
     metrics: MetricRules::Counted,
@@ -340,6 +343,8 @@ const TABLE_KONG: HostRules = HostRules {
     // ngx_http_request.c, ngx_http_headers_in: `authorization` is a unique header since 1.23; ngx_http_v2.c: trailers of
     // a request end the connection. Seen in nginx 1.25.3.
     refuses_as_nginx: true,
+    // kong/runloop/wasm/properties.lua.
+    has_kong_properties: true,
     reads_h2_by_length: false,
     // ngx_proxy_wasm_properties.c; kong/runloop/wasm/properties.lua.
     properties: PropertyRules::NgxWasm,
@@ -367,6 +372,7 @@ pub static NGINX: HostRules = HostRules {
     // After the first request of a connection the content phase goes on although the filter paused for its call. Seen with
     // 9136e463 in nginx 1.25.3: a token with one use passed two to four times.
     calls: CallRules { holds_later_requests: false, ..TABLE_KONG.calls },
+    has_kong_properties: false,
     ..TABLE_KONG
 };
 
@@ -419,6 +425,7 @@ pub static APISIX: HostRules = HostRules {
     max_pairs: 100,
     // As for Kong.
     refuses_as_nginx: true,
+    has_kong_properties: false,
     // lua-nginx-module, ngx_http_lua_req_body.c: "http2 requests are not supported without content-length header".
     reads_h2_by_length: true,
     // ngx_http_wasm_api.c, proxy_get_property, proxy_set_property.

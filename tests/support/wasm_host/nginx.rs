@@ -439,6 +439,9 @@ impl Host {
     }
 
     pub(super) fn set_ngx_wasm_property(&mut self, path: &str, value: Vec<u8>) -> Answer {
+        if path.starts_with("kong\0") && !self.world.host.has_kong_properties {
+            return Err(NOT_FOUND);
+        }
         let Some(stream) = self.stream() else { return Err(outside_a_request(path)) };
         let Some(nginx) = &mut stream.nginx else { return Err(NOT_FOUND) };
         match path {
