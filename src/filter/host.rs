@@ -108,6 +108,9 @@ impl HostAdapter {
         if is_too_many(pairs.count()) {
             return Err(Reason::HeadersTooMany);
         }
+        if pairs.count() < count {
+            return Err(Reason::HostError);
+        }
         Ok(RawHead { pairs, target })
     }
 

@@ -26,6 +26,7 @@ pub const ALL: &[(&str, HostTest)] = &[
     ("kong_more_than_90_headers_are_431", kong_many_headers),
     ("kong_header_that_cannot_be_hidden_is_refused", kong_unhideable),
     ("apisix_more_than_99_pairs_are_431", apisix_many_headers),
+    ("envoy_fewer_headers_than_announced_are_refused", hidden_headers),
     ("kong_token_from_before_a_reload_is_refused", kong_reload),
     ("kong_request_in_new_instance_is_refused", kong_new_instance),
     ("kong_ticks_in_new_instance_continue", kong_ticks_after_a_trap),
@@ -294,6 +295,17 @@ fn apisix_many_headers() -> TestResult {
         is_refused(&format!("{count} headers"), &vm.exchange(&hidden), 431, "headers_too_many")?;
     }
     Ok(())
+}
+
+/// A host that announces more headers than it shows could hide a judged one.
+fn hidden_headers() -> TestResult {
+    let file = file(Level::Wasm)?;
+    let mut short = world(Level::Wasm, &file);
+    short.host = &host_rules::SHORT;
+    let mut vm = start_in(short, &policy(Level::Wasm, &file)?)?;
+    is_released("all are shown", &vm.exchange(&ping().header("x-1", "1")))?;
+    let more = ping().header("x-1", "1").header("x-callbound-team", "rival");
+    is_refused("one is hidden", &vm.exchange(&more), 503, "host_error")
 }
 
 /// A reload of nginx makes the memory anew: uses stay spent, because tokens from before it are refused.

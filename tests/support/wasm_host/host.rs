@@ -123,6 +123,10 @@ impl Host {
     /// Returns a header map as the filter may read it now.
     pub(super) fn readable_map(&mut self, map: u32) -> Answer<Option<Pairs>> {
         match (self.world.host.headers, map) {
+            (HeaderRules::Envoy, 0) => {
+                let max = self.world.host.max_pairs;
+                Ok(self.held_map(map).map(|pairs| pairs.iter().take(max).cloned().collect()))
+            }
             (HeaderRules::Envoy, _) | (_, 2) => Ok(self.held_map(map).cloned()),
             (_, 0) => self.nginx_headers(),
             (HeaderRules::OpenResty, 6) if self.call_response.is_none() => Err(NOT_FOUND),
