@@ -194,6 +194,23 @@ fn guarantee_sheet_states_each_enforcement() {
 }
 
 #[test]
+fn credential_in_query_is_warned_of_where_logs_show_it() {
+    let warned = |host: &str| {
+        let upstream_ends = json!({"sessions_ended_by": "upstream"});
+        let policy = merged(platform("decart.json"), merged(on(host), upstream_ends));
+        let policy = compiled(&policy).unwrap_or_else(|problems| panic!("{problems:#?}"));
+        let is_in_sheet = guarantees(&policy).iter().any(|line| line.subject == "credentials in the query");
+        let warnings = policy.warnings.iter().map(ToString::to_string);
+        let is_warning = |text: String| text.contains("credential_locations: a credential in the query");
+        (is_in_sheet, warnings.map(is_warning).any(|is_one| is_one))
+    };
+    assert_eq!(warned("envoy"), (false, false));
+    for host in ["kong", "nginx", "apisix"] {
+        assert_eq!(warned(host), (true, true), "{host}");
+    }
+}
+
+#[test]
 fn guarantee_sheet_holds_no_secret() {
     let secret = "bWFzdGVyIG9mIHRoZSBlbnRyb3B5LCAzMiBieXRlcyBvciBtb3Jl";
     let policy = merged(

@@ -12,7 +12,7 @@ use super::route::{ForwardedField, LocalReply, Route};
 use super::routes::Routes;
 use super::store::{StoreBackend, StoreRule};
 use super::teams::Tree;
-use crate::credential::{Family, Issuer, TokenVerifier};
+use crate::credential::{CredentialLocation, Family, Issuer, TokenVerifier};
 use crate::store::SESSION_CAPACITY_PREALLOCATED;
 
 /// Host and everything of a policy that depends on it.
@@ -37,6 +37,7 @@ impl HostChecks<'_> {
     pub(super) fn check(&self, root: &Reader<'_>) {
         self.check_memory(root);
         self.check_callouts(root);
+        self.check_query_credentials(root);
         self.check_ticks(root);
         self.check_signatures(root);
         if !self.profile.has_entropy && !self.has_seed && self.names_sessions() {
@@ -165,6 +166,23 @@ impl HostChecks<'_> {
                     "this host's memory counts {most} open sessions at most; more need `store.backend: \"redis\"`"
                 );
                 self.refuse_limit(&limit.id, &message, root);
+            }
+        }
+    }
+
+    /// Warns of credentials in the query, which the host may write into its log.
+    fn check_query_credentials(&self, root: &Reader<'_>) {
+        if !self.profile.logs_requests {
+            return;
+        }
+        let is_query = |location: &CredentialLocation| location.parameter().is_some();
+        let routes_at = root.member("routes");
+        for (index, route) in self.routes.iter().enumerate() {
+            if route.locations.iter().flatten().any(is_query) {
+                routes_at.element(index).member("credential_locations").warn(
+                    "a credential in the query: when an upstream fails, this host writes the request's first line with its \
+                     query into its error log",
+                );
             }
         }
     }
