@@ -1,10 +1,15 @@
 #!/usr/bin/env bash
-# Builds dist/callbound.wasm, the module that gateways load, with the toolchain that scripts/setup.sh chose.
+# Builds dist/callbound.wasm, the module that gateways load, with the toolchain that scripts/setup.sh chose. The last step
+# masks its shifts, for APISIX's engine (scripts/mask-shifts/src/lib.rs).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib.sh
 . scripts/lib.sh
 [ -f .tools/wasm.env ] || scripts/setup.sh --wasm
+
+# A native tool: built before the settings of the wasm toolchain apply.
+cargo build --locked --package callbound-mask-shifts
+mask_shifts=${CARGO_TARGET_DIR:-target}/debug/callbound-mask-shifts
 # shellcheck disable=SC1091 # written by setup
 . .tools/wasm.env
 
@@ -20,7 +25,7 @@ target=${CARGO_TARGET_DIR:-target}
 
 # Renamed into place, so that Envoy never reads half a module.
 mkdir -p dist
-cp "$target/wasm32-wasip1/release/callbound.wasm" dist/.callbound.wasm
+"$mask_shifts" "$target/wasm32-wasip1/release/callbound.wasm" dist/.callbound.wasm
 mv dist/.callbound.wasm dist/callbound.wasm
 (cd dist && sha256sum callbound.wasm >callbound.wasm.sha256)
 say "dist/callbound.wasm: $(($(wc -c <dist/callbound.wasm) / 1024)) KiB, $(cut -c1-64 dist/callbound.wasm.sha256)"

@@ -1,13 +1,14 @@
 //! Faults of a host: a lost call, evicted memory, an instance replaced in the middle of a request, a stale body, a
 //! refusal that cannot be sent. No fault lets an unjudged request pass.
 
+use callbound_mask_shifts::count_unmasked;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::core::{EARLIER, NOW};
 use super::wasm::{host, module, nanoseconds};
 use crate::support::corpus::{File, Level, load};
-use crate::support::require::root;
+use crate::support::require::{Piece, require, root};
 use crate::wasm_host::{HttpCall, Module, Outcome, Reply, Request, Vm, World, first, host_rules, pairs};
 
 type TestResult = Result<(), String>;
@@ -47,6 +48,7 @@ pub const ALL: &[(&str, HostTest)] = &[
     ("apisix_query_credential_is_removed", apisix_query),
     ("apisix_empty_body_after_valid_one_is_refused", apisix_stale_body),
     ("apisix_missing_variables_allow_no_unread_body", apisix_variables),
+    ("module_has_a_mask_for_every_shift", every_shift_is_masked),
     ("policy_for_other_host_allows_nothing_unjudged", wrong_host),
     ("buffer_filter_misplaced_leaks_only_stripped_headers", buffer_misplaced),
     ("buffer_upgrade_with_body_allows_nothing", buffer_upgrade),
@@ -703,6 +705,18 @@ fn apisix_variables() -> TestResult {
         is_not_forwarded("where the body cannot be requested", &vm.exchange(&request))?;
     }
     Ok(())
+}
+
+/// Without its masks the module is compiled wrongly by APISIX's engine (CVE-2023-26489).
+fn every_shift_is_masked() -> TestResult {
+    let path = require(Piece::Module).map_err(|_| "no module")?;
+    let module = std::fs::read(path).map_err(|error| error.to_string())?;
+    match count_unmasked(&module).map_err(|error| error.to_string())? {
+        0 => Ok(()),
+        count => {
+            Err(format!("{count} shifts without a mask, expected none: build with scripts/build-wasm.sh"))
+        }
+    }
 }
 
 /// A policy for one host on another: it may be refused or hang, but allows nothing it should not.
