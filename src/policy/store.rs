@@ -8,7 +8,7 @@ use super::ids::check_id;
 use super::reader::{Reader, document, words};
 use super::secrets::{Purpose, SecretDocument, SecretLoader};
 use crate::credential::{Algorithm, Issuer, Key};
-use crate::store::redis::{RedisStore, Script};
+use crate::store::redis::RedisStore;
 use crate::store::{Revocations, Size, Strength};
 
 document! {
@@ -258,7 +258,6 @@ impl RedisDocument {
             timeout: self.timeout_ms,
             prefix,
             is_durable: self.durable,
-            script: Script::default(),
         })
     }
 

@@ -1,29 +1,24 @@
 //! Store shared by all gateways: batches for Redis, sent through an HTTP bridge, and their answers.
 //!
-//! The bridge is Webdis: the body carries the words of a command, percent-encoded, and the answer is JSON. Every batch
-//! carries its script, so Redis needs no installation and gateways of different versions never share a script. An answer
-//! that is not exactly the expected one makes the store unavailable.
+//! The bridge is Webdis: the body carries the words of a command, percent-encoded, and the answer is JSON. Redis runs each
+//! batch as a call of the function [`FUNCTION`], which the operator installs. An answer that is not exactly the expected
+//! one makes the store unavailable.
 
-use std::rc::Rc;
+use base64ct::{Base64UrlUnpadded, Encoding as _};
 
 use super::{
     Change, Charge, ChargeDenied, ChargeResult, CounterKey, Lease, Remaining, Revocation, Revocations, Rule,
-    StoreError, interval, revocation,
+    StoreError, interval,
 };
 use crate::hex::hex;
 use crate::json::Json;
 
-/// Script that Redis runs for each batch.
-const SCRIPT: &str = include_str!("store.lua");
+/// Function of Redis that runs a batch. Its number is that of the layout, the words of a batch and the keys in Redis: a
+/// gateway calls the function of its own layout, and libraries of two layouts can be installed at once.
+pub const FUNCTION: &str = "callbound_1";
 
-/// Most revocations in the store: every worker fetches all of them in one answer.
-const MAX_REVOCATIONS: u64 = 10_000;
-
-/// Most revocations by one team, so that none keeps the others from revoking.
-const MAX_REVOCATIONS_BY_ONE: u64 = 1_000;
-
-/// Words that follow the letter of an operation.
-const VALUES: usize = 6;
+/// Library of Redis with [`FUNCTION`], for `FUNCTION LOAD`. The library has the function's name.
+pub const LIBRARY: &str = include_str!("store.lua");
 
 /// Address of the store and the names it uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,21 +33,6 @@ pub struct RedisStore {
     pub prefix: String,
     /// Redis keeps all data across a restart.
     pub is_durable: bool,
-    /// Encoded beginning of every batch.
-    pub script: Script,
-}
-
-/// Command and script without comments, percent-encoded once.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Script(Rc<[u8]>);
-
-impl Default for Script {
-    fn default() -> Self {
-        let lines = SCRIPT.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("--"));
-        let mut encoded = b"EVAL/".to_vec();
-        encode(&lines.collect::<Vec<_>>().join("\n"), &mut encoded);
-        Self(encoded.into())
-    }
 }
 
 /// Way to find an API key in the store.
@@ -123,24 +103,25 @@ pub struct Reply {
 
 /// Writes a batch as the body of a request to the bridge. `nonce` must be new: it ties the answer to this batch.
 pub fn request(redis: &RedisStore, nonce: &str, operations: &[Operation]) -> Vec<u8> {
-    let mut names: Vec<String> = vec![(4 + operations.len()).to_string()];
-    names.extend(["epoch", "revocations", "version", "usage"].map(|name| redis.name(name)));
-    let mut arguments = vec![nonce.to_owned(), u8::from(redis.is_durable).to_string()];
-    for operation in operations {
-        let (name, (letter, values)) = redis.words_of(operation);
-        names.push(name);
-        let end = arguments.len() + 1 + VALUES;
-        arguments.push(letter.to_owned());
-        arguments.extend(values);
-        arguments.resize(end, String::new());
+    let mut body = b"FCALL".to_vec();
+    let durable = if redis.is_durable { "1" } else { "0" };
+    // One key: the beginning of all keys, which the function completes.
+    for word in [FUNCTION, "1", &redis.prefix, nonce, durable] {
+        add_word(word, &mut body);
     }
-    let mut body = Vec::with_capacity(redis.script.0.len() + 64 * (names.len() + arguments.len()));
-    body.extend_from_slice(&redis.script.0);
-    for word in names.iter().chain(&arguments) {
-        body.push(b'/');
-        encode(word, &mut body);
-    }
+    operations.iter().for_each(|operation| write_operation(operation, &mut body));
     body
+}
+
+fn write_operation(operation: &Operation, body: &mut Vec<u8>) {
+    let (letter, words) = words_of(operation);
+    add_word(letter, body);
+    words.iter().for_each(|word| add_word(word, body));
+}
+
+fn add_word(word: &str, body: &mut Vec<u8>) {
+    body.push(b'/');
+    encode(word, body);
 }
 
 /// Percent-encodes a word except for characters that every reader takes literally (RFC 3986 section 2.3).
@@ -156,91 +137,68 @@ fn encode(word: &str, body: &mut Vec<u8>) {
     }
 }
 
-impl RedisStore {
-    fn name(&self, name: &str) -> String {
-        format!("{}{name}", self.prefix)
-    }
-
-    fn counter_name(&self, key: CounterKey) -> String {
-        self.name(&hex(&key.0))
-    }
-
-    fn digest_name(&self, digest: &[u8; 32]) -> String {
-        self.name(&format!("key:{}", hex(digest)))
-    }
-
-    /// Returns the name in Redis that an operation works on, its letter in the script, and its values.
-    fn words_of(&self, operation: &Operation) -> (String, (&'static str, Vec<String>)) {
-        let lease = |lease: &Lease| vec![session(lease.holder), lease.grace.to_string()];
-        let id_name = |id: &str| self.name(&format!("key-id:{id}"));
-        // The script expects a name for each operation; some work on the names at the beginning of the batch.
-        let common = || self.name("epoch");
-        match operation {
-            Operation::Charge(charge) => (self.counter_name(charge.key), self.charge_values(&charge.rule)),
-            Operation::Question(charge) => {
-                (self.counter_name(charge.key), ("P", self.charge_values(&charge.rule).1))
-            }
-            Operation::Change(Change::Renew(open)) => (self.counter_name(open.key), ("N", lease(open))),
-            Operation::Change(Change::End(ended)) => (self.counter_name(ended.key), ("E", lease(ended))),
-            Operation::Change(Change::GiveBack(key, seconds)) => {
-                (self.counter_name(*key), ("G", numbers(&[*seconds])))
-            }
-            Operation::Usage(key, uses, last) => {
-                (common(), ("K", [vec![key.clone()], numbers(&[*uses, *last])].concat()))
-            }
-            Operation::ReadUsage => (common(), ("Q", Vec::new())),
-            Operation::Find(Lookup::Digest(digest)) => (self.digest_name(digest), ("D", Vec::new())),
-            Operation::Find(Lookup::Id(id)) => (id_name(id), ("I", Vec::new())),
-            Operation::Put(id, digest, text) => {
-                (id_name(id), ("A", vec![self.digest_name(digest), text.clone()]))
-            }
-            Operation::Remove(id) => (id_name(id), ("X", Vec::new())),
-            Operation::Revoke(revocation) => {
-                let limits = [MAX_REVOCATIONS_BY_ONE, MAX_REVOCATIONS, revocation::LONGEST_TOKEN];
-                let before = numbers(&[revocation.before]);
-                (common(), ("V", [vec![revocation.name()], before, numbers(&limits)].concat()))
-            }
-            Operation::Feed(seen) => {
-                let seen = seen.map_or_else(|| "-1".to_owned(), |version| version.to_string());
-                (common(), ("F", vec![seen, revocation::LONGEST_TOKEN.to_string()]))
-            }
+/// Returns the letter of an operation in the function, and the words of its form there.
+fn words_of(operation: &Operation) -> (&'static str, Vec<String>) {
+    let lease = |open: &Lease| vec![counter(open.key), session(open.holder), open.grace.to_string()];
+    match operation {
+        Operation::Charge(charge) => charge_words(charge),
+        Operation::Question(charge) => {
+            // A question opens no stream.
+            let words = charge_words(charge).1.into_iter().take(4);
+            ("P", words.collect())
         }
-    }
-
-    fn charge_values(&self, rule: &Rule) -> (&'static str, Vec<String>) {
-        match *rule {
-            Rule::Window { max, seconds } => ("W", numbers(&[max, seconds])),
-            Rule::Rate { max, seconds, burst } => ("R", numbers(&[interval(max, seconds), burst])),
-            Rule::Uses { max, issued_at, until, stream } => {
-                let stream = stream.map_or_else(Vec::new, |Lease { key, holder, grace }| {
-                    vec![session(holder), grace.to_string(), self.counter_name(key)]
-                });
-                ("U", [numbers(&[max, issued_at, until]), stream].concat())
-            }
-            Rule::Sessions { max, holder } => ("S", vec![max.to_string(), session(holder)]),
-            Rule::Seconds { max, ask, issued_at, until } => ("B", numbers(&[max, ask, issued_at, until])),
+        Operation::Change(Change::Renew(open)) => ("N", lease(open)),
+        Operation::Change(Change::End(ended)) => ("E", lease(ended)),
+        Operation::Change(Change::GiveBack(key, seconds)) => ("G", vec![counter(*key), seconds.to_string()]),
+        Operation::Usage(key, uses, last) => ("K", vec![key.clone(), uses.to_string(), last.to_string()]),
+        Operation::ReadUsage => ("Q", Vec::new()),
+        Operation::Find(Lookup::Digest(digest)) => ("D", vec![hex(digest)]),
+        Operation::Find(Lookup::Id(id)) => ("I", vec![id.clone()]),
+        Operation::Put(id, digest, text) => ("A", vec![id.clone(), hex(digest), text.clone()]),
+        Operation::Remove(id) => ("X", vec![id.clone()]),
+        Operation::Revoke(revocation) => ("V", vec![revocation.name(), revocation.before.to_string()]),
+        Operation::Feed(seen) => {
+            ("F", vec![seen.map_or_else(|| "-1".to_owned(), |version| version.to_string())])
         }
     }
 }
 
-fn numbers(values: &[u64]) -> Vec<String> {
-    values.iter().map(u64::to_string).collect()
+fn charge_words(charge: &Charge) -> (&'static str, Vec<String>) {
+    let words = |numbers: &[u64]| {
+        [counter(charge.key)].into_iter().chain(numbers.iter().map(u64::to_string)).collect::<Vec<_>>()
+    };
+    match charge.rule {
+        Rule::Window { max, seconds } => ("W", words(&[max, seconds])),
+        Rule::Rate { max, seconds, burst } => ("R", words(&[interval(max, seconds), burst])),
+        Rule::Uses { max, issued_at, until, stream: None } => ("U", words(&[max, issued_at, until])),
+        Rule::Uses { max, issued_at, until, stream: Some(Lease { key, holder, grace }) } => {
+            let stream = vec![session(holder), grace.to_string(), counter(key)];
+            ("T", [words(&[max, issued_at, until]), stream].concat())
+        }
+        Rule::Sessions { max, holder } => ("S", [words(&[max]), vec![session(holder)]].concat()),
+        Rule::Seconds { max, ask, issued_at, until } => ("B", words(&[max, ask, issued_at, until])),
+    }
+}
+
+/// Writes the name of a counter.
+fn counter(key: CounterKey) -> String {
+    Base64UrlUnpadded::encode_string(&key.0)
 }
 
 /// Writes a session id as text, because Lua would round so large a number.
 fn session(holder: u64) -> String {
-    format!("{holder:016x}")
+    Base64UrlUnpadded::encode_string(&holder.to_be_bytes())
 }
 
 /// Reads the bridge's answer to a batch.
 ///
 /// # Errors
 ///
-/// [`StoreError::Unavailable`] for anything but the script's answer to exactly this batch.
+/// [`StoreError::Unavailable`] for anything but the function's answer to exactly this batch.
 pub fn answer(status: u16, body: &[u8], nonce: &str, operations: &[Operation]) -> Result<Reply, StoreError> {
     let read = || {
         let json = Json::parse(body).ok().filter(|_| status == 200)?;
-        let reply = Json::parse(json.get("EVAL")?.as_str()?.as_bytes()).ok()?;
+        let reply = Json::parse(json.get("FCALL")?.as_str()?.as_bytes()).ok()?;
         (reply.get("nonce")?.as_str()? == nonce).then(|| Reply::read(&reply, operations))?
     };
     read().ok_or(StoreError::Unavailable)
@@ -344,9 +302,57 @@ fn read_feed(answer: &Json<'_>) -> Option<(u64, Option<Revocations>)> {
         _ => return None,
     };
     let mut revocations = Revocations::default();
-    // The script writes an empty list as an empty object.
+    // The function writes an empty list as an empty object.
     for (name, before) in list.members()? {
         revocations.add(Revocation::read(name, before.as_str()?.parse().ok()?)?);
     }
     Some((version, Some(revocations)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{KEPT_SECONDS, LEASE_SECONDS, revocation};
+    use super::*;
+
+    #[test]
+    fn library_has_the_name_of_the_function() {
+        assert_eq!(LIBRARY.lines().next(), Some(format!("#!lua name={FUNCTION}").as_str()));
+        assert!(LIBRARY.ends_with(&format!("redis.register_function('{FUNCTION}', run)\n")));
+    }
+
+    #[test]
+    fn library_and_module_agree_on_times() {
+        let longest = format!("local MOST, SHARE, LONGEST = 10000, 1000, {}\n", revocation::LONGEST_TOKEN);
+        assert!(LIBRARY.contains(&longest), "{longest}");
+        assert!(LIBRARY.contains(&format!("local LEASE = {LEASE_SECONDS}\n")));
+        assert_eq!(revocation::LONGEST_TOKEN, 86_400 + KEPT_SECONDS);
+    }
+
+    fn redis() -> RedisStore {
+        RedisStore {
+            cluster: "callbound_store".into(),
+            authority: "127.0.0.1:7379".into(),
+            timeout: 250,
+            prefix: "callbound:".into(),
+            is_durable: false,
+        }
+    }
+
+    #[test]
+    fn batch_is_one_call_of_the_function() {
+        let key = CounterKey::of(&[b"one"]);
+        let charge = Charge { key, share: 0, rule: Rule::Window { max: 60, seconds: 3_600 } };
+        let body = request(&redis(), "n0", &[Operation::Charge(charge), Operation::Feed(Some(7))]);
+        let name = counter(key);
+        assert_eq!(name.len(), 22);
+        let expected = format!("FCALL/callbound_1/1/callbound%3A/n0/0/W/{name}/60/3600/F/7");
+        assert_eq!(String::from_utf8(body), Ok(expected));
+    }
+
+    #[test]
+    fn word_keeps_every_byte() {
+        let body = request(&redis(), "n0", &[Operation::Find(Lookup::Id("a/b+c?.json %é".into()))]);
+        let body = String::from_utf8(body).unwrap_or_default();
+        assert!(body.ends_with("/I/a%2Fb%2Bc%3F%2Ejson%20%25%C3%A9"), "{body}");
+    }
 }

@@ -479,7 +479,7 @@ fn store_answer(call: &HttpCall, found: &Value) -> Result<Reply, String> {
     let is_nonce = |word: &&str| word.len() == 32 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
     let nonce = text.rsplit('/').find(is_nonce).ok_or("no nonce")?;
     let inner = json!({"nonce": nonce, "epoch": NOW - EARLIER, "answers": [found]}).to_string();
-    Ok(answer(json!({"EVAL": inner}).to_string()))
+    Ok(answer(json!({"FCALL": inner}).to_string()))
 }
 
 /// nginx without Kong goes on with a later request of a connection although the filter waits for its call. A policy for
@@ -516,7 +516,7 @@ fn kong_bad_answers() -> TestResult {
         None,
         Some(answer("")),
         Some(answer("{}")),
-        Some(answer(r#"{"EVAL":"{}"}"#)),
+        Some(answer(r#"{"FCALL":"{}"}"#)),
         Some(Reply { status: 500, ..Reply::default() }),
     ];
     for bad in bad {

@@ -72,7 +72,7 @@ pub const WITH_MORE: &[(&str, LongStory)] = &[
     ("published_javascript_client_mints_connects_and_is_refused", clients::javascript),
     ("published_python_client_mints_connects_and_is_refused", clients::python),
     ("gateway_in_containers_passes_its_test", containers::gateway_in_containers),
-    ("bridge_user_is_limited_to_commands_of_script", store::bridge_rights_match_script),
+    ("bridge_user_is_limited_to_commands_of_function", store::bridge_rights_match_function),
     ("single_use_token_in_race_on_two_gateways_is_allowed_once", store::one_of_many_on_two_gateways),
     ("restarted_gateway_of_fleet_keeps_tokens_spent", store::restart_in_fleet_keeps_uses),
     ("missing_store_allows_nothing_and_nothing_twice", store_failing::away),

@@ -7,6 +7,7 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use callbound::store::redis::{FUNCTION, LIBRARY};
 use libtest_mimic::{Completion, Failed};
 use serde_json::{Value, json};
 
@@ -389,15 +390,15 @@ pub fn restart_in_fleet_keeps_uses() -> Result<Completion, Failed> {
     })
 }
 
-/// Compares the bridge's rights in Redis with the commands of the script.
-pub fn bridge_rights_match_script() -> Result<Completion, Failed> {
+/// Compares the bridge's rights in Redis with the commands of the function, which it calls with these rights.
+pub fn bridge_rights_match_function() -> Result<Completion, Failed> {
     let read = |path: &str| {
         let path = crate::support::require::root().join(path);
         std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
     };
-    let script = read("src/store/store.lua")?;
-    let called = script.split("redis.call('").skip(1).filter_map(|rest| rest.split('\'').next());
-    let mut called: Vec<String> = called.map(str::to_ascii_lowercase).chain(["eval".to_owned()]).collect();
+    let called = LIBRARY.split("redis.call('").skip(1).filter_map(|rest| rest.split('\'').next());
+    let function = format!("fcall|{FUNCTION}");
+    let mut called: Vec<String> = called.map(str::to_ascii_lowercase).chain([function]).collect();
     called.sort();
     called.dedup();
     let users = read("envoy/redis/users.acl")?;

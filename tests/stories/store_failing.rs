@@ -31,7 +31,7 @@ enum Fault {
     Full,
     /// Redis is a replica and accepts no writes.
     ReadOnly,
-    /// The bridge lacks a right that the script needs.
+    /// The bridge lacks a right that the function needs.
     Forbidden,
 }
 
@@ -107,9 +107,9 @@ pub fn malformed_answers() -> Result<Completion, Failed> {
             Behaviour::Garbage,
             Behaviour::Answers("<html>Welcome to nginx!</html>"),
             Behaviour::Answers("{}"),
-            Behaviour::Answers(r#"{"EVAL":null}"#),
-            Behaviour::Answers(r#"{"EVAL":[true,"OK"]}"#),
-            Behaviour::Answers(r#"{"EVAL":"{\"epoch\":1,\"answers\":[[0,0],[0,0]]}"}"#),
+            Behaviour::Answers(r#"{"FCALL":null}"#),
+            Behaviour::Answers(r#"{"FCALL":[true,"OK"]}"#),
+            Behaviour::Answers(r#"{"FCALL":"{\"epoch\":1,\"answers\":[[0,0],[0,0]]}"}"#),
             Behaviour::Status(500),
             Behaviour::Status(404),
             Behaviour::Closes,

@@ -63,7 +63,7 @@ impl FakeBridge {
             is_over: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             open: Mutex::default(),
-            previous: Mutex::new(br#"{"EVAL":[1]}"#.to_vec()),
+            previous: Mutex::new(br#"{"FCALL":[1]}"#.to_vec()),
         });
         let server = shared.clone();
         let thread = std::thread::spawn(move || accept(&listener, &server));

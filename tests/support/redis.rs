@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
+use callbound::store::redis::LIBRARY;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -59,6 +60,7 @@ impl Redis {
             Self { redis: None, bridge: None, pieces, redis_address, bridge_address, behind, folder };
         redis.write_configuration()?;
         redis.start_redis()?;
+        redis.install()?;
         redis.start_bridge()?;
         Ok(redis)
     }
@@ -130,7 +132,15 @@ impl Redis {
         .map_err(|problem| format!("{problem}\n{}", self.log()))
     }
 
-    /// Starts the bridge where gateways look for it, and waits until a script runs through it.
+    /// Installs the gateways' function.
+    pub fn install(&self) -> Result<(), String> {
+        match self.client()?.ask(&["FUNCTION", "LOAD", "REPLACE", LIBRARY])? {
+            Reply::Text(_) => Ok(()),
+            other => Err(format!("FUNCTION LOAD: {other:?}")),
+        }
+    }
+
+    /// Starts the bridge where gateways look for it, and waits until the function runs through it.
     pub fn start_bridge(&mut self) -> Result<(), String> {
         self.run_bridge("webdis.json", self.bridge_address)
     }
@@ -138,16 +148,18 @@ impl Redis {
     fn run_bridge(&mut self, config: &str, address: SocketAddr) -> Result<(), String> {
         self.kill_bridge();
         self.bridge = Some(spawn(&self.pieces.bridge, self.folder.path(), config, "webdis.log")?);
-        self.wait_for_script(address).map_err(|problem| format!("{problem}\n{}", self.log()))
+        self.wait_for_function(address).map_err(|problem| format!("{problem}\n{}", self.log()))
     }
 
-    fn wait_for_script(&self, address: SocketAddr) -> Result<(), String> {
+    fn wait_for_function(&self, address: SocketAddr) -> Result<(), String> {
         let mut request = Request::new("POST", "/");
-        request.body = Some(b"EVAL/return%207/0".to_vec());
+        // Malformed, so that it changes nothing.
+        request.body = Some(b"FCALL/callbound_1/1/callbound%3A/nonce/1/none".to_vec());
         // One request per connection to Redis: all must be open.
-        poll("a bridge that runs a script", START_LIMIT, || {
+        poll("a bridge that runs the function", START_LIMIT, || {
             let is_good = |_: i32| {
-                client::exchange(address, &request).is_ok_and(|answer| answer.json() == json!({"EVAL": 7}))
+                client::exchange(address, &request)
+                    .is_ok_and(|answer| answer.text().contains("malformed operation"))
             };
             (0..16).all(is_good).then_some(())
         })
@@ -155,7 +167,7 @@ impl Redis {
 
     /// Waits until the bridge is connected to Redis again.
     pub fn wait_until_back(&self) -> Result<(), String> {
-        self.wait_for_script(self.bridge_address)
+        self.wait_for_function(self.bridge_address)
     }
 
     /// Ends Redis at once, as a crash does.
@@ -180,12 +192,13 @@ impl Redis {
         self.wait_until_back()
     }
 
-    /// Restarts Redis with nothing.
+    /// Restarts Redis with nothing but the function.
     pub fn restart_losing_data(&mut self) -> Result<(), String> {
         self.kill_redis();
         let data = self.folder.path().join("data");
         fs::remove_dir_all(&data).map_err(|error| format!("{}: {error}", data.display()))?;
         self.start_redis()?;
+        self.install()?;
         self.wait_until_back()
     }
 

@@ -171,7 +171,7 @@ impl Store {
         let text = response.body_mut().read_to_vec().map_err(|error| format!("{url}: {error}"))?;
         answer(response.status().as_u16(), &text, &nonce, operations).map_err(|_| {
             format!(
-                "{url}: no usable answer (status {}); is Redis running, and is Webdis allowed to run EVAL?",
+                "{url}: no usable answer (status {}); is Redis running, and is Webdis allowed to run FCALL?",
                 response.status()
             )
         })
