@@ -200,6 +200,8 @@ reasons! {
     FailuresReached = "failures_reached", 429, "too many requests";
     /// The store failed or did not answer.
     StoreUnavailable = "store_unavailable", 503, "temporarily unavailable";
+    /// Redis lacks the function that gateways call.
+    StoreNotInstalled = "store_not_installed", 503, "temporarily unavailable";
     /// The store is full.
     StoreFull = "store_full", 503, "temporarily unavailable";
     /// The list of revocations is too old.

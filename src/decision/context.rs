@@ -24,6 +24,7 @@ pub struct DecisionContext<'a> {
     pub(super) now: u64,
     pub(super) host_verify: &'a HostVerify<'a>,
     pub(super) epoch: Option<u64>,
+    lacks_store: bool,
     random: &'a dyn Fn(&mut [u8]) -> bool,
     peer: &'a dyn Fn() -> Option<IpAddr>,
     failure_limit: &'a dyn Fn(&Charge) -> Result<Option<u64>, StoreError>,
@@ -39,6 +40,7 @@ impl<'a> DecisionContext<'a> {
             now,
             host_verify: &|_, _, _, _| None,
             epoch: None,
+            lacks_store: false,
             random,
             peer: &|| None,
             failure_limit: &|_| Ok(None),
@@ -58,6 +60,11 @@ impl<'a> DecisionContext<'a> {
     /// Sets the Unix second since which the store has counted; `None` while that is unknown.
     pub fn with_epoch(self, epoch: Option<u64>) -> Self {
         Self { epoch, ..self }
+    }
+
+    /// Sets the last failure of the store that gateways share; `None` while it answers.
+    pub fn with_store_failure(self, failure: Option<StoreError>) -> Self {
+        Self { lacks_store: failure == Some(StoreError::NotInstalled), ..self }
     }
 
     /// Sets the check of a failure limit: milliseconds until another try is allowed, `None` when one is allowed now.
@@ -89,6 +96,11 @@ impl<'a> DecisionContext<'a> {
     /// [`Reason::HostError`] when the host does not know it.
     pub(super) fn peer(&self) -> Result<IpAddr, Reason> {
         (self.peer)().ok_or(Reason::HostError)
+    }
+
+    /// Returns the reason for a refusal because the store has not answered: that it is not installed, else `reason`.
+    pub(super) fn reason_without_store(&self, reason: Reason) -> Reason {
+        if self.lacks_store { Reason::StoreNotInstalled } else { reason }
     }
 
     pub(super) fn failure_retry(&self, charge: &Charge) -> Result<Option<u64>, StoreError> {

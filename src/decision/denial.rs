@@ -27,11 +27,8 @@ impl From<StoreError> for Denial {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Full => Reason::StoreFull,
-            StoreError::Corrupt
-            | StoreError::Contended
-            | StoreError::Dropped
-            | StoreError::Unavailable
-            | StoreError::NotHeld => Reason::StoreUnavailable,
+            StoreError::NotInstalled => Reason::StoreNotInstalled,
+            _ => Reason::StoreUnavailable,
         }
         .into()
     }

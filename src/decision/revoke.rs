@@ -18,7 +18,8 @@ const BEFORE: &str = "before";
 impl GuardedRequest<'_> {
     /// Refuses a credential that was revoked, and every credential while revocations are unknown.
     pub(super) fn check_not_revoked(&self) -> Result<(), Denial> {
-        self.state.check_revocations_current(&self.policy.store, self.context.now)?;
+        let current = self.state.check_revocations_current(&self.policy.store, self.context.now);
+        current.map_err(|reason| self.context.reason_without_store(reason))?;
         check(&self.state.current_revocations(), &self.rights)
     }
 }

@@ -111,14 +111,25 @@ impl Root {
         let Some(batch) = self.batch.take_if(|batch| batch.is(call)) else { return false };
         let now = raw::now_seconds().ok_or(StoreError::Unavailable);
         let taken = batch.answer(size).and_then(|reply| shared.take_feed(redis, reply, now?));
-        if taken.is_err() {
+        shared.store.redis_failure.set(taken.err());
+        if let Err(error) = taken {
             sync::requeue(redis, &batch.operations, false);
-            let status = raw::callout_status();
-            let hint = "are Redis and Webdis up, with `maxmemory-policy noeviction`?";
-            raw::log(Level::Warn, &format!("store: no usable answer (status {status}); {hint}"));
+            log_failure(error);
         }
         true
     }
+}
+
+fn log_failure(error: StoreError) {
+    let line = match error {
+        StoreError::Unavailable => {
+            let status = raw::callout_status();
+            let hint = "are Redis and Webdis up, with `maxmemory-policy noeviction`?";
+            format!("store: no usable answer (status {status}); {hint}")
+        }
+        error => format!("store: {error}"),
+    };
+    raw::log(Level::Warn, &line);
 }
 
 impl Context for Root {

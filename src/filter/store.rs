@@ -45,6 +45,8 @@ pub(super) struct Store {
     seen: Cell<Option<u32>>,
     /// Unix seconds at which Redis began to record; `None` while that is unknown or Redis is not to be trusted.
     pub(super) redis_epoch: Cell<Option<u64>>,
+    /// Last failure of Redis; `None` while it answers.
+    pub(super) redis_failure: Cell<Option<StoreError>>,
 }
 
 impl Store {
@@ -56,6 +58,7 @@ impl Store {
             is_backend: policy.store.backend == StoreBackend::Memory,
             seen: Cell::new(None),
             redis_epoch: Cell::new(None),
+            redis_failure: Cell::new(None),
         };
         let (key, size) = (&policy.store.key, policy.store.size);
         match policy.host.memory {

@@ -119,6 +119,7 @@ impl Enforcer {
         let context = DecisionContext::new(self.now, &random)
             .with_peer(&peer)
             .with_epoch(store.epoch())
+            .with_store_failure(store.redis_failure.get())
             .with_failure_limit(&failure_limit);
         let context = if host.profile.verifies { context.with_host_verify(&crypto::verify) } else { context };
         step(engine, &context)
@@ -154,7 +155,7 @@ impl Enforcer {
     /// Logs why the store failed and returns the refusal for it.
     fn store_failure(&self, error: StoreError) -> Refusal {
         self.shared.telemetry.log_store_error(self.shared.policy(), error, self.now);
-        Reason::StoreUnavailable.into()
+        Denial::from(error).reason.into()
     }
 
     /// Waits for the body, or continues without one when none will come.
@@ -224,7 +225,9 @@ impl Enforcer {
                 Err(_) => Err(StoreError::Unavailable),
             },
             // Redis has not answered since the start, or may evict data.
-            StoreBackend::Redis(_) if store.epoch().is_none() => Err(StoreError::Unavailable),
+            StoreBackend::Redis(_) if store.epoch().is_none() => {
+                Err(store.redis_failure.get().unwrap_or(StoreError::Unavailable))
+            }
             StoreBackend::Redis(_) => match self.send(operations_of(&charge)) {
                 Ok(callout) => return Ok(State::AwaitingStore(Box::new(AwaitingStore { charge, callout }))),
                 Err(error) => Err(error),

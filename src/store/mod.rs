@@ -207,6 +207,24 @@ pub enum StoreError {
     Unavailable,
     /// The gateway would let the request pass before the answer.
     NotHeld,
+    /// Redis lacks the function of this layout, or cannot have one.
+    NotInstalled,
+    /// The bridge lets no call of a function pass.
+    BridgeForbids,
+    /// Redis lets the bridge's user not do all that the function does.
+    NotPermitted,
+    /// The bridge is not logged in to Redis.
+    NotLoggedIn,
+    /// Redis has reached its limit of memory.
+    OutOfMemory,
+    /// Redis is a replica.
+    ReadOnly,
+    /// Redis reads its data after a start.
+    Loading,
+    /// Redis cannot write its data to the disk.
+    DiskFailed,
+    /// Redis refused the batch for another cause.
+    Refused,
 }
 
 impl core::fmt::Display for StoreError {
@@ -222,6 +240,20 @@ impl core::fmt::Display for StoreError {
             Self::NotHeld => {
                 "this is nginx without Kong, which lets requests pass while Redis is asked: give `host: \"nginx\"` and `store.backend: \"memory\"`"
             }
+            Self::NotInstalled => {
+                "Redis lacks the function `callbound_1`, or is older than version 7: run `callbound store install`"
+            }
+            Self::BridgeForbids => "Webdis lets no FCALL pass: enable it under `acl` in webdis.json",
+            Self::NotPermitted => {
+                "Redis lets Webdis not do all that the function does: compare users.acl with the one of this version, \
+                 and its `~` pattern with `store.redis.prefix`"
+            }
+            Self::NotLoggedIn => "Webdis is not logged in to Redis: compare `redis_auth` in webdis.json with users.acl",
+            Self::OutOfMemory => "Redis has reached its limit of memory: raise `maxmemory`",
+            Self::ReadOnly => "Redis is a replica, which accepts no writes",
+            Self::Loading => "Redis is loading its data after a start",
+            Self::DiskFailed => "Redis cannot write its data to the disk",
+            Self::Refused => "Redis refused the call: is its library of this version? `callbound store install` replaces it",
         })
     }
 }

@@ -194,17 +194,55 @@ fn session(holder: u64) -> String {
 ///
 /// # Errors
 ///
-/// [`StoreError::Unavailable`] for anything but the function's answer to exactly this batch.
+/// The cause that Redis or the bridge gives; [`StoreError::Unavailable`] for anything else but the function's answer to
+/// exactly this batch.
 pub fn answer(status: u16, body: &[u8], nonce: &str, operations: &[Operation]) -> Result<Reply, StoreError> {
-    let read = || {
-        let json = Json::parse(body).ok().filter(|_| status == 200)?;
-        let reply = Json::parse(json.get("FCALL")?.as_str()?.as_bytes()).ok()?;
-        (reply.get("nonce")?.as_str()? == nonce).then(|| Reply::read(&reply, operations))?
-    };
-    read().ok_or(StoreError::Unavailable)
+    match status {
+        200 => {}
+        403 => return Err(StoreError::BridgeForbids),
+        _ => return Err(StoreError::Unavailable),
+    }
+    let json = Json::parse(body).map_err(|_| StoreError::Unavailable)?;
+    match json.get("FCALL") {
+        Some(Json::String(text)) => {
+            Reply::of_batch(text.as_bytes(), nonce, operations).ok_or(StoreError::Unavailable)
+        }
+        Some(Json::Array(words)) => match words.as_slice() {
+            [Json::Bool(false), Json::String(error)] => Err(cause_of(error)),
+            _ => Err(StoreError::Unavailable),
+        },
+        _ => Err(StoreError::Unavailable),
+    }
+}
+
+/// Part of an error of Redis, and its cause. For a right that a command of the function lacks there is no code: the texts
+/// are those of Redis 7.0 and of 7.2.
+const CAUSES: [(&str, StoreError); 10] = [
+    ("ERR Function not found", StoreError::NotInstalled),
+    ("ERR unknown command", StoreError::NotInstalled),
+    ("NOPERM ", StoreError::NotPermitted),
+    ("user executing the script can't", StoreError::NotPermitted),
+    ("ACL failure in script", StoreError::NotPermitted),
+    ("NOAUTH ", StoreError::NotLoggedIn),
+    ("OOM ", StoreError::OutOfMemory),
+    ("READONLY ", StoreError::ReadOnly),
+    ("LOADING ", StoreError::Loading),
+    ("MISCONF ", StoreError::DiskFailed),
+];
+
+/// Returns the cause that an error of Redis names. Its text repeats words of the batch, so it is not kept.
+fn cause_of(error: &str) -> StoreError {
+    let cause = CAUSES.iter().find(|(text, _)| error.contains(text));
+    cause.map_or(StoreError::Refused, |(_, cause)| *cause)
 }
 
 impl Reply {
+    /// Reads the function's answer; `None` unless it has the nonce of this batch.
+    fn of_batch(text: &[u8], nonce: &str, operations: &[Operation]) -> Option<Self> {
+        let json = Json::parse(text).ok()?;
+        (json.get("nonce")?.as_str()? == nonce).then(|| Self::read(&json, operations))?
+    }
+
     fn read(json: &Json<'_>, operations: &[Operation]) -> Option<Self> {
         let number = |name: &str| match json.get(name) {
             Some(Json::Unsigned(number)) => Some(*number),
@@ -347,6 +385,47 @@ mod tests {
         assert_eq!(name.len(), 22);
         let expected = format!("FCALL/callbound_1/1/callbound%3A/n0/0/W/{name}/60/3600/F/7");
         assert_eq!(String::from_utf8(body), Ok(expected));
+    }
+
+    #[test]
+    fn error_of_redis_or_bridge_becomes_its_cause() {
+        let cause = |status, error: &str| {
+            let body = format!(r#"{{"FCALL":[false,"{error}"]}}"#);
+            answer(status, body.as_bytes(), "n0", &[]).err()
+        };
+        let lacks_get =
+            "ERR The user executing the script can't run this command or subcommand script: callbound_1";
+        let causes = [
+            ("ERR Function not found", StoreError::NotInstalled),
+            (
+                "ERR unknown command `FCALL`, with args beginning with: `callbound_1`",
+                StoreError::NotInstalled,
+            ),
+            (
+                "ERR unknown command 'FCALL', with args beginning with: 'callbound_1'",
+                StoreError::NotInstalled,
+            ),
+            ("NOPERM this user has no permissions to run the 'fcall' command", StoreError::NotPermitted),
+            (lacks_get, StoreError::NotPermitted),
+            ("ERR ACL failure in script: User default has no permissions", StoreError::NotPermitted),
+            ("NOAUTH Authentication required.", StoreError::NotLoggedIn),
+            ("OOM command not allowed when used memory > 'maxmemory'.", StoreError::OutOfMemory),
+            ("READONLY You can't write against a read only replica.", StoreError::ReadOnly),
+            ("LOADING Redis is loading the dataset in memory", StoreError::Loading),
+            ("MISCONF Redis is configured to save RDB snapshots", StoreError::DiskFailed),
+            ("ERR malformed operation script: callbound_1", StoreError::Refused),
+            ("", StoreError::Refused),
+        ];
+        for (error, expected) in causes {
+            assert_eq!(cause(200, error), Some(expected), "{error}");
+        }
+        assert_eq!(cause(403, ""), Some(StoreError::BridgeForbids));
+        assert_eq!(cause(503, "ERR Function not found"), Some(StoreError::Unavailable));
+    }
+
+    #[test]
+    fn cause_names_the_installed_function() {
+        assert!(StoreError::NotInstalled.to_string().contains(FUNCTION));
     }
 
     #[test]

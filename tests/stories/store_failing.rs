@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use callbound::store::redis::FUNCTION;
 use libtest_mimic::{Completion, Failed};
 use serde_json::{Value, json};
 
@@ -31,8 +32,12 @@ enum Fault {
     Full,
     /// Redis is a replica and accepts no writes.
     ReadOnly,
-    /// The bridge lacks a right that the function needs.
+    /// The bridge's user lacks a right that the function needs.
     Forbidden,
+    /// The bridge's user may not call the function.
+    OtherFunction,
+    /// The operator has not installed the function.
+    NotInstalled,
 }
 
 impl Fault {
@@ -47,6 +52,8 @@ impl Fault {
             Self::Full => command(redis, &["CONFIG", "SET", "maxmemory", "1"])?,
             Self::ReadOnly => command(redis, &["REPLICAOF", "127.0.0.1", "1"])?,
             Self::Forbidden => command(redis, &["ACL", "SETUSER", "default", "-get"])?,
+            Self::OtherFunction => command(redis, &["ACL", "SETUSER", "default", "-fcall"])?,
+            Self::NotInstalled => command(redis, &["FUNCTION", "DELETE", FUNCTION])?,
         }
         Ok(None)
     }
@@ -61,8 +68,23 @@ impl Fault {
             Self::Full => command(redis, &["CONFIG", "SET", "maxmemory", "512mb"]),
             Self::ReadOnly => command(redis, &["REPLICAOF", "NO", "ONE"]),
             Self::Forbidden => command(redis, &["ACL", "SETUSER", "default", "+get"]),
+            Self::OtherFunction => {
+                command(redis, &["ACL", "SETUSER", "default", &format!("+fcall|{FUNCTION}")])
+            }
+            Self::NotInstalled => redis.install(),
         }?;
         redis.wait_until_back()
+    }
+
+    /// Returns the logged reason of the refusals, and part of the line that names the cause.
+    fn logged(self) -> (&'static str, &'static str) {
+        match self {
+            Self::NotInstalled => ("reason=store_not_installed", "run `callbound store install`"),
+            Self::Forbidden | Self::OtherFunction => ("reason=store_unavailable", "compare users.acl"),
+            Self::Full => ("reason=store_unavailable", "raise `maxmemory`"),
+            Self::ReadOnly => ("reason=store_unavailable", "Redis is a replica"),
+            _ => ("reason=store_unavailable", "store: "),
+        }
     }
 
     /// Returns true if Redis executes the command although the gateway gets no answer: then the token is spent.
@@ -132,7 +154,11 @@ pub fn late_answers() -> Result<Completion, Failed> {
 }
 
 pub fn redis_in_the_wrong_state() -> Result<Completion, Failed> {
-    with_redis(|pieces, redis| play_all(pieces, redis, &[Fault::Full, Fault::ReadOnly, Fault::Forbidden]))
+    with_redis(|pieces, redis| {
+        let faults =
+            [Fault::Full, Fault::ReadOnly, Fault::Forbidden, Fault::OtherFunction, Fault::NotInstalled];
+        play_all(pieces, redis, &faults)
+    })
 }
 
 fn play_all(pieces: &Pieces, redis: Redis, faults: &[Fault]) -> Result<(), String> {
@@ -148,7 +174,8 @@ fn play_all(pieces: &Pieces, redis: Redis, faults: &[Fault]) -> Result<(), Strin
 fn play(fleet: &mut Fleet, fault: Fault) -> Result<(), String> {
     const CLIENTS: usize = 8;
     let tokens = (0..CLIENTS).map(|_| fleet.mint()).collect::<Result<Vec<_>, _>>()?;
-    let (before, logged) = (fleet.upstream.count(), fleet.decisions("reason=store_unavailable"));
+    let (reason, cause) = fault.logged();
+    let (before, logged) = (fleet.upstream.count(), fleet.decisions(reason));
     let fake_bridge = fault.begin(fleet.redis()?)?;
 
     let (answers, took) = timed(|| use_all(fleet, &tokens));
@@ -159,8 +186,14 @@ fn play(fleet: &mut Fleet, fault: Fault) -> Result<(), String> {
     if took > AT_MOST {
         return Err(format!("the clients waited for {took:?}"));
     }
-    poll("the access log", AT_MOST, || {
-        (fleet.decisions("reason=store_unavailable") == logged + 2 * CLIENTS).then_some(())
+    poll("the access log", AT_MOST, || (fleet.decisions(reason) == logged + 2 * CLIENTS).then_some(()))?;
+    // Each worker logs one failure a second, which may have been that of the fault before.
+    poll("the cause in the log", AT_MOST, || {
+        let is_logged = fleet.gateways.iter().any(|gateway| gateway.log().contains(cause));
+        if !is_logged {
+            fleet.use_at(0, KEY).ok()?;
+        }
+        is_logged.then_some(())
     })?;
 
     fault.end(fake_bridge, fleet.redis()?)?;

@@ -153,7 +153,8 @@ impl Granter<'_> {
     fn check_countable(&self) -> Result<(), Reason> {
         match self.context.epoch {
             Some(epoch) if self.context.now > epoch => Ok(()),
-            _ => Err(Reason::StoreUnavailable),
+            Some(_) => Err(Reason::StoreUnavailable),
+            None => Err(self.context.reason_without_store(Reason::StoreUnavailable)),
         }
     }
 }
