@@ -43,3 +43,21 @@ fn key_prefix_with_a_space_is_refused() {
     assert_eq!((output.status.code(), text(&output.stdout)), (Some(1), String::new()));
     assert!(text(&output.stderr).contains("prefix `a b`: expected 3 to 32 characters"));
 }
+
+#[test]
+fn store_function_is_printed_for_redis() {
+    let output = callbound(&["store", "function"], "");
+    assert!(output.status.success());
+    assert!(text(&output.stdout).starts_with("#!lua name=callbound_1\n"));
+}
+
+#[test]
+fn store_install_without_port_is_refused() {
+    let output = callbound(&["store", "install", "redis://:secret@127.0.0.1"], "");
+    assert_eq!(output.status.code(), Some(1));
+    let message = text(&output.stderr);
+    assert!(
+        message.contains("as HOST:PORT, as in 127.0.0.1:6379") && !message.contains("secret"),
+        "{message}"
+    );
+}

@@ -13,6 +13,7 @@ mod sessions;
 mod store;
 mod store_directory;
 mod store_failing;
+mod store_install;
 mod store_limits;
 mod store_revoking;
 mod store_sessions;
@@ -88,6 +89,10 @@ pub const WITH_MORE: &[(&str, LongStory)] = &[
     ("stale_revocations_refuse_or_serve_as_declared", store_revoking::too_old),
     ("keys_in_redis_are_found_by_every_gateway", store_directory::keys_in_redis),
     ("revocation_by_tool_reaches_every_gateway", store_directory::revocation_by_tool),
+    ("missing_function_in_store_is_named_until_installed", store_install::missing_function),
+    ("function_in_store_is_replaced_while_gateways_run", store_install::replaced_function),
+    ("libraries_of_two_layouts_in_store_coexist", store_install::two_layouts),
+    ("bridge_to_store_passes_calls_of_function_only", store_install::bridge_passes_the_function_only),
     ("sessions_of_crashed_gateway_are_freed", store_sessions::crashed_sessions_are_freed),
     ("lost_session_is_resumed_at_other_gateway", store_sessions::lost_session_at_other_gateway),
 ];

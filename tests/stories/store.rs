@@ -52,14 +52,25 @@ impl Fleet {
         policy: &Value,
         count: usize,
     ) -> Result<Self, String> {
-        let mut fleet = Self::empty(pieces, Some(redis), 2)?;
-        for _ in 0..count {
-            fleet.add_gateway(policy)?;
-        }
+        let fleet = Self::waiting(pieces, redis, policy, count)?;
         fleet.wait_until_ready(policy)?;
         if policy.to_string().contains("\"uses\"") {
             // A young store neither mints nor accepts tokens with uses.
             std::thread::sleep(Duration::from_millis(3_100));
+        }
+        Ok(fleet)
+    }
+
+    /// Starts gateways for which the store may not be ready.
+    pub(super) fn waiting(
+        pieces: &Pieces,
+        redis: Redis,
+        policy: &Value,
+        count: usize,
+    ) -> Result<Self, String> {
+        let mut fleet = Self::empty(pieces, Some(redis), 2)?;
+        for _ in 0..count {
+            fleet.add_gateway(policy)?;
         }
         Ok(fleet)
     }

@@ -53,7 +53,7 @@ impl Fault {
             Self::ReadOnly => command(redis, &["REPLICAOF", "127.0.0.1", "1"])?,
             Self::Forbidden => command(redis, &["ACL", "SETUSER", "default", "-get"])?,
             Self::OtherFunction => command(redis, &["ACL", "SETUSER", "default", "-fcall"])?,
-            Self::NotInstalled => command(redis, &["FUNCTION", "DELETE", FUNCTION])?,
+            Self::NotInstalled => redis.uninstall()?,
         }
         Ok(None)
     }

@@ -9,12 +9,13 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use callbound::store::redis::LIBRARY;
+use callbound::store::redis::{FUNCTION, LIBRARY};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::client;
 use super::corpus::Request;
+use super::expect::Answer;
 use super::fake_bridge::{Behaviour, FakeBridge};
 use super::gateway::{Folder, command_that_ends_with_us};
 use super::poll;
@@ -24,7 +25,7 @@ const START_LIMIT: Duration = Duration::from_secs(15);
 
 /// Passwords of the deployment, in these tests.
 const BRIDGES_PASSWORD: &str = "the bridge's password in the tests";
-const OPERATORS_PASSWORD: &str = "the operator's password in the tests";
+pub const OPERATORS_PASSWORD: &str = "the operator's password in the tests";
 
 /// Paths of the programs.
 #[derive(Clone)]
@@ -115,6 +116,11 @@ impl Redis {
         self.bridge_address
     }
 
+    /// Returns the address of Redis itself.
+    pub fn redis_address(&self) -> SocketAddr {
+        self.redis_address
+    }
+
     /// Returns the policy's `store.redis`, with time limits for two busy cores.
     pub fn section(&self) -> Value {
         json!({"url": format!("http://{}", self.bridge_address), "timeout_ms": 5000})
@@ -138,6 +144,21 @@ impl Redis {
             Reply::Text(_) => Ok(()),
             other => Err(format!("FUNCTION LOAD: {other:?}")),
         }
+    }
+
+    /// Removes the gateways' function.
+    pub fn uninstall(&self) -> Result<(), String> {
+        match self.client()?.ask(&["FUNCTION", "DELETE", FUNCTION])? {
+            Reply::Text(_) => Ok(()),
+            other => Err(format!("FUNCTION DELETE: {other:?}")),
+        }
+    }
+
+    /// Sends a command through the bridge.
+    pub fn send(&self, command: &str) -> Result<Answer, String> {
+        let mut request = Request::new("POST", "/");
+        request.body = Some(command.as_bytes().to_vec());
+        client::exchange(self.bridge_address, &request)
     }
 
     /// Starts the bridge where gateways look for it, and waits until the function runs through it.

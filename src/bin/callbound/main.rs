@@ -5,9 +5,11 @@
 
 mod diagnostics;
 mod envoy;
+mod install;
 mod keys;
 mod output;
 mod policies;
+mod redis;
 mod sources;
 mod store;
 mod tokens;
@@ -35,6 +37,7 @@ Examples:
   callbound gen-key acme_                          a new API key and its entry for the policy
   callbound mint policy.json --key backend --set 'from_numbers=[\"+15551234567\"]'
   callbound revoke policy.json --token 3f2a...     through the store that gateways share
+  callbound store install 127.0.0.1:6379           the function in Redis that gateways call
   callbound inspect rdc_eyJ...                     header and claims of a token (verified with --policy)";
 
 #[derive(Subcommand)]
@@ -71,6 +74,9 @@ enum Command {
     /// Manage API keys in the store that gateways share, instead of in the policy
     #[command(subcommand)]
     Directory(store::Directory),
+    /// Install the function that gateways call in Redis, or print it
+    #[command(subcommand)]
+    Store(install::Store),
     /// Write Envoy's bootstrap and the filter's ECDS file for a policy
     Envoy(policies::Envoy),
     /// Print the versions of this tool and of the policy language, and those of a module file
@@ -94,6 +100,7 @@ fn main() -> ExitCode {
         Command::Usage(files) => store::usage(&files),
         Command::Revoke(arguments) => store::revoke(&arguments),
         Command::Directory(command) => store::directory(&command),
+        Command::Store(command) => install::store(&command),
         Command::Envoy(arguments) => policies::envoy(&arguments),
         Command::Version(arguments) => version::version(&arguments),
     };

@@ -42,8 +42,9 @@ impl Files {
     }
 }
 
+/// Returns a variable of the environment.
 #[expect(clippy::disallowed_methods, reason = "the tool may look at its environment; the core may not")]
-fn environment(name: &str) -> Option<String> {
+pub fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use callbound::hex::hex;
 use callbound::policy::{Policy, StoreBackend, read_key};
 use callbound::store::redis::{Operation, RedisStore, Reply, answer, request};
-use callbound::store::{Revocation, Subject};
+use callbound::store::{Revocation, StoreError, Subject};
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
@@ -169,11 +169,11 @@ impl Store {
         let mut response =
             agent.post(&url).send(&body).map_err(|error| format!("{url}: {error}; is Webdis running?"))?;
         let text = response.body_mut().read_to_vec().map_err(|error| format!("{url}: {error}"))?;
-        answer(response.status().as_u16(), &text, &nonce, operations).map_err(|_| {
-            format!(
-                "{url}: no usable answer (status {}); is Redis running, and is Webdis allowed to run FCALL?",
-                response.status()
-            )
+        answer(response.status().as_u16(), &text, &nonce, operations).map_err(|error| match error {
+            StoreError::Unavailable => {
+                format!("{url}: no usable answer (status {}); is Redis running?", response.status())
+            }
+            error => format!("{url}: {error}"),
         })
     }
 }
