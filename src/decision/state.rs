@@ -66,8 +66,8 @@ impl EngineState {
 
     /// Refuses every credential while the revocations are unknown or too old.
     pub(super) fn check_revocations_current(&self, store: &StoreRule, now: u64) -> Result<(), Reason> {
-        let is_stale =
-            |confirmed: Option<u64>| confirmed.is_none_or(|at| now.saturating_sub(at) > store.stale);
+        // After a clock that was set back, no time in the future counts as recent.
+        let is_stale = |confirmed: Option<u64>| confirmed.is_none_or(|at| now.abs_diff(at) > store.stale);
         if store.backend != StoreBackend::Memory
             && store.refuses_when_stale
             && is_stale(self.confirmed_at.get())

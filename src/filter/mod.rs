@@ -5,6 +5,7 @@
 
 mod callout;
 mod crypto;
+mod exchange;
 mod held;
 mod host;
 mod http;

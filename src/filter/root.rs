@@ -9,16 +9,15 @@ use proxy_wasm::types::ContextType;
 
 use crate::credential::Issuer;
 use crate::policy::StoreBackend;
-use crate::store::StoreError;
 
-use super::callout::PendingCallout;
+use super::exchange::Exchange;
 use super::http::Http;
 use super::load::{keeps_refused, load};
 use super::raw::{self, BufferType, Level};
 use super::shared::Shared;
-use super::{sessions, sync, telemetry};
+use super::{sessions, telemetry};
 
-/// Milliseconds between two ticks, which is also the delay of the first batch to Redis.
+/// Milliseconds between two ticks, which is also the delay of the first call to Redis.
 const TICK_MILLISECONDS: u32 = 250;
 
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -28,17 +27,13 @@ pub(super) struct Root {
     shared: Option<Rc<Shared>>,
     /// Issuers whose key sets are being fetched, by the host's number of the callout.
     fetches: BTreeMap<u32, Rc<Issuer>>,
-    /// Batch whose answer from Redis has not come.
-    batch: Option<PendingCallout>,
-    /// Unix seconds at which a batch was last sent.
-    sent: Option<u64>,
-    /// Unix seconds of the last attempt to send one.
-    attempted: u64,
+    /// Periodic calls to Redis.
+    exchange: Exchange,
 }
 
 impl Root {
     pub(super) fn new(id: u32) -> Self {
-        Self { id, shared: None, fetches: BTreeMap::new(), batch: None, sent: None, attempted: 0 }
+        Self { id, shared: None, fetches: BTreeMap::new(), exchange: Exchange::default() }
     }
 
     fn fetch_key_sets(&mut self, shared: &Shared, now: u64) {
@@ -80,61 +75,17 @@ impl Root {
         true
     }
 
-    /// Sends the queued changes to Redis and requests the revocations, when that is due.
-    fn sync(&mut self, shared: &Shared, now: u64) {
-        let store = &shared.policy().store;
-        let StoreBackend::Redis(redis) = &store.backend else { return };
-        let elapsed = self.sent.map(|sent| now.saturating_sub(sent));
-        let is_awaited =
-            self.batch.is_some() && elapsed.is_some_and(|seconds| seconds < redis.timeout / 1_000 + 2);
-        let is_due = elapsed.is_none_or(|seconds| seconds >= store.refresh) || sync::has_pending(redis);
-        // At most one attempt per second, also while Redis does not answer.
-        if is_awaited || !is_due || self.attempted == now {
-            return;
-        }
-        self.attempted = now;
-        match PendingCallout::send(&shared.host, redis, sync::next_batch(redis)) {
-            Ok(batch) => (self.batch, self.sent) = (Some(batch), Some(now)),
-            Err(unsent) => {
-                sync::requeue(redis, &unsent, true);
-                let upstream = shared.host.callout_upstream(&redis.cluster, "http", &redis.authority);
-                let hint = format!("cannot be reached; is `{upstream}` known to the gateway?");
-                raw::log(Level::Warn, &format!("store: {hint}"));
-            }
-        }
-    }
-
-    /// Takes the answer of Redis to a batch; false when the callout was another.
-    fn take_batch(&mut self, call: u32, size: usize) -> bool {
+    /// Takes the answer of Redis to a periodic call; false when the call was another.
+    fn take_exchange(&mut self, call: u32, size: usize) -> bool {
         let Some(shared) = &self.shared else { return false };
         let StoreBackend::Redis(redis) = &shared.policy().store.backend else { return false };
-        let Some(batch) = self.batch.take_if(|batch| batch.is(call)) else { return false };
-        let now = raw::now_seconds().ok_or(StoreError::Unavailable);
-        let taken = batch.answer(size).and_then(|reply| shared.take_feed(redis, reply, now?));
-        shared.store.redis_failure.set(taken.err());
-        if let Err(error) = taken {
-            sync::requeue(redis, &batch.operations, false);
-            log_failure(error);
-        }
-        true
+        self.exchange.take(shared, redis, call, size)
     }
-}
-
-fn log_failure(error: StoreError) {
-    let line = match error {
-        StoreError::Unavailable => {
-            let status = raw::callout_status();
-            let hint = "are Redis and Webdis up, with `maxmemory-policy noeviction`?";
-            format!("store: no usable answer (status {status}); {hint}")
-        }
-        error => format!("store: {error}"),
-    };
-    raw::log(Level::Warn, &line);
 }
 
 impl Context for Root {
     fn on_http_call_response(&mut self, call: u32, _: usize, size: usize, _: usize) {
-        let _ = self.take_batch(call, size) || self.take_key_set(call, size);
+        let _ = self.take_exchange(call, size) || self.take_key_set(call, size);
     }
 }
 
@@ -178,6 +129,8 @@ impl RootContext for Root {
         }
         sessions::renew_all(now);
         self.fetch_key_sets(&shared, now);
-        self.sync(&shared, now);
+        if let StoreBackend::Redis(redis) = &shared.policy().store.backend {
+            self.exchange.tick(&shared, redis, now);
+        }
     }
 }

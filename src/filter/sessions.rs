@@ -46,7 +46,10 @@ pub(super) fn renew_all(now: u64) {
     let mut due: Vec<(Rc<Shared>, Vec<Change>)> = Vec::new();
     SESSIONS.with_borrow_mut(|sessions| {
         for session in sessions.values_mut() {
-            if now.saturating_sub(session.renewed) < RENEW_SECONDS || session.open.leases.is_empty() {
+            // A clock that was set back makes a renewal due, not late.
+            if now.checked_sub(session.renewed).is_some_and(|elapsed| elapsed < RENEW_SECONDS)
+                || session.open.leases.is_empty()
+            {
                 continue;
             }
             session.renewed = now;

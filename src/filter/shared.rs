@@ -92,8 +92,8 @@ impl Shared {
         self.store.redis_epoch.set(Some(feed.epoch));
     }
 
-    /// Takes the revocations from an answer of Redis, unless it may evict data; `now` in Unix seconds.
-    pub(super) fn take_feed(&self, redis: &RedisStore, reply: Reply, now: u64) -> Result<(), StoreError> {
+    /// Takes the revocations from an answer of Redis, unless it may evict data; `asked` in Unix seconds.
+    pub(super) fn take_feed(&self, redis: &RedisStore, reply: Reply, asked: u64) -> Result<(), StoreError> {
         if reply.may_evict {
             raw::log(Level::Error, "store: Redis may evict data: set `maxmemory-policy noeviction`");
             self.store.redis_epoch.set(None);
@@ -105,13 +105,13 @@ impl Shared {
             // A store that lost its data has lost its revocations too, so those of the last feed stay in force.
             (Some(mut list), Some(last)) => {
                 list.merge(&last.revocations);
-                list.clean(now);
+                list.clean(asked);
                 Rc::new(list)
             }
             (None, Some(last)) if last.version == version => last.revocations,
             (None, _) => return Err(StoreError::Unavailable),
         };
-        let feed = Feed { version, revocations, epoch: reply.epoch, confirmed: now };
+        let feed = Feed { version, revocations, epoch: reply.epoch, confirmed: asked };
         self.apply_feed(&feed);
         sync::set_feed(redis, feed);
         Ok(())

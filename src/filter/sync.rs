@@ -3,14 +3,11 @@
 //! The state belongs to the VM, one per Redis store, and outlives the policy that created it.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::rc::Rc;
 
-use crate::store::redis::{Operation, RedisStore};
+use crate::store::redis::{MAX_REQUEST_BYTES, Operation, RedisStore};
 use crate::store::{Change, Lease, Revocations};
-
-/// Most operations per batch: about 20 KB besides the script, which every bridge accepts.
-const MAX_BATCH: usize = 200;
 
 /// Most changes and keys queued while a store does not answer. Later ones are dropped; leases expire by themselves.
 const MAX_QUEUED: usize = 100_000;
@@ -19,7 +16,7 @@ struct SyncState {
     redis: RedisStore,
     feed: Option<Feed>,
     /// Changes to send, renewals excepted.
-    changes: Vec<Change>,
+    changes: VecDeque<Change>,
     /// Leases to renew, each once.
     renewals: HashSet<Lease>,
     /// Uses per API key since the last batch, and Unix seconds of the last use.
@@ -39,7 +36,7 @@ pub(super) struct Feed {
 impl SyncState {
     fn new(redis: &RedisStore) -> Self {
         let redis = redis.clone();
-        Self { redis, feed: None, changes: Vec::new(), renewals: HashSet::new(), usage: BTreeMap::new() }
+        Self { redis, feed: None, changes: VecDeque::new(), renewals: HashSet::new(), usage: BTreeMap::new() }
     }
 
     fn queue(&mut self, change: Change) {
@@ -47,9 +44,9 @@ impl SyncState {
             Change::Renew(lease) => _ = self.renewals.insert(lease),
             Change::End(lease) => {
                 self.renewals.remove(&lease);
-                self.changes.push(change);
+                self.changes.push_back(change);
             }
-            Change::GiveBack(..) => self.changes.push(change),
+            Change::GiveBack(..) => self.changes.push_back(change),
         }
     }
 }
@@ -88,30 +85,65 @@ pub(super) fn count_use(redis: &RedisStore, key: &str, now: u64) {
     });
 }
 
-/// Returns true when changes are queued.
-pub(super) fn has_pending(redis: &RedisStore) -> bool {
-    with_state(redis, |state| !state.changes.is_empty() || !state.renewals.is_empty())
+/// Returns whether changes are queued, and whether uses are.
+pub(super) fn pending(redis: &RedisStore) -> (bool, bool) {
+    with_state(redis, |state| {
+        (!state.changes.is_empty() || !state.renewals.is_empty(), !state.usage.is_empty())
+    })
 }
 
-/// Takes the next batch off the queue: a request for the feed, then changes, renewals and usage.
+/// Takes the next batch off the queue: changes, then renewals, then uses, as many as a request holds. Each operation is
+/// valid alone, so what does not fit waits for the next batch.
 pub(super) fn next_batch(redis: &RedisStore) -> Vec<Operation> {
     with_state(redis, |state| {
-        let mut operations = vec![Operation::Feed(state.feed.as_ref().map(|feed| feed.version))];
-        let count = state.changes.len().min(MAX_BATCH);
-        operations.extend(state.changes.drain(..count).map(Operation::Change));
-        let room = MAX_BATCH.saturating_sub(operations.len());
-        let renewed: Vec<Lease> = state.renewals.iter().take(room).copied().collect();
-        for lease in renewed {
-            state.renewals.remove(&lease);
-            operations.push(Operation::Change(Change::Renew(lease)));
-        }
-        while operations.len() < MAX_BATCH
-            && let Some((key, (uses, last))) = state.usage.pop_first()
+        let mut room = Room::new(redis);
+        let mut operations = Vec::new();
+        while let Some(change) = state.changes.front()
+            && room.take(&Operation::Change(*change))
         {
-            operations.push(Operation::Usage(key, uses, last));
+            operations.extend(state.changes.pop_front().map(Operation::Change));
+        }
+        let renewals = state.renewals.iter().map(|lease| Operation::Change(Change::Renew(*lease)));
+        let renewals: Vec<Operation> = renewals.take_while(|renewal| room.take(renewal)).collect();
+        for renewal in renewals {
+            if let Operation::Change(Change::Renew(lease)) = renewal {
+                state.renewals.remove(&lease);
+            }
+            operations.push(renewal);
+        }
+        while let Some((key, (uses, last))) = state.usage.pop_first() {
+            let usage = Operation::Usage(key, uses, last);
+            if !room.take(&usage) {
+                restore_usage(&mut state.usage, &usage);
+                break;
+            }
+            operations.push(usage);
         }
         operations
     })
+}
+
+/// Bytes that a request has left.
+struct Room(usize);
+
+impl Room {
+    fn new(redis: &RedisStore) -> Self {
+        Self(MAX_REQUEST_BYTES.saturating_sub(redis.request_bytes(&[])))
+    }
+
+    /// Takes the bytes of an operation; false when there are fewer.
+    fn take(&mut self, operation: &Operation) -> bool {
+        let left = self.0.checked_sub(operation.bytes());
+        self.0 = left.unwrap_or(self.0);
+        left.is_some()
+    }
+}
+
+/// Adds uses to those that are queued.
+fn restore_usage(queued: &mut BTreeMap<String, (u64, u64)>, operation: &Operation) {
+    let Operation::Usage(key, uses, last) = operation else { return };
+    let (sum, latest) = queued.entry(key.clone()).or_default();
+    (*sum, *latest) = (*sum + uses, (*latest).max(*last));
 }
 
 /// Queues a failed batch again. Only when it is known to be unsent may all of it be repeated; otherwise the store may
@@ -123,10 +155,7 @@ pub(super) fn requeue(redis: &RedisStore, operations: &[Operation], is_unsent: b
                 Operation::Change(change) if is_unsent || matches!(change, Change::End(_)) => {
                     state.queue(*change);
                 }
-                Operation::Usage(key, uses, last) if is_unsent => {
-                    let (queued, latest) = state.usage.entry(key.clone()).or_default();
-                    (*queued, *latest) = (*queued + uses, (*latest).max(*last));
-                }
+                Operation::Usage(..) if is_unsent => restore_usage(&mut state.usage, operation),
                 _ => {}
             }
         }

@@ -20,6 +20,13 @@ pub const FUNCTION: &str = "callbound_1";
 /// Library of Redis with [`FUNCTION`], for `FUNCTION LOAD`. The library has the function's name.
 pub const LIBRARY: &str = include_str!("store.lua");
 
+/// Most bytes of a request with changes, its head included. A gateway that closes the connection after each answer has no
+/// more than one read of the bridge for it, about 4 KiB in Webdis 0.1.9.
+pub const MAX_REQUEST_BYTES: usize = 3_072;
+
+/// Most bytes of the head of a request, without the authority: the lines that Envoy or Kong's nginx write.
+const HEAD_BYTES: usize = 256;
+
 /// Address of the store and the names it uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedisStore {
@@ -111,6 +118,22 @@ pub fn request(redis: &RedisStore, nonce: &str, operations: &[Operation]) -> Vec
     }
     operations.iter().for_each(|operation| write_operation(operation, &mut body));
     body
+}
+
+impl RedisStore {
+    /// Returns the most bytes of a request with these operations, its head included.
+    pub fn request_bytes(&self, operations: &[Operation]) -> usize {
+        HEAD_BYTES + self.authority.len() + request(self, &hex(&[0; 16]), operations).len()
+    }
+}
+
+impl Operation {
+    /// Returns the bytes that the operation adds to a request.
+    pub fn bytes(&self) -> usize {
+        let mut body = Vec::new();
+        write_operation(self, &mut body);
+        body.len()
+    }
 }
 
 fn write_operation(operation: &Operation, body: &mut Vec<u8>) {

@@ -41,6 +41,9 @@ pub const ALL: &[(&str, HostTest)] = &[
     ("kong_failed_call_is_refused", kong_bad_answers),
     ("kong_key_from_store_is_held_to_its_bounds", kong_key_from_store),
     ("kong_answer_for_earlier_instance_is_ignored", kong_answer_for_earlier_instance),
+    ("kong_unanswered_feed_is_requested_again", kong_feed_without_answer),
+    ("kong_clock_set_back_does_not_stop_the_feed", kong_clock_set_back),
+    ("kong_uses_in_several_batches_are_each_sent_once", kong_uses_in_batches),
     ("kong_missing_zone_allows_nothing", kong_without_its_zone),
     ("kong_spent_token_after_eviction_stays_spent", kong_zone_evicts),
     ("kong_workers_mint_distinct_tokens", kong_workers_differ),
@@ -445,10 +448,17 @@ fn answer_revocations(vm: &mut Vm) -> TestResult {
 
 /// Store entry of a key that is not in the policy.
 fn entry() -> Value {
-    let digest = Sha256::digest(STORED_KEY.trim_start_matches("Bearer "));
-    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = digest(STORED_KEY.trim_start_matches("Bearer "));
     let key = json!({"id": "stored", "sha256": digest, "team": "acme", "scopes": ["use"]});
     json!(key.to_string())
+}
+
+fn digest(key: &str) -> String {
+    Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn same<T: PartialEq + std::fmt::Debug>(what: &str, got: T, expected: T) -> TestResult {
+    if got == expected { Ok(()) } else { Err(format!("{what}: expected {expected:?}, got {got:?}")) }
 }
 
 /// API key that is only in the store.
@@ -458,6 +468,75 @@ fn asks(request: Request) -> Request {
     let mut request = request;
     request.headers.retain(|(name, _)| name != b"authorization");
     request.header("authorization", STORED_KEY)
+}
+
+/// Requests for the revocations that wait for an answer, oldest first.
+fn feeds(vm: &Vm) -> Vec<HttpCall> {
+    let is_feed = |call: &HttpCall| String::from_utf8_lossy(&call.body).contains("/F/");
+    vm.http_calls().into_iter().filter(is_feed).collect()
+}
+
+/// A request without an answer delays the next by no more than a second, and its late answer changes nothing.
+fn kong_feed_without_answer() -> TestResult {
+    let mut vm = remote(Level::Kong)?;
+    vm.set_now(nanoseconds(NOW + 2));
+    vm.tick();
+    vm.tick();
+    same("requests when one is due", feeds(&vm).len(), 1)?;
+    vm.set_now(nanoseconds(NOW + 3));
+    vm.tick();
+    let calls = feeds(&vm);
+    let [lost, next] = calls.as_slice() else { return Err(format!("not asked again: {calls:?}")) };
+    let revoked = json!([2, {"key backend *": (NOW + 1).to_string()}]);
+    vm.answer_call(next.token, Some(&store_answer(next, &revoked)?));
+    is_refused("a revoked key", &vm.exchange(&ping()), 401, "key_revoked")?;
+    vm.answer_call(lost.token, Some(&store_answer(lost, &json!([1, {}]))?));
+    is_refused("after the late answer", &vm.exchange(&ping()), 401, "key_revoked")
+}
+
+fn kong_clock_set_back() -> TestResult {
+    let mut vm = remote(Level::Kong)?;
+    vm.set_now(nanoseconds(NOW - 3_600));
+    is_refused("revocations from the future", &vm.exchange(&ping()), 503, "revocations_stale")?;
+    answer_revocations(&mut vm)?;
+    is_released("after the next answer", &vm.exchange(&ping()))
+}
+
+/// Uses of more keys than a request holds go out in several, in turn, each key once.
+fn kong_uses_in_batches() -> TestResult {
+    const KEYS: usize = 150;
+    let file = file(Level::Kong)?;
+    let mut policy = policy(Level::Kong, &file)?;
+    policy["store"] = json!({"backend": "redis", "redis": {"url": "http://127.0.0.1:7379"}});
+    let id = |number: usize| format!("{number:064}");
+    let key = |number: usize| format!("demo_{number:032x}");
+    let entry = |number: usize| json!({"id": id(number), "sha256": digest(&key(number)), "team": "acme", "scopes": ["use"]});
+    policy["api_keys"] = (0..KEYS).map(entry).collect();
+    let mut vm = start_in(world(Level::Kong, &file), &policy)?;
+    vm.set_now(nanoseconds(NOW));
+    answer_revocations(&mut vm)?;
+    for number in 0..KEYS {
+        let credential = format!("Bearer {}", key(number));
+        let request = Request::new("GET", "/v1/ping").header("authorization", credential);
+        is_released("a request", &vm.exchange(&request))?;
+    }
+    vm.set_now(nanoseconds(NOW + 2));
+    let mut sent = String::new();
+    for batch in 0.. {
+        vm.tick();
+        let calls = vm.http_calls();
+        let Some(call) = calls.iter().find(|call| call.body.windows(3).any(|word| word == b"/K/")) else {
+            break;
+        };
+        let head: usize = call.headers.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
+        same("a batch is short", head + call.body.len() < 3_072 && batch < KEYS, true)?;
+        let text = String::from_utf8_lossy(&call.body).into_owned();
+        let answers = vec![json!(1); text.matches("/K/").count()];
+        vm.answer_call(call.token, Some(&batch_answer(call, &answers)?));
+        sent += &text;
+    }
+    let times = |number: usize| sent.matches(&format!("/K/{}/1/", id(number))).count();
+    same("batches that held each key once", (0..KEYS).all(|number| times(number) == 1), true)
 }
 
 fn the_call(vm: &Vm) -> Result<HttpCall, String> {
@@ -475,10 +554,15 @@ fn answer(body: impl Into<Vec<u8>>) -> Reply {
 
 /// Builds the store's answer to a call with one question.
 fn store_answer(call: &HttpCall, found: &Value) -> Result<Reply, String> {
+    batch_answer(call, std::slice::from_ref(found))
+}
+
+/// Builds the store's answer to a call.
+fn batch_answer(call: &HttpCall, answers: &[Value]) -> Result<Reply, String> {
     let text = String::from_utf8_lossy(&call.body).into_owned();
     let is_nonce = |word: &&str| word.len() == 32 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
     let nonce = text.rsplit('/').find(is_nonce).ok_or("no nonce")?;
-    let inner = json!({"nonce": nonce, "epoch": NOW - EARLIER, "answers": [found]}).to_string();
+    let inner = json!({"nonce": nonce, "epoch": NOW - EARLIER, "answers": answers}).to_string();
     Ok(answer(json!({"FCALL": inner}).to_string()))
 }
 
