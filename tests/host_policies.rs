@@ -167,6 +167,28 @@ fn missing_host_feature_is_named_with_its_path() {
 }
 
 /// Enforcement that the guarantee sheet states for a subject.
+#[test]
+fn charges_beyond_one_call_to_redis_are_refused_on_kong() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("gateways/kong/policy.json");
+    let base: Value = serde_json::from_str(&fs::read_to_string(path).expect("a policy")).expect("JSON");
+    let with = |host: &str, limits: usize| {
+        let limit = |number: usize| json!({"id": format!("l{number}"), "per": "key", "routes": ["dial"], "window": {"max": 9, "seconds": 60}});
+        let limits: Value = (0..limits).map(limit).collect();
+        let store = json!({"backend": "redis", "redis": {"url": "http://127.0.0.1:7379"}});
+        problems(&merged(base.clone(), merged(on(host), json!({"limits": limits, "store": store}))))
+    };
+    let most = (1..200).take_while(|limits| with("kong", *limits).is_empty()).last();
+    assert_eq!(most, Some(67), "limits that fit");
+    assert_eq!(
+        with("kong", 68),
+        [
+            "routes[1]: a request here may need a call to Redis of 3077 bytes, and this host sends 3072 at most; \
+          68 limits count here; name fewer routes in some"
+        ]
+    );
+    assert_eq!(with("envoy", 199), Vec::<String>::new());
+}
+
 fn force(policy: &Value, subject: &str) -> Option<Enforcement> {
     let policy = compiled(policy).unwrap_or_else(|problems| panic!("{problems:#?}"));
     guarantees(&policy)

@@ -27,15 +27,19 @@ pub(super) fn operations_of(charge: &PendingCharge) -> Vec<Operation> {
 }
 
 impl PendingCallout {
-    /// Sends a batch, whose answer goes to the calling context. Returns the operations when the host refuses the callout.
+    /// Sends a batch, whose answer goes to the calling context. Returns the operations when the host refuses the callout
+    /// or could send only part of it.
     pub(super) fn send(
         host: &HostAdapter,
         redis: &RedisStore,
         operations: Vec<Operation>,
-    ) -> Result<Self, Vec<Operation>> {
+    ) -> Result<Self, (StoreError, Vec<Operation>)> {
+        if host.profile.max_callout_bytes.is_some_and(|most| redis.request_bytes(&operations) > most) {
+            return Err((StoreError::TooLong, operations));
+        }
         let mut bytes = [0; 16];
         if !host.random(&mut bytes) {
-            return Err(operations);
+            return Err((StoreError::Unavailable, operations));
         }
         let upstream = host.callout_upstream(&redis.cluster, "http", &redis.authority);
         let nonce = hex(&bytes);
@@ -51,7 +55,7 @@ impl PendingCallout {
         let timeout = Duration::from_millis(redis.timeout);
         match hostcalls::dispatch_http_call(&upstream, headers, Some(&body), Vec::new(), timeout) {
             Ok(call) => Ok(Self { call, nonce, operations }),
-            Err(_) => Err(operations),
+            Err(_) => Err((StoreError::Unavailable, operations)),
         }
     }
 

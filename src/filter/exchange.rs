@@ -30,7 +30,7 @@ pub(super) struct Exchange {
 
 struct Sent {
     callout: PendingCallout,
-    /// Unix seconds.
+    /// Unix seconds at which it was sent.
     at: u64,
 }
 
@@ -110,10 +110,11 @@ fn send(
     now: u64,
 ) -> Result<Sent, Vec<Operation>> {
     let sent = PendingCallout::send(&shared.host, redis, operations);
-    sent.map(|callout| Sent { callout, at: now }).inspect_err(|_| {
+    sent.map(|callout| Sent { callout, at: now }).map_err(|(_, unsent)| {
         let upstream = shared.host.callout_upstream(&redis.cluster, "http", &redis.authority);
         let hint = format!("cannot be reached; is `{upstream}` known to the gateway?");
         raw::log(Level::Warn, &format!("store: {hint}"));
+        unsent
     })
 }
 

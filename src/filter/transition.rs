@@ -149,7 +149,7 @@ impl Enforcer {
         if !self.shared.host.holds_during_callouts() {
             return Err(StoreError::NotHeld);
         }
-        PendingCallout::send(&self.shared.host, redis, operations).map_err(|_| StoreError::Unavailable)
+        PendingCallout::send(&self.shared.host, redis, operations).map_err(|(error, _)| error)
     }
 
     /// Logs why the store failed and returns the refusal for it.

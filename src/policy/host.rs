@@ -5,6 +5,7 @@
 
 use super::reader::words;
 use crate::json::Json;
+use crate::store::redis::MAX_REQUEST_BYTES;
 
 words! {
     /// The gateway that loads the module.
@@ -68,6 +69,8 @@ pub struct Profile {
     pub keeps_refused: bool,
     /// The most headers it can show, pseudo-headers among them; above, it loses headers or memory. `None`: any number.
     pub max_headers: Option<usize>,
+    /// The most bytes of a callout, head and body; a larger one may never be answered. `None`: any number.
+    pub max_callout_bytes: Option<usize>,
     /// True when header names arrive in lower case.
     pub lowers_names: bool,
     /// True when a request header that the module removes does not reach the upstream. Otherwise a header can only be
@@ -155,6 +158,7 @@ const ENVOY: Profile = Profile {
     calls_addresses: false,
     keeps_refused: true,
     max_headers: None,
+    max_callout_bytes: None,
     lowers_names: true,
     removes_headers: true,
     during_callouts: DuringCallouts::Hold,
@@ -180,6 +184,7 @@ const KONG: Profile = Profile {
     calls_addresses: true,
     keeps_refused: false,
     max_headers: Some(94),
+    max_callout_bytes: Some(MAX_REQUEST_BYTES),
     lowers_names: false,
     removes_headers: false,
     during_callouts: DuringCallouts::HoldIfSettable("kong\0ctx\0shared\0callbound"),
@@ -208,6 +213,7 @@ const APISIX: Profile = Profile {
     calls_addresses: true,
     keeps_refused: true,
     max_headers: Some(99),
+    max_callout_bytes: None,
     lowers_names: false,
     removes_headers: true,
     during_callouts: DuringCallouts::Hold,

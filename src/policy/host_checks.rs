@@ -6,6 +6,7 @@ use super::accept::{Accept, TokenSource};
 use super::api_keys::Keys;
 use super::families::CompiledFamily;
 use super::host::{DuringCallouts, Hold, Profile, SharedMemory};
+use super::largest_call::largest_call;
 use super::limits::{Counts, LimitDocument, Limits, Measure};
 use super::reader::{List, Reader};
 use super::route::{ForwardedField, LocalReply, Route};
@@ -40,6 +41,7 @@ impl HostChecks<'_> {
         self.check_query_credentials(root);
         self.check_ticks(root);
         self.check_signatures(root);
+        self.check_calls(root);
         if !self.profile.has_entropy && !self.has_seed && self.names_sessions() {
             root.member("entropy").refuse(
                 "missing: sessions and the answers of a remote store are distinguished by random names, which this host cannot make",
@@ -210,6 +212,27 @@ impl HostChecks<'_> {
             if matches!(limit.measure, Measure::Sessions { .. }) {
                 let message = format!("{NONE}, so it would not learn of the end of a session");
                 self.refuse_limit(&limit.id, &message, root);
+            }
+        }
+    }
+
+    /// Checks that every request can take all its charges in one call to Redis.
+    fn check_calls(&self, root: &Reader<'_>) {
+        let (Some(most), StoreBackend::Redis(redis)) = (self.profile.max_callout_bytes, &self.store.backend)
+        else {
+            return;
+        };
+        let routes_at = root.member("routes");
+        for (index, route) in self.routes.iter().enumerate() {
+            let bytes = largest_call(route, redis);
+            if bytes > most {
+                let limits = route.limits.len();
+                routes_at.element(index).refuse_with(
+                    format!(
+                        "a request here may need a call to Redis of {bytes} bytes, and this host sends {most} at most"
+                    ),
+                    format!("{limits} limits count here; name fewer routes in some"),
+                );
             }
         }
     }

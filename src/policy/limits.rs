@@ -232,13 +232,13 @@ impl Measure {
 }
 
 /// Largest `max` of a window.
-const MAX_WINDOW: u64 = 1_000_000_000;
+pub(super) const MAX_WINDOW: u64 = 1_000_000_000;
 
 /// Largest `max` and `burst` of a rate.
 const MAX_RATE: u64 = 1_000_000;
 
 /// Largest `max` of open sessions.
-const MAX_SESSIONS: u64 = 10_000;
+pub(super) const MAX_SESSIONS: u64 = 10_000;
 
 const ZERO: &str = "0 is no limit: to let nothing through, take the scope or the route away";
 

@@ -23,6 +23,7 @@ mod host_checks;
 mod ids;
 mod introspect;
 mod issuers;
+mod largest_call;
 mod limits;
 mod list;
 mod merge;

@@ -295,5 +295,6 @@ fn authority(url: &str) -> Option<&str> {
         }
         None => port.is_empty(),
     };
-    (is_host && is_port).then_some(authority)
+    // A name of the domain name system has at most 253 characters (RFC 1035 section 2.3.4).
+    (is_host && is_port && authority.len() <= 260).then_some(authority)
 }

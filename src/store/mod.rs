@@ -225,6 +225,8 @@ pub enum StoreError {
     DiskFailed,
     /// Redis refused the batch for another cause.
     Refused,
+    /// The batch is longer than this host can send.
+    TooLong,
 }
 
 impl core::fmt::Display for StoreError {
@@ -253,6 +255,7 @@ impl core::fmt::Display for StoreError {
             Self::ReadOnly => "Redis is a replica, which accepts no writes",
             Self::Loading => "Redis is loading its data after a start",
             Self::DiskFailed => "Redis cannot write its data to the disk",
+            Self::TooLong => "a request needs a longer call to Redis than this host can send",
             Self::Refused => "Redis refused the call: is its library of this version? `callbound store install` replaces it",
         })
     }
