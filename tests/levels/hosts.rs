@@ -41,6 +41,7 @@ pub const ALL: &[(&str, HostTest)] = &[
     ("kong_failed_call_is_refused", kong_bad_answers),
     ("kong_key_from_store_is_held_to_its_bounds", kong_key_from_store),
     ("kong_answer_for_earlier_instance_is_ignored", kong_answer_for_earlier_instance),
+    ("kong_longest_batch_of_charges_is_answered", kong_longest_charges),
     ("kong_unanswered_feed_is_requested_again", kong_feed_without_answer),
     ("kong_clock_set_back_does_not_stop_the_feed", kong_clock_set_back),
     ("kong_uses_in_several_batches_are_each_sent_once", kong_uses_in_batches),
@@ -528,8 +529,7 @@ fn kong_uses_in_batches() -> TestResult {
         let Some(call) = calls.iter().find(|call| call.body.windows(3).any(|word| word == b"/K/")) else {
             break;
         };
-        let head: usize = call.headers.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
-        same("a batch is short", head + call.body.len() < 3_072 && batch < KEYS, true)?;
+        same("a batch is short", call.bytes() <= 3_072 && batch < KEYS, true)?;
         let text = String::from_utf8_lossy(&call.body).into_owned();
         let answers = vec![json!(1); text.matches("/K/").count()];
         vm.answer_call(call.token, Some(&batch_answer(call, &answers)?));
@@ -537,6 +537,30 @@ fn kong_uses_in_batches() -> TestResult {
     }
     let times = |number: usize| sent.matches(&format!("/K/{}/1/", id(number))).count();
     same("batches that held each key once", (0..KEYS).all(|number| times(number) == 1), true)
+}
+
+/// As many limits as the policy may have: the host's bridge answers their call, and one more limit is refused at load.
+fn kong_longest_charges() -> TestResult {
+    let file = file(Level::Kong)?;
+    let with = |limits: usize| -> Result<Vm, String> {
+        let mut policy = policy(Level::Kong, &file)?;
+        policy["store"] = json!({"backend": "redis", "redis": {"url": "http://127.0.0.1:7379"}});
+        let window = json!({"max": 1_000_000_000, "seconds": 2_678_400});
+        policy["limits"] = (0..limits)
+            .map(|number| json!({"id": format!("l{number}"), "per": "key", "routes": ["ping"], "window": window}))
+            .collect();
+        start_in(world(Level::Kong, &file), &policy)
+    };
+    let mut vm = with(56)?;
+    vm.set_now(nanoseconds(NOW));
+    answer_revocations(&mut vm)?;
+    let stream = vm.begin(&ping());
+    let call = the_call(&vm)?;
+    same("a long call", (2_600..=3_072).contains(&call.bytes()), true)?;
+    vm.answer_call(call.token, Some(&batch_answer(&call, &vec![json!([8, 1_000]); 56])?));
+    is_released("56 limits", &vm.finish(stream))?;
+    // A policy that this host refuses lets nothing pass.
+    is_not_forwarded("more limits than a call holds", &with(90)?.exchange(&ping()))
 }
 
 fn the_call(vm: &Vm) -> Result<HttpCall, String> {

@@ -93,6 +93,8 @@ pub const WITH_MORE: &[(&str, LongStory)] = &[
     ("function_in_store_is_replaced_while_gateways_run", store_install::replaced_function),
     ("libraries_of_two_layouts_in_store_coexist", store_install::two_layouts),
     ("bridge_to_store_passes_calls_of_function_only", store_install::bridge_passes_the_function_only),
+    ("head_of_request_to_store_is_as_short_as_assumed", store_install::short_head),
+    ("longest_request_to_store_is_answered_in_one_read", store_install::longest_request),
     ("sessions_of_crashed_gateway_are_freed", store_sessions::crashed_sessions_are_freed),
     ("lost_session_is_resumed_at_other_gateway", store_sessions::lost_session_at_other_gateway),
 ];

@@ -7,12 +7,15 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use callbound::store::redis::{FUNCTION, LIBRARY};
+use callbound::store::redis::{FUNCTION, LIBRARY, MAX_REQUEST_BYTES, Operation, RedisStore, answer, request};
+use callbound::store::{Charge, ChargeResult, CounterKey, Rule};
 use libtest_mimic::{Completion, Failed};
 use serde_json::json;
 
 use super::store::{Crowd, Fleet, calm_window, in_redis, tally, with_redis};
 use super::{ALLOWED, KEY, call, policy, same, status};
+use crate::support::client::Http1;
+use crate::support::fake_bridge::Behaviour;
 use crate::support::poll;
 use crate::support::redis::{OPERATORS_PASSWORD, Redis, Reply};
 
@@ -157,5 +160,55 @@ pub fn bridge_passes_the_function_only() -> Result<Completion, Failed> {
             contains(command, &redis.send(command)?.text(), "NOPERM")?;
         }
         contains("our own", &redis.send("FCALL/callbound_1/1/callbound%3A/n0/1/Q")?.text(), "answers")
+    })
+}
+
+/// Kong's engine sends `Connection: close` in one write with the body, and Webdis 0.1.9 answers only what comes in one read.
+pub fn longest_request() -> Result<Completion, Failed> {
+    with_redis(|_, redis| {
+        let store = RedisStore {
+            cluster: "callbound_store".to_owned(),
+            authority: redis.address().to_string(),
+            timeout: 250,
+            prefix: "callbound:".to_owned(),
+            is_durable: false,
+        };
+        let nonce = "0123456789abcdef0123456789abcdef";
+        let charges = |count: usize| -> Vec<Operation> {
+            let key = |number: usize| CounterKey::of(&[&number.to_le_bytes()]);
+            let rule = Rule::Window { max: 1_000_000_000, seconds: 2_678_400 };
+            (0..count).map(|number| Operation::Charge(Charge { key: key(number), share: 0, rule })).collect()
+        };
+        let fits = |count: &usize| store.request_bytes(&charges(*count)) <= MAX_REQUEST_BYTES;
+        let operations = charges((1..).take_while(fits).last().unwrap_or_default());
+        let body = request(&store, nonce, &operations);
+        // As long as it may be, and as the head may be too.
+        let mut head = format!("POST / HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n", store.authority);
+        head += &format!("content-length: {}\r\nx-filler: ", body.len());
+        head += &"x".repeat(MAX_REQUEST_BYTES - head.len() - 4 - body.len());
+        let wire = [head.as_bytes(), b"\r\n\r\n", &body].concat();
+        same("bytes", wire.len(), MAX_REQUEST_BYTES)?;
+        let mut connection = Http1::connect(redis.address())?;
+        connection.send(&wire)?;
+        let answered = connection.read_answer()?;
+        let reply = answer(answered.status, &answered.body, nonce, &operations);
+        let taken = reply.map(|reply| matches!(reply.result, ChargeResult::All(taken) if taken.len() > 50));
+        same("all charges are taken", taken, Ok(true))
+    })
+}
+
+/// The head that Envoy writes is no longer than the module assumes.
+pub fn short_head() -> Result<Completion, Failed> {
+    with_redis(|pieces, mut redis| {
+        let authority = redis.address().to_string();
+        let bridge = redis.fake_bridge(Behaviour::Status(500))?;
+        let mut policy = in_redis(policy(), &redis);
+        policy["store"]["redis"]["timeout_ms"] = json!(5_000);
+        let _fleet = Fleet::waiting(pieces, redis, &policy, 1)?;
+        let head = poll("a request", PATIENCE, || Some(bridge.longest_head()).filter(|head| *head > 0))?;
+        match head <= 256 + authority.len() {
+            true => Ok(()),
+            false => Err(format!("the head has {head} bytes")),
+        }
     })
 }

@@ -48,6 +48,7 @@ struct Shared {
     behaviour: Behaviour,
     is_over: AtomicBool,
     connections: AtomicUsize,
+    longest_head: AtomicUsize,
     open: Mutex<Vec<TcpStream>>,
     previous: Mutex<Vec<u8>>,
 }
@@ -62,12 +63,18 @@ impl FakeBridge {
             behaviour,
             is_over: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
+            longest_head: AtomicUsize::new(0),
             open: Mutex::default(),
             previous: Mutex::new(br#"{"FCALL":[1]}"#.to_vec()),
         });
         let server = shared.clone();
         let thread = std::thread::spawn(move || accept(&listener, &server));
         Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// Returns the bytes of the longest head of a request; 0 before the first.
+    pub fn longest_head(&self) -> usize {
+        self.shared.longest_head.load(Ordering::Relaxed)
     }
 
     /// Returns the number of accepted connections.
@@ -113,7 +120,8 @@ fn serve(mut stream: &TcpStream, shared: &Shared) -> Option<()> {
     }
     let mut received = Vec::new();
     loop {
-        let body = read_request(stream, &mut received)?;
+        let (body, length) = read_request(stream, &mut received)?;
+        shared.longest_head.fetch_max(length - body.len(), Ordering::Relaxed);
         let pass_on = || {
             let request = Request { body: Some(body.clone()), ..Request::new("POST", "/") };
             client::exchange(shared.behind, &request).ok()
@@ -162,12 +170,12 @@ fn answer(mut stream: &TcpStream, status: u16, body: &[u8], is_cut: bool) -> Opt
     stream.write_all(&wire).ok()
 }
 
-/// Reads the body of the next request, with a length or in chunks.
-fn read_request(mut stream: &TcpStream, received: &mut Vec<u8>) -> Option<Vec<u8>> {
+/// Reads the next request, with a length or in chunks: its body, and its length.
+fn read_request(mut stream: &TcpStream, received: &mut Vec<u8>) -> Option<(Vec<u8>, usize)> {
     loop {
         if let Some((body, length)) = whole_request(received) {
             received.drain(..length);
-            return Some(body);
+            return Some((body, length));
         }
         let mut buffer = [0; 16 * 1024];
         let size = stream.read(&mut buffer).ok().filter(|size| *size > 0)?;

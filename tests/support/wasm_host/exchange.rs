@@ -205,6 +205,14 @@ pub struct HttpCall {
     pub(super) stream: Option<u32>,
 }
 
+impl HttpCall {
+    /// Returns the length as HTTP/1.1: the lines of the head, which end in two bytes each, and the body.
+    pub fn bytes(&self) -> usize {
+        let lines = self.headers.iter().map(|(name, value)| name.len() + value.len() + 4);
+        lines.sum::<usize>() + "HTTP/1.1\r\nconnection: close\r\n\r\n".len() + self.body.len()
+    }
+}
+
 /// Reason why a VM did not start or refused its configuration.
 #[derive(Clone, Debug)]
 pub struct StartError {

@@ -119,6 +119,8 @@ pub struct CallRules {
     pub needs_authority: bool,
     /// A request waits for its call whether or not its connection was used before.
     pub holds_later_requests: bool,
+    /// Most bytes of a call, head and body; a longer one is never answered.
+    pub most_bytes: usize,
 }
 
 /// Rules of local replies.
@@ -254,6 +256,7 @@ const TABLE_ENVOY: HostRules = HostRules {
         traps: false,
         needs_authority: true,
         holds_later_requests: true,
+        most_bytes: usize::MAX,
     },
     // Context::sendLocalResponse: deferred until the callback has returned.
     replies: ReplyRules {
@@ -317,6 +320,8 @@ const TABLE_KONG: HostRules = HostRules {
         traps: true,
         needs_authority: false,
         holds_later_requests: true,
+        // ngx_wasm_module sends `Connection: close`; Webdis 0.1.9 answers only what comes in one read.
+        most_bytes: 4_096,
     },
     // ngx_proxy_wasm_host.c, proxy_send_local_response: "local response already stashed"; in a root context rctx is NULL
     // [U: the worker ends]; the body's length is body_len + sizeof(LF); ngx_http_wasm_set_resp_header in mode SET.
@@ -403,6 +408,7 @@ pub static APISIX: HostRules = HostRules {
         traps: false,
         needs_authority: false,
         holds_later_requests: true,
+        most_bytes: usize::MAX,
     },
     // proxy_send_http_response; an empty body is no ngx.print, and ngx.exit makes nginx's page.
     replies: ReplyRules {

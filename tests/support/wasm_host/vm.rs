@@ -217,8 +217,12 @@ impl Vm {
         self.store.data().http_calls.values().cloned().collect()
     }
 
-    /// Answers an HTTP call; `None`: the connection failed.
+    /// Answers an HTTP call; `None`: the connection failed. A call that is too long for the host gets no answer.
     pub fn answer_call(&mut self, token: u32, answer: Option<&Reply>) {
+        let most = self.world().host.calls.most_bytes;
+        if self.store.data().http_calls.get(&token).is_some_and(|call| call.bytes() > most) {
+            return;
+        }
         let Some(call) = self.store.data_mut().http_calls.remove(&token) else {
             return;
         };
