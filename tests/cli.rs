@@ -61,3 +61,16 @@ fn store_install_without_port_is_refused() {
         "{message}"
     );
 }
+
+#[test]
+fn nginx_headers_are_printed_for_nginx_only() {
+    let policy = text(&callbound(&["init"], "").stdout);
+    let output = callbound(&["nginx-headers", "-"], &policy);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("the policy is for `envoy`"));
+    let policy = policy
+        .replace("\"host\": \"envoy\"", "\"host\": \"nginx\", \"entropy\": {\"env\": \"CALLBOUND_ENTROPY\"}");
+    let output = callbound(&["nginx-headers", "-"], &policy);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).ends_with("\nproxy_set_header authorization \"\";\n"));
+}

@@ -1,12 +1,13 @@
 //! `callbound`: the module's core as a native tool.
 //!
-//! Writes and checks policies, makes keys and secrets, mints and inspects tokens, renders Envoy's files. Its decisions
-//! come from the same code as the module's.
+//! Writes and checks policies, makes keys and secrets, mints and inspects tokens, renders Envoy's and nginx's files. Its
+//! decisions come from the same code as the module's.
 
 mod diagnostics;
 mod envoy;
 mod install;
 mod keys;
+mod nginx;
 mod output;
 mod policies;
 mod redis;
@@ -33,6 +34,7 @@ Examples:
   callbound check policy.json                      all problems of a policy; - reads standard input
   callbound check --secrets policy.json            the same, and whether this environment has its secrets
   callbound check --envoy envoy.yaml               problems of an Envoy configuration with our filter
+  callbound nginx-headers policy.json              headers with credentials, which nginx and Kong must drop
   callbound guarantees policy.json                 rules that its gateway enforces, and how strongly
   callbound gen-key acme_                          a new API key and its entry for the policy
   callbound mint policy.json --key backend --set 'from_numbers=[\"+15551234567\"]'
@@ -79,6 +81,8 @@ enum Command {
     Store(install::Store),
     /// Write Envoy's bootstrap and the filter's ECDS file for a policy
     Envoy(policies::Envoy),
+    /// Print callbound-headers.conf for a policy: the client's credential headers, which nginx (and Kong) must drop
+    NginxHeaders(policies::Files),
     /// Print the versions of this tool and of the policy language, and those of a module file
     Version(version::Version),
 }
@@ -102,6 +106,7 @@ fn main() -> ExitCode {
         Command::Directory(command) => store::directory(&command),
         Command::Store(command) => install::store(&command),
         Command::Envoy(arguments) => policies::envoy(&arguments),
+        Command::NginxHeaders(files) => policies::print_nginx_headers(&files),
         Command::Version(arguments) => version::version(&arguments),
     };
     match result {

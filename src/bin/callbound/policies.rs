@@ -14,6 +14,7 @@ use serde_json::json;
 use crate::diagnostics::{render, to_json};
 use crate::envoy as gateway;
 use crate::keys;
+use crate::nginx::CredentialHeaders;
 use crate::output::{note, print};
 use crate::sources::{Sources, read};
 
@@ -211,6 +212,18 @@ pub fn print_schema() -> Result<(), String> {
 /// Runs `callbound secrets`.
 pub fn print_secrets(files: &Files) -> Result<(), String> {
     files.compile_unchecked()?.secret_names.iter().try_for_each(print)
+}
+
+/// Runs `callbound nginx-headers`. Other hosts take the headers out by themselves.
+pub fn print_nginx_headers(files: &Files) -> Result<(), String> {
+    let policy = files.compile_unchecked()?;
+    if !["nginx", "kong"].contains(&policy.host.name) {
+        return Err(format!(
+            "the policy is for `{}`, expected `\"host\": \"nginx\"` or `\"kong\"`",
+            policy.host.name
+        ));
+    }
+    print(CredentialHeaders::of(&policy).render())
 }
 
 /// Runs `callbound reasons`.
