@@ -47,6 +47,8 @@ def check_config():
     if not check_shape(CONFIG_FILE, config, CONFIG):
         return
     nginx = config["nginx_config"]
+    level = nginx.get("error_log_level")
+    expect(level == "warn", f"{CONFIG_FILE}: error_log_level {level}: `info` and below put credentials into error.log")
     check_secrets(POLICY, nginx.get("envs", []), CONFIG_FILE)
     snippet = nginx.get("http_server_configuration_snippet", "")
     expect('set $callbound "";' in snippet, f"{CONFIG_FILE}: $callbound is not declared")
