@@ -1,6 +1,6 @@
 """Checks gateways/: files against their definitions, and the filter chains made of them on a real Envoy.
 
-  python3 scripts/check_gateways [istio] [envoy-gateway] [kong] [apisix]      all of them by default
+  python3 scripts/check_gateways [istio] [envoy-gateway] [kong] [nginx] [apisix]     all of them by default
 
 Prints one line for each gateway, or its problems. A check that needs a program this machine lacks is skipped, and the
 program is named with its install line; with CALLBOUND_REQUIRE=all a skipped check fails.
@@ -15,7 +15,7 @@ sys.dont_write_bytecode = True
 os.chdir(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../.."))
 import tools  # noqa: E402 (paths are relative to the repository)
 
-GATEWAYS = ["istio", "envoy-gateway", "kong", "apisix"]
+GATEWAYS = ["istio", "envoy-gateway", "kong", "nginx", "apisix"]
 
 
 def check(name):

@@ -87,6 +87,12 @@ def check_embedded(policy, path, found):
     expect(found == wanted, f"{path}: the policy in it reads as another one than {policy}")
 
 
+def check_headers(policy, path):
+    """Checks that a file has the headers that nginx drops for a policy, as the tool prints them."""
+    expect(callbound("nginx-headers", policy) == read(path),
+           f"{path}: out of date; run `callbound nginx-headers {policy} > {path}`")
+
+
 def check_secrets(policy, named, path):
     """Checks that a file passes on the environment variables of a policy's secrets, and no others."""
     wanted = callbound("secrets", policy).split()
