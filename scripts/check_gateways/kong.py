@@ -16,7 +16,7 @@ from common import (callbound, check_embedded, check_headers, check_policy, chec
 
 FOLDER = "gateways/kong"
 POLICY, SCHEMA, CHAINS = f"{FOLDER}/policy.json", f"{FOLDER}/callbound.meta.json", f"{FOLDER}/kong.yml"
-SETTINGS, HEADERS = f"{FOLDER}/kong.env", f"{FOLDER}/callbound-headers.conf"
+SETTINGS, HEADERS, PRE_FUNCTION = f"{FOLDER}/kong.env", f"{FOLDER}/callbound-headers.conf", f"{FOLDER}/pre-function.yml"
 CHECKED = "policy, metadata, labels and settings are correct (no Kong was run)"
 TEXT, FLAG = {"type": "string"}, {"type": "boolean"}
 
@@ -32,6 +32,16 @@ SERVICE = shape(
     filter_chains={"type": "array", "minItems": 1, "maxItems": 1, "items": CHAIN},
 )
 PLUGIN = shape(["name"], name=TEXT, config={"type": "object"})
+PRE_FUNCTIONS = {
+    "type": "array",
+    "minItems": 1,
+    "maxItems": 1,
+    "items": shape(
+        ["name", "config"],
+        name={"const": "pre-function"},
+        config=shape(["access"], access={"type": "array", "minItems": 1, "maxItems": 1, "items": TEXT}),
+    ),
+}
 DECLARATIVE = shape(
     ["_format_version", "services"],
     _format_version={"const": "3.0"},
@@ -45,8 +55,8 @@ META = shape(["config_schema", "metrics"], config_schema={"type": "object"}, met
 # Changes of the sample, and whether Kong must accept the result as an object.
 CHANGES = [
     ("misspelt", False, lambda policy: policy.update(hots="kong")),
-    ("misspelt below", False, lambda policy: policy["routes"][-1].update(acept=["api_key"])),
-    ("one of two members that belong together", False, lambda policy: policy["routes"][-1]["bounds"].pop("to")),
+    ("misspelt below", False, lambda policy: policy["routes"][0].update(acept=["api_key"])),
+    ("one of two members that belong together", False, lambda policy: policy["routes"][1]["bounds"].pop("to")),
     ("an unknown status", False, lambda policy: policy["refusals"].update(codes={"200": "x"})),
     ("a status", True, lambda policy: policy["refusals"].update(codes={"400": "x"})),
     ("an unknown reason", False, lambda policy: policy["refusals"].update(reasons={"bad_luck": {"code": "x"}})),
@@ -132,9 +142,24 @@ def check_settings():
     check_secrets(POLICY, settings.get("KONG_NGINX_MAIN_ENV", "").split("; env "), SETTINGS)
 
 
+def check_pre_function():
+    """Checks that pre-function.yml takes out the headers that callbound reserves (src/decision/header_names.rs)."""
+    plugin = resources(PRE_FUNCTION)[0]
+    if not check_shape(PRE_FUNCTION, plugin, PRE_FUNCTIONS):
+        return
+    code = plugin[0]["config"]["access"][0]
+    rules = read("src/decision/header_names.rs")
+    reserved = {name for name in re.findall(r'"(x-[a-z-]+)"', rules) if not name.endswith("-")}
+    expect(len(reserved) > 5, "src/decision/header_names.rs: this check finds no reserved names")
+    named = set(re.findall(r'\["([a-z-]+)"\] = true', code))
+    expect(named == reserved, f"{PRE_FUNCTION}: names {sorted(named)}; callbound reserves {sorted(reserved)}")
+    expect('plain:sub(1, 12) == "x-callbound-"' in code, f"{PRE_FUNCTION}: leaves headers with our prefix")
+
+
 def check():
     text = check_policy(POLICY, POLICY, f"{FOLDER}/host.json")
     check_labels(check_meta(text))
     check_declarative()
     check_settings()
     check_headers(POLICY, HEADERS)
+    check_pre_function()
