@@ -74,3 +74,18 @@ fn nginx_headers_are_printed_for_nginx_only() {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     assert!(text(&output.stdout).ends_with("\nproxy_set_header authorization \"\";\n"));
 }
+
+#[test]
+fn nginx_configuration_is_checked_with_the_exit_codes_of_check() {
+    let file = "gateways/nginx/nginx.conf";
+    let output = callbound(&["check", "--strict", "--nginx", file, "gateways/nginx/policy.json"], "");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
+    assert!(text(&output.stdout).contains("note: gateways/nginx/nginx.conf: read as one configuration file"));
+    let open = "# configuration file /etc/nginx/nginx.conf:\nhttp { server { location / { proxy_pass http://a; } } }\n";
+    let output = callbound(&["check", "--nginx", "-", "--format", "json"], open);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stdout).contains("read as the output of `nginx -T`, with 1 file"));
+    let place = r#""file":"/etc/nginx/nginx.conf","line":1,"directive":"location /""#;
+    assert!(text(&output.stdout).contains(place), "{}", text(&output.stdout));
+    assert_eq!(callbound(&["check", "--nginx", "gone.conf"], "").status.code(), Some(2));
+}

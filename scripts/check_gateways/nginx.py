@@ -2,7 +2,7 @@
 
 import re
 
-from common import check_embedded, check_headers, check_policy, check_secrets, expect, read
+from common import callbound, check_embedded, check_headers, check_policy, check_secrets, expect, read
 
 FOLDER = "gateways/nginx"
 POLICY, NGINX, HEADERS = f"{FOLDER}/policy.json", f"{FOLDER}/nginx.conf", f"{FOLDER}/callbound-headers.conf"
@@ -10,7 +10,7 @@ CHECKED = "policy, headers and settings are correct (no nginx was run)"
 
 
 def check_settings():
-    """Checks that nginx would read the policy from nginx.conf, and the settings of a guarded location."""
+    """Checks that nginx would read the policy from nginx.conf, and the settings that `check --nginx` does not know."""
     config = read(NGINX)
     quoted = re.search(r"proxy_wasm callbound '((?:[^'\\]|\\.)*)';", config, re.DOTALL)[1]
     check_embedded(POLICY, NGINX, re.sub(r"\\([\\'\"])", r"\1", quoted) + "\n")
@@ -25,3 +25,4 @@ def check():
     check_policy(POLICY, POLICY, f"{FOLDER}/host.json")
     check_settings()
     check_headers(POLICY, HEADERS)
+    callbound("check", "--strict", "--nginx", NGINX, POLICY)

@@ -34,6 +34,7 @@ Examples:
   callbound check policy.json                      all problems of a policy; - reads standard input
   callbound check --secrets policy.json            the same, and whether this environment has its secrets
   callbound check --envoy envoy.yaml               problems of an Envoy configuration with our filter
+  nginx -T | callbound check --nginx - policy.json problems of an nginx or Kong configuration with our filter
   callbound nginx-headers policy.json              headers with credentials, which nginx and Kong must drop
   callbound guarantees policy.json                 rules that its gateway enforces, and how strongly
   callbound gen-key acme_                          a new API key and its entry for the policy
@@ -46,7 +47,7 @@ Examples:
 enum Command {
     /// Print a small policy that runs, and on standard error the key to try it with
     Init,
-    /// Check policies, or with --envoy an Envoy configuration; print every problem, exit 1 if there is any
+    /// Check policies, or with --envoy or --nginx a gateway's configuration; print every problem, exit 1 if there is any
     Check(policies::Check),
     /// Print the rules that a policy enforces on its host, and how strongly; --host shows another host's
     Guarantees(policies::Guarantees),

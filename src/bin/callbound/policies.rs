@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::diagnostics::{render, to_json};
 use crate::envoy as gateway;
 use crate::keys;
-use crate::nginx::CredentialHeaders;
+use crate::nginx;
 use crate::output::{note, print};
 use crate::sources::{Sources, read};
 
@@ -64,6 +64,10 @@ pub struct Check {
     /// Check an Envoy bootstrap, filter file or config dump instead: our filter's place in it, and its settings
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "policies")]
     envoy: Vec<PathBuf>,
+    /// Check an nginx.conf, or the output of `nginx -T` (`-` for standard input), instead: each location that proxies;
+    /// with the policy also its headers and secrets
+    #[arg(long, value_name = "FILE", conflicts_with = "envoy")]
+    nginx: Option<PathBuf>,
     /// Load the secrets from this environment as well
     #[arg(long)]
     secrets: bool,
@@ -74,7 +78,7 @@ pub struct Check {
     #[arg(long, value_enum, default_value = "human")]
     format: Format,
     /// The policy, `-` for standard input; further files are merged over it
-    #[arg(required_unless_present = "envoy", value_name = "POLICY")]
+    #[arg(required_unless_present_any = ["envoy", "nginx"], value_name = "POLICY")]
     policies: Vec<PathBuf>,
 }
 
@@ -87,9 +91,10 @@ struct Findings {
 
 /// Runs `callbound check`: exit status 0 without problems, 1 with problems, 2 where a file could not be read.
 pub fn check(arguments: &Check) -> ExitCode {
-    let findings = match arguments.envoy.as_slice() {
-        [] => check_policy(arguments),
-        files => check_envoy(files, arguments.format),
+    let findings = match (&arguments.nginx, arguments.envoy.as_slice()) {
+        (Some(file), _) => check_nginx(file, arguments),
+        (None, []) => check_policy(arguments),
+        (None, files) => check_envoy(files, arguments.format),
     };
     match findings.and_then(|findings| report(&findings, arguments)) {
         Ok(true) => ExitCode::SUCCESS,
@@ -142,6 +147,41 @@ fn check_envoy(files: &[PathBuf], format: Format) -> Result<Findings, String> {
         Format::Json => json!({"problems": problems.iter().map(entry).collect::<Vec<_>>()}).to_string(),
     };
     Ok(Findings { errors, warnings: problems.len() - errors, text })
+}
+
+fn check_nginx(file: &Path, arguments: &Check) -> Result<Findings, String> {
+    let text = read(file)?;
+    let sources = match arguments.policies.as_slice() {
+        [] => None,
+        files => Some(Sources::read(files)?),
+    };
+    let compiled = sources.as_ref().map(|sources| sources.compile(&Secrets::Unchecked)).transpose()?;
+    let given = sources.as_ref().zip(compiled.as_ref());
+    let given = given.map(|(sources, policy)| nginx::Given { policy, text: sources.text() });
+    let findings = nginx::check(&file.display().to_string(), &text, given.as_ref());
+    let count = |wanted| findings.iter().filter(|finding| finding.severity == wanted).count();
+    let (errors, warnings) = (count(nginx::Severity::Error), count(nginx::Severity::Warning));
+    let text = match arguments.format {
+        Format::Human => findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
+        Format::Json => nginx_json(&findings),
+    };
+    Ok(Findings { errors, warnings, text })
+}
+
+fn nginx_json(findings: &[nginx::Finding]) -> String {
+    let entry = |finding: &nginx::Finding| {
+        let nginx::Finding { severity, file, line, directive, message } = finding;
+        let severity = match severity {
+            nginx::Severity::Error => "error",
+            nginx::Severity::Warning => "warning",
+            nginx::Severity::Note => "note",
+        };
+        json!({"severity": severity, "file": file, "line": line, "directive": directive, "message": message})
+    };
+    let is_note = |finding: &&nginx::Finding| finding.severity == nginx::Severity::Note;
+    let notes: Vec<_> = findings.iter().filter(is_note).map(entry).collect();
+    let problems: Vec<_> = findings.iter().filter(|finding| !is_note(finding)).map(entry).collect();
+    json!({"problems": problems, "notes": notes}).to_string()
 }
 
 fn check_policy(arguments: &Check) -> Result<Findings, String> {
@@ -223,7 +263,7 @@ pub fn print_nginx_headers(files: &Files) -> Result<(), String> {
             policy.host.name
         ));
     }
-    print(CredentialHeaders::of(&policy).render())
+    print(nginx::CredentialHeaders::of(&policy).render())
 }
 
 /// Runs `callbound reasons`.

@@ -14,9 +14,11 @@ const NEVER_DROPPED: [&str; 5] =
 /// Headers in which a policy looks for credentials.
 pub struct CredentialHeaders {
     /// Names in lower case that nginx drops, sorted.
-    dropped: Vec<String>,
+    pub(super) dropped: Vec<String>,
     /// Names of clients' credentials in which a route sends the upstream's own, sorted; dropped, they would be lost.
     kept: Vec<String>,
+    /// Names of all headers in which a route sends the upstream's own credential, sorted.
+    pub(super) inserted: Vec<String>,
     /// True when the policy sends the client's credential on.
     is_forwarded: bool,
     revision: String,
@@ -42,6 +44,7 @@ impl CredentialHeaders {
         Self {
             dropped: read.difference(&inserted).map(owned).collect(),
             kept: read.intersection(&inserted).map(owned).collect(),
+            inserted: inserted.iter().map(owned).collect(),
             is_forwarded: policy.forward_credential,
             revision: policy.revision.clone(),
         }
