@@ -55,8 +55,8 @@ META = shape(["config_schema", "metrics"], config_schema={"type": "object"}, met
 # Changes of the sample, and whether Kong must accept the result as an object.
 CHANGES = [
     ("misspelt", False, lambda policy: policy.update(hots="kong")),
-    ("misspelt below", False, lambda policy: policy["routes"][0].update(acept=["api_key"])),
-    ("one of two members that belong together", False, lambda policy: policy["routes"][1]["bounds"].pop("to")),
+    ("misspelt below", False, lambda policy: policy["routes"][-1].update(acept=["api_key"])),
+    ("one of two members that belong together", False, lambda policy: policy["routes"][-1]["bounds"].pop("to")),
     ("an unknown status", False, lambda policy: policy["refusals"].update(codes={"200": "x"})),
     ("a status", True, lambda policy: policy["refusals"].update(codes={"400": "x"})),
     ("an unknown reason", False, lambda policy: policy["refusals"].update(reasons={"bad_luck": {"code": "x"}})),
