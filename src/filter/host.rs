@@ -72,7 +72,10 @@ impl HostAdapter {
     pub(super) fn holds_during_callouts(&self) -> bool {
         match self.profile.during_callouts {
             DuringCallouts::Hold => true,
-            DuringCallouts::HoldIfSettable(property) => raw::set_property(property, b"").is_ok(),
+            DuringCallouts::HoldUnlessLater { proof, requests } => {
+                raw::set_property(proof, b"").is_ok()
+                    || raw::property(requests).is_ok_and(|count| count == b"1")
+            }
             DuringCallouts::Pass => false,
         }
     }

@@ -115,9 +115,14 @@ pub enum Hold {
 pub enum DuringCallouts {
     /// The request is held.
     Hold,
-    /// The request is held if the host takes this property. Another host has the same interface, not this property, and
-    /// lets the request pass.
-    HoldIfSettable(&'static str),
+    /// The request is held by this host, which takes the property `proof`. Another host has the same interface, not this
+    /// property, and holds only the first request of a connection.
+    HoldUnlessLater {
+        /// Property that only this host lets the module set.
+        proof: &'static str,
+        /// Property with the number of the request on its connection, from 1.
+        requests: &'static str,
+    },
     /// The request passes, unless it is the first of its connection.
     Pass,
 }
@@ -187,7 +192,10 @@ const KONG: Profile = Profile {
     max_callout_bytes: Some(MAX_REQUEST_BYTES),
     lowers_names: false,
     removes_headers: false,
-    during_callouts: DuringCallouts::HoldIfSettable("kong\0ctx\0shared\0callbound"),
+    during_callouts: DuringCallouts::HoldUnlessLater {
+        proof: "kong\0ctx\0shared\0callbound",
+        requests: "ngx\0connection_requests",
+    },
     address: "source\0address",
     target: Some("ngx\0request_uri"),
     query: Some(["ngx\0args", "ngx\0upstream_uri"]),

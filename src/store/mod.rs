@@ -240,7 +240,7 @@ impl core::fmt::Display for StoreError {
             Self::Contended => "too many requests change the same entry of the store",
             Self::Unavailable => "the store does not answer",
             Self::NotHeld => {
-                "this is nginx without Kong, which lets requests pass while Redis is asked: give `host: \"nginx\"` and `store.backend: \"memory\"`"
+                "this is nginx without Kong, which lets later requests of a connection pass while Redis is asked: give `host: \"nginx\"` and `store.backend: \"memory\"`"
             }
             Self::NotInstalled => {
                 "Redis lacks the function `callbound_1`, or is older than version 7: run `callbound store install`"

@@ -36,7 +36,7 @@ pub const ALL: &[(&str, HostTest)] = &[
     ("kong_failing_host_call_allows_nothing", || host_calls_fail(Level::Kong)),
     ("apisix_failing_host_call_allows_nothing", || host_calls_fail(Level::Apisix)),
     ("buffer_failing_host_call_allows_nothing", || host_calls_fail(Level::Buffer)),
-    ("kong_policy_on_nginx_never_waits_for_redis", kong_policy_on_nginx),
+    ("kong_policy_on_nginx_waits_for_redis_only_at_first", kong_policy_on_nginx),
     ("kong_unanswered_call_allows_nothing", kong_lost_calls),
     ("kong_failed_call_is_refused", kong_bad_answers),
     ("kong_key_from_store_is_held_to_its_bounds", kong_key_from_store),
@@ -591,7 +591,7 @@ fn batch_answer(call: &HttpCall, answers: &[Value]) -> Result<Reply, String> {
 }
 
 /// nginx without Kong goes on with a later request of a connection although the filter waits for its call. A policy for
-/// Kong never waits there.
+/// Kong waits there with the first request only.
 fn kong_policy_on_nginx() -> TestResult {
     let file = file(Level::Kong)?;
     let mut nginx = world(Level::Kong, &file);
@@ -601,7 +601,12 @@ fn kong_policy_on_nginx() -> TestResult {
         let later = Request { is_later: true, ..request };
         is_refused("a key that only Redis knows", &vm.exchange(&later), 503, "")?;
     }
-    is_released("a key of the policy", &vm.exchange(&Request { is_later: true, ..ping() }))
+    is_released("a key of the policy", &vm.exchange(&Request { is_later: true, ..ping() }))?;
+    let first = vm.begin(&asks(ping()));
+    let call = the_call(&vm)?;
+    is_not_forwarded("the first request of a connection", &vm.look(first))?;
+    vm.answer_call(call.token, Some(&store_answer(&call, &json!(false))?));
+    is_refused("an unknown key of the first", &vm.finish(first), 401, "")
 }
 
 fn kong_lost_calls() -> TestResult {

@@ -422,6 +422,7 @@ impl Host {
         match path {
             "request\0path" | "ngx\0request_uri" => Ok(nginx.path.clone()),
             "request\0url_path" => Ok(decoded(&nginx.path)),
+            "ngx\0connection_requests" => Ok(if nginx.is_later { b"2".to_vec() } else { b"1".to_vec() }),
             "request\0protocol" => Ok(nginx.protocol.into()),
             "request\0method" => Ok(nginx.method.clone()),
             "request\0scheme" => Ok(nginx.scheme.clone()),
