@@ -209,9 +209,9 @@ pub enum StoreError {
     NotHeld,
     /// Redis lacks the function of this layout, or cannot have one.
     NotInstalled,
-    /// The bridge lets no call of a function pass.
+    /// The bridge forbids calls of functions.
     BridgeForbids,
-    /// Redis lets the bridge's user not do all that the function does.
+    /// Redis denies the bridge's user a command or key that the function needs.
     NotPermitted,
     /// The bridge is not logged in to Redis.
     NotLoggedIn,
@@ -245,9 +245,9 @@ impl core::fmt::Display for StoreError {
             Self::NotInstalled => {
                 "Redis lacks the function `callbound_1`, or is older than version 7: run `callbound store install`"
             }
-            Self::BridgeForbids => "Webdis lets no FCALL pass: enable it under `acl` in webdis.json",
+            Self::BridgeForbids => "Webdis forbids FCALL: enable it under `acl` in webdis.json",
             Self::NotPermitted => {
-                "Redis lets Webdis not do all that the function does: compare users.acl with the one of this version, \
+                "Redis denies Webdis a command or key of the function: compare users.acl with the one of this version, \
                  and its `~` pattern with `store.redis.prefix`"
             }
             Self::NotLoggedIn => "Webdis is not logged in to Redis: compare `redis_auth` in webdis.json with users.acl",
