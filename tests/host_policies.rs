@@ -166,7 +166,6 @@ fn missing_host_feature_is_named_with_its_path() {
     }
 }
 
-/// Enforcement that the guarantee sheet states for a subject.
 #[test]
 fn charges_beyond_one_call_to_redis_are_refused_on_kong() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("gateways/kong/policy.json");
@@ -182,13 +181,14 @@ fn charges_beyond_one_call_to_redis_are_refused_on_kong() {
     assert_eq!(
         with("kong", 68),
         [
-            "routes[1]: a request here may need a call to Redis of 3077 bytes, and this host sends 3072 at most; \
+            "routes[2]: a request here may need a call to Redis of 3077 bytes, and this host sends 3072 at most; \
           68 limits count here; name fewer routes in some"
         ]
     );
     assert_eq!(with("envoy", 199), Vec::<String>::new());
 }
 
+/// Returns the enforcement that the guarantee sheet states for a subject.
 fn force(policy: &Value, subject: &str) -> Option<Enforcement> {
     let policy = compiled(policy).unwrap_or_else(|problems| panic!("{problems:#?}"));
     guarantees(&policy)
