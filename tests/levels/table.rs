@@ -31,8 +31,9 @@ are played under the same policy without its `limits`. This page is written by
 | envoy | a real Envoy, real sockets |
 | mesh | a real Envoy with the buffer filter after the module (`hold_headers: buffer_filter`), as in a mesh that cannot set the flag |
 
-**Kong and APISIX are imitated, never run here.** Each imitated rule, with its place in the host's source, is in
-`tests/support/wasm_host/host_rules.rs`. Cases about sockets are for the two real columns only, cases about exact times
+**Kong and APISIX are imitated here.** Each imitated rule, with its place in the host's source or the engine that showed it, is
+in `tests/support/wasm_host/host_rules.rs`; [hosts.md](hosts.md#what-was-run-in-the-real-engines) lists what was run by hand in
+the real engines. Cases about sockets are for the two real columns only, cases about exact times
 for the others.
 ";
 
