@@ -1,8 +1,8 @@
 # shellcheck shell=bash disable=SC2034
 # Budgets of the module and of CI; sourced by .ci/run and scripts/check-wasm.sh.
 
-# Largest module, in KiB. It is built for speed, not for size.
-MODULE_BUDGET=1440
+# Largest module, in KiB. It is built for speed, not for size. The masks of its shifts take 5 KiB.
+MODULE_BUDGET=1456
 
 # Seconds of each suite of .ci/run on two cores, and of the whole run.
 declare -A SUITE_BUDGETS=(

@@ -55,8 +55,9 @@ pub enum Fault {
     DuplicateMember,
     /// More values than [`Limits::values`].
     TooManyValues,
-    /// Name that lets a JavaScript reader that merges objects change the object itself.
-    Prototype,
+    /// Name that lets a JavaScript reader that merges objects change the object itself, or with a control character, at
+    /// which some readers end a name.
+    OddName,
 }
 
 /// Limits of one reading.
@@ -66,12 +67,12 @@ pub struct Limits {
     pub values: usize,
     /// Treatment of arrays.
     pub arrays: Arrays,
-    /// True when members named `__proto__`, `prototype` and `constructor` are accepted.
-    pub prototypes: bool,
+    /// True when members named `__proto__`, `prototype` and `constructor`, and names with control characters, are accepted.
+    pub odd_names: bool,
 }
 
 impl Limits {
-    const NONE: Self = Self { values: usize::MAX, arrays: Arrays::Kept, prototypes: true };
+    const NONE: Self = Self { values: usize::MAX, arrays: Arrays::Kept, odd_names: true };
 }
 
 /// Treatment of arrays.
@@ -89,7 +90,7 @@ impl fmt::Display for JsonError {
             Fault::Malformed => "not one well-formed JSON value",
             Fault::DuplicateMember => "a member occurs twice in one object",
             Fault::TooManyValues => "too many values",
-            Fault::Prototype => "a member has a name that changes objects",
+            Fault::OddName => "a member has a name that changes objects, or a control character in it",
         };
         write!(f, "{what}, at line {} column {}", self.line, self.column)
     }
@@ -100,7 +101,7 @@ impl std::error::Error for JsonError {}
 /// Marks of this reader's faults: an error of serde is a text.
 const DUPLICATE: &str = "duplicate member";
 const TOO_MANY: &str = "too many values";
-const PROTOTYPE: &str = "prototype member";
+const ODD_NAME: &str = "odd member name";
 
 impl<'a> Json<'a> {
     /// Reads one JSON text.
@@ -116,7 +117,7 @@ impl<'a> Json<'a> {
     ///
     /// # Errors
     ///
-    /// As [`Json::parse`], and [`Fault::TooManyValues`] and [`Fault::Prototype`].
+    /// As [`Json::parse`], and [`Fault::TooManyValues`] and [`Fault::OddName`].
     pub fn parse_within(text: &'a [u8], limits: Limits) -> Result<Self, JsonError> {
         let mut deserializer = serde_json::Deserializer::from_slice(text);
         let json = Seed { left: &Cell::new(limits.values), limits }.deserialize(&mut deserializer);
@@ -124,7 +125,7 @@ impl<'a> Json<'a> {
             fault: match error.to_string() {
                 text if text.starts_with(DUPLICATE) => Fault::DuplicateMember,
                 text if text.starts_with(TOO_MANY) => Fault::TooManyValues,
-                text if text.starts_with(PROTOTYPE) => Fault::Prototype,
+                text if text.starts_with(ODD_NAME) => Fault::OddName,
                 _ => Fault::Malformed,
             },
             line: error.line(),
@@ -295,8 +296,8 @@ impl<'de> Visitor<'de> for Seed<'_> {
         let mut members = Vec::new();
         while let Some(Text(name)) = map.next_key()? {
             let is_prototype = matches!(name.as_ref(), "__proto__" | "prototype" | "constructor");
-            if is_prototype && !self.limits.prototypes {
-                return Err(de::Error::custom(PROTOTYPE));
+            if (is_prototype || name.contains(char::is_control)) && !self.limits.odd_names {
+                return Err(de::Error::custom(ODD_NAME));
             }
             members.push((name, map.next_value_seed(self)?));
         }

@@ -39,9 +39,16 @@ pub fn fold(name: &str) -> String {
         .collect()
 }
 
-/// Folds a parameter's name up to a `[` or a zero byte: some readers take `a[0]` and `a[x]` for `a`.
-pub fn fold_parameter(name: &str) -> String {
-    fold(name.split(['[', '\0']).next().unwrap_or_default())
+/// Returns whether some reader could take a name for one that `is_known`, a test of folded names: as a whole, or a part of
+/// it between a zero byte, `[`, `]` and `.`. Readers take `a[0]` and `a[x]` for `a`, and others `x[a]` and `x.a` for a member
+/// `a`.
+pub fn may_be_read_as(name: &str, is_known: &dyn Fn(&str) -> bool) -> bool {
+    let is_known = |part: &str| {
+        let folded = fold(part);
+        !folded.is_empty() && is_known(&folded)
+    };
+    let is_separator = |c: char| matches!(c, '\0' | '[' | ']' | '.');
+    is_known(name) || name.split(is_separator).skip_while(|part| *part == name).any(is_known)
 }
 
 /// Parameters of a query, in the client's order.
@@ -81,7 +88,7 @@ impl<'a> Query<'a> {
             }
             let (written, value) = parameter.split_once('=').unwrap_or((parameter, ""));
             let written = decode(written).ok_or(QueryError::Malformed)?;
-            if fold_parameter(&written) != folded {
+            if !may_be_read_as(&written, &|reading| reading == folded) {
                 continue;
             }
             if written != name || found.is_some() {
@@ -164,7 +171,7 @@ impl<'a> Query<'a> {
 
 fn is_called(parameter: &str, folded: &str) -> bool {
     let name = parameter.split_once('=').map_or(parameter, |(name, _)| name);
-    fold_parameter(&String::from_utf8_lossy(&decode_escapes(name))) == folded
+    may_be_read_as(&String::from_utf8_lossy(&decode_escapes(name)), &|reading| reading == folded)
 }
 
 /// Decodes a name or value of a form, where `+` is a blank; `None` for malformed escapes and for other than UTF-8.
@@ -212,6 +219,10 @@ mod tests {
             "model=a&model[]=b",
             "m%6Fdel=a&model=b",
             "MODEL=a",
+            "x[model]=a&model=b",
+            "x.model=a",
+            "model.x=a",
+            "x]model=b",
         ] {
             assert_eq!(Query::new(Some(text)).value("model"), Err(QueryError::Ambiguous), "{text}");
         }

@@ -42,7 +42,7 @@ impl KeySet {
         if text.len() > MAX_BYTES {
             return None;
         }
-        let limits = Limits { values: 4_096, arrays: Arrays::Kept, prototypes: false };
+        let limits = Limits { values: 4_096, arrays: Arrays::Kept, odd_names: false };
         let json = Json::parse_within(text, limits).ok()?;
         let Some(Json::Array(items)) = json.get("keys") else { return None };
         let mut set = Self::default();

@@ -14,6 +14,7 @@ use super::charges::Charges;
 use super::context::DecisionContext;
 use super::denial::Denial;
 use super::head::{MatchedHead, RequestHead, RequestId};
+use super::names::check_method_override;
 use super::outcome::{Decision, Effect, Outcome, Record};
 use super::request::Evaluator;
 use super::settle::{PendingCharge, Settled, settle};
@@ -160,6 +161,7 @@ impl Engine {
         };
         record.route = Some(Rc::clone(found.route));
         head.check_upgrade(found.route.is_upgrade)?;
+        check_method_override(&head.query())?;
         if let Some(LocalReply::Document(text)) = &found.route.local {
             let answer = Answer::document(text.clone(), record.request_id.as_deref());
             return Ok(Step::answer(answer, Outcome::Answer, record, Charges::default()));
@@ -174,7 +176,10 @@ impl Engine {
     /// an upstream could take for a guarded route's.
     fn check_unmatched(&self, head: &RequestHead<'_>) -> Result<(), Denial> {
         match self.policy.unmatched {
-            Unmatched::Pass if !self.policy.routes.is_guarded(head.path) => head.check_upgrade(false),
+            Unmatched::Pass if !self.policy.routes.is_guarded(head.path) => {
+                head.check_upgrade(false)?;
+                check_method_override(&head.query())
+            }
             Unmatched::Pass | Unmatched::Deny => Err(Reason::RouteNotFound.into()),
         }
     }

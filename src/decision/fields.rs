@@ -27,12 +27,12 @@ pub(super) fn read_object(body: &[u8], arrays: Arrays, is_optional: bool) -> Res
     if body.is_empty() {
         return Err(Reason::BodyMissing.into());
     }
-    let limits = Limits { values: MAX_BODY_VALUES, arrays, prototypes: false };
+    let limits = Limits { values: MAX_BODY_VALUES, arrays, odd_names: false };
     match Json::parse_within(body, limits) {
         Ok(json) if json.members().is_some() => Ok(json),
         Err(JsonError { fault: Fault::DuplicateMember, .. }) => Err(Reason::BodyDuplicate.into()),
         Err(JsonError { fault: Fault::TooManyValues, .. }) => Err(Reason::BodyTooLarge.into()),
-        Err(JsonError { fault: Fault::Prototype, .. }) => Err(Reason::MemberAmbiguous.into()),
+        Err(JsonError { fault: Fault::OddName, .. }) => Err(Reason::MemberAmbiguous.into()),
         _ => Err(Reason::BodyMalformed.into()),
     }
 }

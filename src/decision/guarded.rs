@@ -10,7 +10,7 @@ use super::authenticate::Authenticated;
 use super::charges::Charges;
 use super::denial::Denial;
 use super::fields::{FieldValues, JudgedValue, RequestPart, read_object};
-use super::head::{MatchedHead, check_method_override};
+use super::head::MatchedHead;
 use super::outcome::{Effect, Record};
 use super::request::{Evaluator, GuardedRequest};
 use super::rights::Demands;
@@ -59,7 +59,6 @@ impl Evaluator<'_> {
         record: &mut Record,
     ) -> Result<Authenticated, Denial> {
         let route = matched.route();
-        check_method_override(&matched.query)?;
         failures::check(route, self.context)?;
         let authenticated = self.authenticate(matched, record)?;
         match &authenticated {

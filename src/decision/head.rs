@@ -153,14 +153,6 @@ impl<'a> RequestHead<'a> {
 /// A header that must be single occurs more than once.
 pub(super) struct DuplicateHeader;
 
-/// Refuses a parameter by which frameworks replace the method that was judged.
-pub(super) fn check_method_override(query: &Query<'_>) -> Result<(), Denial> {
-    match query.names().any(|name| name == "_method") {
-        true => Err(Reason::RequestMalformed.into()),
-        false => Ok(()),
-    }
-}
-
 /// Returns whether a `connection` header names one of the gateway's own: a hop that obeys it would drop headers that
 /// the upstream trusts.
 fn mentions_own_header(value: &[u8]) -> bool {

@@ -6,7 +6,7 @@
 use crate::json::Json;
 use crate::policy::{Pointer, ReadHeaders, RequestField, Route};
 use crate::reason::Reason;
-use crate::uri::{Query, fold, fold_parameter};
+use crate::uri::{Query, fold, may_be_read_as};
 
 use super::denial::{Denial, printable};
 use super::fields::descend;
@@ -41,8 +41,8 @@ pub(super) fn check_query(route: &Route, query: &Query<'_>, vocabulary: &[String
         route.places().filter(|field| matches!(field, RequestField::Body(_) | RequestField::Query(_)));
     let folded_fields: Vec<String> = fields.map(|field| fold(field.name())).collect();
     for name in query.names().filter(|name| !reads_parameter(route, name)) {
-        let folded = fold_parameter(&name);
-        if call_names.binary_search(&folded).is_ok() || folded_fields.contains(&folded) {
+        let is_known = |folded: &str| has_name(call_names, folded) || has_name(&folded_fields, folded);
+        if name.contains(char::is_control) || may_be_read_as(&name, &is_known) {
             return Err(Denial::of(Reason::MemberAmbiguous, printable(&name)).inside("query"));
         }
         let is_listed = |closed: &[String]| closed.contains(&name);
@@ -84,6 +84,27 @@ pub(super) fn check_body(route: &Route, body: &Json<'_>, vocabulary: &[String]) 
     Ok(())
 }
 
+/// Refuses a parameter by which frameworks replace the method that was judged.
+pub(super) fn check_method_override(query: &Query<'_>) -> Result<(), Denial> {
+    match query.names().any(|name| is_method_override(&name)) {
+        true => Err(Reason::RequestMalformed.into()),
+        false => Ok(()),
+    }
+}
+
+/// Returns whether a framework could take a name for `_method` or `_httpMethod`. PHP reads a leading `.` or `[` as `_` and
+/// skips blanks before it. `method` alone is an ordinary name.
+fn is_method_override(name: &str) -> bool {
+    let is_blank = |c: char| matches!(c, ' ' | '+');
+    let rest = name.trim_start_matches(|c| is_blank(c) || matches!(c, '_' | '.' | '['));
+    let has_mark = name.strip_suffix(rest).is_some_and(|marks| !marks.chars().all(is_blank));
+    has_mark && may_be_read_as(rest, &|folded| matches!(folded, "method" | "httpmethod"))
+}
+
+fn has_name(names: &[String], folded: &str) -> bool {
+    names.iter().any(|name| name == folded)
+}
+
 /// Names that the members of a body are compared with.
 struct MemberNames<'r> {
     /// Members that the route reads.
@@ -104,11 +125,13 @@ impl MemberNames<'_> {
         if self.pointers.iter().any(|pointer| pointer.next(path) == Some(name)) {
             return Ok(());
         }
-        let folded = fold(name);
         // An upstream might also look for the member in another object than the route does.
-        let is_twin = self.pointers.iter().any(|pointer| pointer.is_like(path, &folded));
-        if is_twin || self.call_names.binary_search(&folded).is_ok() {
+        let is_twin = |folded: &str| self.pointers.iter().any(|pointer| pointer.is_like(path, folded));
+        if may_be_read_as(name, &|folded| is_twin(folded) || has_name(self.call_names, folded)) {
             return Err(Denial::of(Reason::MemberAmbiguous, printable(name)));
+        }
+        if path.is_empty() && is_method_override(name) {
+            return Err(Reason::RequestMalformed.into());
         }
         let is_listed = |closed: &[String]| closed.iter().any(|listed| listed == name);
         if path.is_empty() && !self.closed.is_none_or(is_listed) {
