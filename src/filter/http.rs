@@ -137,13 +137,15 @@ impl HttpContext for Http {
 
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
         self.has_trailers = true;
+        // A request that is released here loses them with its release.
+        let was_released = matches!(self.state, State::Released(_));
         if let State::AwaitingKey(awaiting) = &mut self.state {
             awaiting.is_complete = true;
         }
         // Before trailers, the last body callback does not announce the end.
         self.judge_body();
         self.refuse_if_fresh();
-        if let (State::Released(_), Some(shared)) = (&self.state, &self.shared)
+        if let (true, Some(shared)) = (was_released, &self.shared)
             && strip_trailers(shared.policy()).is_err()
         {
             return Action::Pause;

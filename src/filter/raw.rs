@@ -312,8 +312,11 @@ impl Pairs {
         count.and_then(|count| usize::try_from(count).ok()).unwrap_or(0)
     }
 
-    /// Returns the pairs; `None` when the bytes are not in the form of the ABI.
+    /// Returns the pairs; `None` when the bytes are not in the form of the ABI. Hosts give no bytes for an empty map.
     pub(super) fn list(&self) -> Option<Vec<(&[u8], &[u8])>> {
+        if self.0.is_empty() {
+            return Some(Vec::new());
+        }
         let word = |at: usize| {
             let bytes = self.0.get(at..at.checked_add(4)?)?;
             usize::try_from(u32::from_le_bytes(bytes.try_into().ok()?)).ok()
