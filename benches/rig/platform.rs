@@ -112,6 +112,7 @@ impl Platform {
             ttl: Ttl { min: 60, max: 3600, default: 900 },
             clock: Clock { leeway: 0, ahead: 30 },
             is_bare: false,
+            mintable_scopes: None,
             keys: FamilyKeys::default(),
         };
         let key = Key::from_secret(algorithm, &self.derived(algorithm)?).map_err(at("key"))?;

@@ -198,8 +198,16 @@ impl<'a> Rights<'a> {
         let platform = &self.policy.platform;
         platform.scopes.iter().any(|known| known == scope)
             && platform.holds(&self.key.scopes, scope)
-            && self.token().is_none_or(|token| platform.holds(&token.scopes, scope))
+            && self.token.is_none_or(|(source, token)| self.is_given(source, token, scope))
             && self.policy.tree.scope_allowed(self.party, scope)
+    }
+
+    /// Returns whether a token has a scope, or another that implies it, and may have it by the present policy.
+    fn is_given(&self, source: &TokenSource, token: &VerifiedToken, scope: &str) -> bool {
+        token.scopes.iter().any(|held| {
+            self.policy.platform.holds(std::slice::from_ref(held), scope)
+                && self.policy.gives_to_tokens(source, held)
+        })
     }
 
     pub(super) fn check_tenant(&self, field: &FieldRef, team: Option<&str>) -> Result<(), Denial> {

@@ -6,6 +6,7 @@ use crate::credential::{
 
 use std::rc::Rc;
 
+use super::accept::TokenSource;
 use super::api_keys::Keys;
 use super::document::Unmatched;
 use super::endpoints::Endpoints;
@@ -104,6 +105,18 @@ impl Policy {
     pub fn reads_credentials_in_query(&self) -> bool {
         let of_routes = self.routes.iter().flat_map(|route| route.locations.iter().flatten());
         of_routes.chain(&self.locations).any(|location| location.parameter().is_some())
+    }
+
+    /// Returns whether a token may have a scope, however it came by it: its family gives the scope, and neither the scope nor
+    /// one that it implies opens a route that mints. A token that could mint would outlive every bound.
+    pub fn gives_to_tokens(&self, source: &TokenSource, scope: &String) -> bool {
+        let held = std::slice::from_ref(scope);
+        let mintable = match source {
+            TokenSource::Family(family) => family.mintable_scopes.as_ref(),
+            TokenSource::Issuer(_) => None,
+        };
+        mintable.is_none_or(|list| list.contains(scope))
+            && !self.routes.mint_scopes().iter().any(|needed| self.platform.holds(held, needed))
     }
 
     /// Finds a text bound by its name.

@@ -144,6 +144,7 @@ impl FamilyDocument {
             ttl: Ttl { min, max, default },
             clock: self.clock.compile(&at.member("clock")),
             is_bare: self.bare,
+            mintable_scopes: self.mintable_scopes.as_deref().map(<[String]>::to_vec),
             keys: FamilyKeys::default(),
         }
     }

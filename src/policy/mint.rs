@@ -208,8 +208,6 @@ pub struct MintRule {
     pub features: Vec<String>,
     /// Scopes of a token whose request names none.
     pub default_scopes: Vec<String>,
-    /// The only scopes a token may carry; `None`: any its key holds, except those that mint.
-    pub mintable_scopes: Option<Vec<String>>,
     /// Status of the reply.
     pub status: u16,
     /// Body of the reply.
@@ -357,7 +355,6 @@ impl MintDocument {
             body_optional: !self.request.body_required,
             features: features.to_vec(),
             default_scopes: family.document.default_scopes.to_vec(),
-            mintable_scopes: family.document.mintable_scopes.as_deref().map(<[String]>::to_vec),
             status,
             body: body?,
         };

@@ -55,6 +55,8 @@ pub struct Routes {
     list: Vec<Rc<Route>>,
     table: Router<Methods>,
     mint_templates: Vec<String>,
+    /// Scopes of the routes that mint.
+    mint_scopes: Vec<String>,
     /// Folded templates of the routes that require a credential, without methods. One type for both tables keeps the
     /// module 15 KiB smaller.
     guarded: Router<Methods>,
@@ -116,7 +118,11 @@ impl Routes {
                 problems.push((first, format!("`{template}` {other}")));
             }
         }
-        if problems.is_empty() { Ok(Self { list, table, mint_templates, guarded }) } else { Err(problems) }
+        let mint_scopes =
+            list.iter().filter(|route| route.mint().is_some()).flat_map(|route| route.scopes.clone());
+        let mint_scopes = mint_scopes.collect();
+        let routes = Self { list, table, mint_templates, mint_scopes, guarded };
+        if problems.is_empty() { Ok(routes) } else { Err(problems) }
     }
 
     /// Finds the route of a method and a path without its query.
@@ -142,6 +148,11 @@ impl Routes {
     /// Returns all routes, in the order of the document.
     pub fn iter(&self) -> impl Iterator<Item = &Route> {
         self.list.iter().map(Rc::as_ref)
+    }
+
+    /// Returns the scopes of all routes that mint.
+    pub fn mint_scopes(&self) -> &[String] {
+        &self.mint_scopes
     }
 
     /// Returns the templates of all routes that mint.

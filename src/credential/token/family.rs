@@ -50,6 +50,8 @@ pub struct Family {
     pub clock: Clock,
     /// True when tokens are also accepted without the prefix, as plain JWTs.
     pub is_bare: bool,
+    /// The only scopes a token may have, whatever its claims say; `None`: any.
+    pub mintable_scopes: Option<Vec<String>>,
     /// Signing and verifying keys, added with [`Family::add_key`].
     pub keys: FamilyKeys,
 }

@@ -1,9 +1,11 @@
 //! Grants a mint request as far as the key's present rights reach.
 
+use std::rc::Rc;
+
 use crate::credential::Ttl;
 use crate::hex::hex;
 use crate::number::Number;
-use crate::policy::{Form, MintRule, SizedList, TextField, ValueSource};
+use crate::policy::{Form, MintRule, SizedList, TextField, TokenSource, ValueSource};
 use crate::reason::Reason;
 
 use super::super::context::DecisionContext;
@@ -66,8 +68,8 @@ impl Granter<'_> {
         };
         let mut granted: Vec<String> = Vec::new();
         for scope in self.request.scopes.as_ref().unwrap_or(&self.rule.default_scopes) {
-            let is_mintable = self.rule.mintable_scopes.as_ref().is_none_or(|list| list.contains(scope));
-            if !is_mintable || self.opens_mint(scope) {
+            let family = TokenSource::Family(Rc::clone(&self.rule.family));
+            if !self.rights.policy().gives_to_tokens(&family, scope) {
                 return Err(denial(Reason::MintScopeRefused));
             }
             if !self.rights.has_scope(scope) {
@@ -78,15 +80,6 @@ impl Granter<'_> {
             }
         }
         Ok(granted)
-    }
-
-    /// Returns whether a scope, or one that it implies, opens a mint route. A token that could mint would outlive every
-    /// bound.
-    fn opens_mint(&self, scope: &String) -> bool {
-        let policy = self.rights.policy();
-        let held = std::slice::from_ref(scope);
-        let mint_routes = policy.routes.iter().filter(|route| route.mint().is_some());
-        mint_routes.flat_map(|route| &route.scopes).any(|needed| policy.platform.holds(held, needed))
     }
 
     fn bounds(&self) -> Result<Vec<BoundText>, Denial> {
