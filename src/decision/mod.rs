@@ -41,4 +41,4 @@ pub use outcome::{Decision, Effect, Outcome, Record};
 pub use rights::{Demands, Principal, Rights};
 pub use settle::{PendingCharge, Settled};
 pub use step::{Pending, Step};
-pub use upstream_headers::{Obligations, OpenSession};
+pub use upstream_headers::{Obligations, OpenSession, ResponseChanges};

@@ -98,7 +98,7 @@ fn complete(policy: &Policy, decision: &mut Decision, charges: &Charges, remaini
     let headers = limit_headers(policy, &limits, now);
     match &mut decision.effect {
         Effect::Release(obligations) => {
-            obligations.answer.extend(headers);
+            obligations.answer.set.extend(headers);
             obligations.open_session(session, policy.ends_sessions);
         }
         Effect::Answer(answer) => answer.headers.extend(headers),

@@ -62,6 +62,9 @@ impl Pending {
     /// Takes the obligations that concern the head, for hosts that allow no change to it once the body was read. Until
     /// the decision nothing reads the head.
     pub fn take_obligations(&mut self) -> Obligations {
-        std::mem::take(&mut self.obligations)
+        let answer = std::mem::take(&mut self.obligations.answer);
+        let head = std::mem::take(&mut self.obligations);
+        self.obligations.answer = answer;
+        head
     }
 }

@@ -9,7 +9,7 @@ use crate::header::{STREAM_DEADLINE, is_look_alike, is_reserved};
 use crate::policy::{ForwardedField, InsertedCredential, Policy, Profile, Reach, RequestField, TextBound};
 use crate::reason::Reason;
 use crate::store::{CounterKey, Lease};
-use crate::uri::Query;
+use crate::uri::{Query, decode_escapes};
 
 use super::denial::Denial;
 use super::fields::JudgedValue;
@@ -33,10 +33,33 @@ pub struct Obligations {
     pub remove: Vec<String>,
     /// Headers to set to exactly this value.
     pub set: Vec<(Cow<'static, str>, String)>,
-    /// Headers to set on the upstream's response.
-    pub answer: Vec<(Cow<'static, str>, String)>,
+    /// Changes to the headers of the upstream's response.
+    pub answer: ResponseChanges,
     /// Shares of the store that the connection holds while it is open.
     pub session: Option<OpenSession>,
+}
+
+/// Changes to the headers of the upstream's response.
+#[derive(Debug, Default)]
+pub struct ResponseChanges {
+    /// Headers to set.
+    pub set: Vec<(Cow<'static, str>, String)>,
+    /// The platform's own credential that the upstream received: headers that hold it are removed.
+    secret: Option<String>,
+}
+
+impl ResponseChanges {
+    /// Returns whether some header may have to be removed.
+    pub fn hides_secret(&self) -> bool {
+        self.secret.is_some()
+    }
+
+    /// Returns whether the value of a header holds the platform's credential, as it is or with escapes.
+    pub fn is_secret(&self, value: &[u8]) -> bool {
+        let Some(secret) = &self.secret else { return false };
+        let holds = |text: &[u8]| text.windows(secret.len()).any(|part| part == secret.as_bytes());
+        holds(value) || (value.contains(&b'%') && holds(&decode_escapes(&String::from_utf8_lossy(value))))
+    }
 }
 
 /// Shares of the store that an open session holds.
@@ -223,6 +246,8 @@ impl Obligations {
             self.strip_credentials(head.headers, &policy.locations);
             self.strip_credentials(head.headers, locations);
         }
+        let secret = route.upstream_credential.as_ref().map(InsertedCredential::secret);
+        self.answer.secret = secret.filter(|secret| !secret.is_empty()).map(str::to_owned);
         match &route.upstream_credential {
             Some(InsertedCredential { place: RequestField::Query(name), value }) => {
                 query.remove(name);

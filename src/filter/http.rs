@@ -9,7 +9,9 @@ use std::rc::Rc;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
-use super::raw::{self, Level, MapType};
+use crate::decision::ResponseChanges;
+
+use super::raw::{self, HostResult, Level, MapType};
 use super::shared::Shared;
 use super::transition::{Enforcer, Refusal, State, Transition, refuse_undecided, strip_trailers};
 use super::{sessions, telemetry};
@@ -75,6 +77,15 @@ impl Http {
             | State::Answered => Action::Pause,
         }
     }
+}
+
+/// Removes the headers of a response that hold the platform's own credential.
+fn hide(changes: &ResponseChanges) -> HostResult<()> {
+    let pairs = raw::pairs(MapType::ResponseHeaders)?;
+    for (name, _) in pairs.list().ok_or(raw::UNUSABLE)?.iter().filter(|(_, value)| changes.is_secret(value)) {
+        raw::remove(MapType::ResponseHeaders, &String::from_utf8_lossy(name))?;
+    }
+    Ok(())
 }
 
 impl Context for Http {
@@ -155,9 +166,13 @@ impl HttpContext for Http {
 
     fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
         match (&mut self.state, &self.shared) {
-            (State::Released(headers), _) => {
-                for (name, value) in std::mem::take(headers) {
-                    let _ = raw::replace(MapType::ResponseHeaders, &name, &value);
+            (State::Released(changes), _) => {
+                let changes = std::mem::take(changes);
+                for (name, value) in &changes.set {
+                    let _ = raw::replace(MapType::ResponseHeaders, name, value);
+                }
+                if changes.hides_secret() && hide(&changes).is_err() {
+                    self.state = refuse_undecided(self.resumes_automatically());
                 }
             }
             // Not held up: the request may have been judged by the instance before this one.

@@ -3,12 +3,11 @@
 //! A transition returns the next state, or the refusal that ends the request. The state is taken out before a callback
 //! and put back after it, so a callback that aborts leaves the request `Fresh`, and a fresh request is denied.
 
-use std::borrow::Cow;
 use std::rc::Rc;
 
 use crate::decision::{
-    Decision, DecisionContext, Denial, Effect, Engine, Obligations, Pending, PendingCharge, Record, Settled,
-    Step,
+    Decision, DecisionContext, Denial, Effect, Engine, Obligations, Pending, PendingCharge, Record,
+    ResponseChanges, Settled, Step,
 };
 use crate::header::is_reserved;
 use crate::policy::{Policy, StoreBackend};
@@ -39,8 +38,8 @@ pub(super) enum State {
     AwaitingStore(Box<AwaitingStore>),
     /// A reply was sent from here.
     Answered,
-    /// Released to the upstream, with headers to set on the response.
-    Released(Vec<(Cow<'static, str>, String)>),
+    /// Released to the upstream, with changes to the response.
+    Released(ResponseChanges),
 }
 
 /// Request that waits for its API key; it is judged from the beginning once the key is known.

@@ -35,6 +35,13 @@ pub struct InsertedCredential {
     pub value: String,
 }
 
+impl InsertedCredential {
+    /// Returns the credential without the word before it.
+    pub fn secret(&self) -> &str {
+        self.value.rsplit_once(' ').map_or(self.value.as_str(), |(_, secret)| secret)
+    }
+}
+
 /// Credentials for the upstream by id; the text is empty where secrets are left out.
 pub(super) struct UpstreamCredentials(Vec<(String, String)>);
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
+use hyper::header::HeaderValue;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
@@ -113,6 +114,13 @@ async fn record(mut request: Request<Incoming>, shared: Arc<Mutex<State>>) -> Re
         state.seen.push(seen);
         state.seen.len() - 1
     };
+    // As an upstream does that redirects, or shows a debugger what it got.
+    let reflected: Vec<(&str, HeaderValue)> =
+        [("location", HeaderValue::from_str(&request.uri().to_string()).ok())]
+            .into_iter()
+            .chain([("x-debug-key", request.headers().get("x-vendor-key").cloned())])
+            .filter_map(|(name, value)| Some((name, value?)))
+            .collect();
     let (switching, upgrade) = (websocket::accept(&request), hyper::upgrade::on(&mut request));
     let complete = receive(request.into_body(), index, &shared).await;
     let mut state = lock(&shared);
@@ -126,6 +134,9 @@ async fn record(mut request: Request<Incoming>, shared: Arc<Mutex<State>>) -> Re
         }
     }
     let mut response = Response::new(Full::new(Bytes::from_static(br#"{"upstream":true}"#)));
+    for (name, value) in &reflected {
+        response.headers_mut().append(*name, value.clone());
+    }
     *response.status_mut() = hyper::StatusCode::from_u16(state.status).unwrap_or_default();
     response
 }
