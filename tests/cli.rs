@@ -2,6 +2,7 @@
 
 #![allow(clippy::expect_used, reason = "a test may fail loudly")]
 
+use base64ct::Encoding as _;
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
 
@@ -60,6 +61,43 @@ fn store_install_without_port_is_refused() {
         message.contains("as HOST:PORT, as in 127.0.0.1:6379") && !message.contains("secret"),
         "{message}"
     );
+}
+
+#[test]
+fn token_with_control_characters_is_inspected_as_escapes() {
+    // Header `{}`, claims with an escape sequence and a right-to-left override.
+    let claims = "\u{1b}[2Jverified\u{202e}";
+    let token =
+        format!("ct_eyJhIjoxfQ.{}.e30", base64ct::Base64UrlUnpadded::encode_string(claims.as_bytes()));
+    let output = callbound(&["inspect", &token], "");
+    let shown = text(&output.stdout);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(shown.contains("claims  \\u{1b}[2Jverified\\u{202e}\n"), "{shown:?}");
+}
+
+#[test]
+fn admin_page_and_origins_are_checked_before_rendering() {
+    let policy = text(&callbound(&["init"], "").stdout);
+    let folder = std::env::temp_dir().join(format!("callbound-cli-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let file = folder.join("policy.json");
+    std::fs::write(&file, policy).expect("a file");
+    let (file, out) = (file.display().to_string(), folder.display().to_string());
+    let render = |option: &str, value: &str| {
+        let output =
+            callbound(&["envoy", &file, "--upstream", "127.0.0.1:9", "--out", &out, option, value], "");
+        (output.status.code(), text(&output.stderr))
+    };
+    for value in ["*", "app.example.com", "https://app.example.com/", "https://App.example.com", "null"] {
+        let (code, message) = render("--cors", value);
+        assert_eq!(code, Some(1), "{value}");
+        assert!(message.contains("expected an origin"), "{message}");
+    }
+    let (code, message) = render("--admin", "0.0.0.0:9901");
+    assert_eq!(code, Some(1));
+    assert!(message.contains("expected a loopback address"), "{message}");
+    assert_eq!(render("--cors", "https://app.example.com").0, Some(0));
+    std::fs::remove_dir_all(&folder).expect("the folder goes");
 }
 
 #[test]

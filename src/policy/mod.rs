@@ -84,5 +84,5 @@ pub use secrets::Secrets;
 pub use store::{DirectoryRule, Remembers, StoreBackend, StoreRule};
 pub use teams::{Owner, Party, PartyId, Reach, Tree};
 pub use template::Template;
-pub use text_bounds::{ENDPOINT, Form, TextBound};
+pub use text_bounds::{ENDPOINT, Form, TextBound, is_origin};
 pub use upstream_credentials::InsertedCredential;

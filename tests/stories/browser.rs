@@ -10,13 +10,13 @@ use crate::support::browser::Site;
 use crate::support::gateway::{Pieces, unchanged};
 use crate::support::require::{Piece, require};
 
-/// The script does what an application would: `fetch` with an `Authorization` header, hence with a preflight.
+/// The script does what an application would: `fetch` with its credential in a header, hence with a preflight.
 const SCRIPT: &str = r#"
   const post = async (path, credential, body) => {
     try {
       const response = await fetch(GATEWAY + path, {
         method: 'POST', body: JSON.stringify(body),
-        headers: {'authorization': 'Bearer ' + credential, 'content-type': 'application/json'},
+        headers: {[HEADER]: SCHEME + credential, 'content-type': 'application/json'},
       });
       return {status: response.status, body: await response.json()};
     } catch (error) {
@@ -43,14 +43,24 @@ pub(super) fn with_browser(story: fn(&Pieces, &Path) -> Result<(), String>) -> R
 }
 
 pub fn page_reads_a_refusal() -> Result<Completion, Failed> {
-    with_browser(story)
+    with_browser(|pieces, chromium| story(pieces, chromium, ("authorization", "Bearer ")))
 }
 
-fn story(pieces: &Pieces, chromium: &Path) -> Result<(), String> {
+/// A preflight must allow the header in which the policy looks for the credential.
+pub fn page_sends_its_credential_in_another_header() -> Result<Completion, Failed> {
+    with_browser(|pieces, chromium| story(pieces, chromium, ("x-api-key", "")))
+}
+
+fn story(pieces: &Pieces, chromium: &Path, (header, scheme): (&str, &str)) -> Result<(), String> {
     let site = Site::start()?;
     let origin: &'static str = Box::leak(site.origin().into_boxed_str());
-    let world = World::start_with(pieces, &policy().to_string(), &[origin], &unchanged)?;
+    let mut policy = policy();
+    policy["credentials"]["locations"] =
+        json!([{"header": "authorization", "scheme": "Bearer"}, {"header": "x-api-key"}]);
+    let world = World::start_with(pieces, &policy.to_string(), &[origin], &unchanged)?;
     let constants = [
+        ("HEADER", header.to_owned()),
+        ("SCHEME", scheme.to_owned()),
         ("GATEWAY", format!("http://{}", world.address())),
         ("TOKEN", world.mint()?),
         ("OWNED", OWNED.to_owned()),

@@ -68,6 +68,7 @@ pub const ALL: &[(&str, Story)] = &[
 /// Tests that need more, and look for it themselves.
 pub const WITH_MORE: &[(&str, LongStory)] = &[
     ("page_of_allowed_origin_calls_and_reads_refusal", browser::page_reads_a_refusal),
+    ("page_sends_its_credential_in_another_header", browser::page_sends_its_credential_in_another_header),
     ("page_session_ends_at_its_deadline", sessions::page_is_cut_at_deadline),
     ("page_of_other_origin_opens_no_socket", sessions::page_of_another_origin_is_refused),
     ("published_javascript_client_mints_connects_and_is_refused", clients::javascript),

@@ -114,6 +114,8 @@ pub struct Gateway<'a> {
     pub no_cors_paths: &'a [String],
     /// Origins whose pages may call with a client token.
     pub cors_origins: &'a [String],
+    /// Headers that may carry a client's credential; pages may send them.
+    pub credential_headers: &'a [String],
     /// Key sets of issuers, fetched by the module.
     pub key_sets: &'a [&'a RemoteJwks],
     /// Store that gateways share; `None` where each has its own memory.
@@ -175,6 +177,7 @@ pub fn bootstrap(gateway: &Gateway) -> String {
             ("UPGRADE_ROUTE", upgrade_route(gateway)),
             ("NO_CORS_ROUTES", no_cors_routes(gateway.no_cors_paths, upstream)),
             ("CORS_ORIGINS", cors_origins(gateway.cors_origins)),
+            ("CORS_HEADERS", cors_headers(gateway.credential_headers)),
             ("KEY_SET_CLUSTERS", key_set_clusters(gateway.key_sets)),
             ("STORE_CLUSTER", gateway.store.map(store_cluster).unwrap_or_default()),
         ],
@@ -275,6 +278,15 @@ fn cors_origins(origins: &[String]) -> String {
     let matchers: Vec<String> =
         origins.iter().map(|origin| format!("{{exact: {}}}", quoted(origin))).collect();
     format!("[{}]", matchers.join(", "))
+}
+
+/// Renders the headers that pages of other origins may send.
+fn cors_headers(credentials: &[String]) -> String {
+    let mut names = vec!["authorization", "content-type", "idempotency-key", "x-request-id"];
+    let further = credentials.iter().map(String::as_str).filter(|name| !names.contains(name));
+    let further: Vec<&str> = further.collect();
+    names.extend(further);
+    unquoted(&names.join(", "))
 }
 
 /// Returns the start of the policy's SHA-256, so that Envoy's config_dump identifies the policy in effect.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use callbound::credential::RemoteJwks;
-use callbound::policy::{Hold, Policy, Secrets, StoreBackend, compile, guarantees};
+use callbound::policy::{Hold, Policy, Secrets, StoreBackend, compile, guarantees, is_origin};
 use callbound::reason::Reason;
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -314,6 +314,17 @@ pub fn envoy(arguments: &Envoy) -> Result<(), String> {
     let upstream = gateway::Upstream::parse(&arguments.upstream).ok_or_else(|| {
         format!("--upstream {}: expected HOST:PORT or https://HOST[:PORT]", arguments.upstream)
     })?;
+    if !arguments.admin.ip().is_loopback() {
+        return Err(format!(
+            "--admin {}: expected a loopback address, as in 127.0.0.1:9901; whoever reaches the admin page can stop Envoy",
+            arguments.admin
+        ));
+    }
+    if let Some(value) = arguments.cors.iter().find(|value| !is_origin(value)) {
+        return Err(format!(
+            "--cors {value}: expected an origin as browsers send it, as in https://app.example.com: no path, no capitals, no default port"
+        ));
+    }
     let sources = arguments.files.read()?;
     let compiled = sources.compile(&Secrets::Unchecked)?;
     if compiled.host.name != "envoy" {
@@ -338,6 +349,7 @@ pub fn envoy(arguments: &Envoy) -> Result<(), String> {
         env: &compiled.secret_names,
         no_cors_paths: &mint_paths,
         cors_origins: &arguments.cors,
+        credential_headers: compiled.read_headers.credentials(),
         key_sets: &key_sets,
         store: match &compiled.store.backend {
             StoreBackend::Redis(remote) => Some(remote),

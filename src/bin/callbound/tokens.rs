@@ -1,15 +1,16 @@
 //! Client tokens: `mint` and `inspect`.
 
+use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use callbound::credential::{TokenVerifier, VerificationContext, peek};
-use callbound::decision::{DecisionContext, Demands, MintRequest, Rights, mint as mint_token};
+use callbound::decision::{DecisionContext, Demands, MintRequest, Principal, Rights, mint as mint_token};
 use callbound::json::Json;
-use callbound::policy::{MintRule, Policy, Route};
+use callbound::policy::{MintRule, Policy, Route, TokenSource};
 use clap::Args;
 
 use crate::keys;
-use crate::output::print;
+use crate::output::{escaped, print};
 use crate::policies::Files;
 
 /// Arguments of `callbound mint`.
@@ -92,7 +93,9 @@ pub fn inspect(arguments: &Inspect) -> Result<(), String> {
     let start = token.find("eyJ").ok_or("not a token: expected `eyJ…`, with or without a prefix")?;
     let (prefix, compact) = token.split_at_checked(start).ok_or("not a token")?;
     let content = peek(compact).map_err(|error| error.to_string())?;
-    print(format_args!("prefix  {prefix}\nheader  {}\nclaims  {}", content.header, content.claims))?;
+    print(format_args!("prefix  {}", escaped(prefix)))?;
+    print(format_args!("header  {}", escaped(&content.header)))?;
+    print(format_args!("claims  {}", escaped(&content.claims)))?;
     match arguments.policy.as_slice() {
         [] => print("not verified; give --policy to verify it"),
         files => verify(token, Files { policies: files.to_vec() }.compile()?),
@@ -106,11 +109,14 @@ fn verify(token: &str, policy: Policy) -> Result<(), String> {
     let verified = family.verify(token, &context).map_err(|error| error.to_string())?;
     let key = policy.keys.with_id(&verified.key_id);
     let key = key.ok_or("the API key it was minted from is no longer in the policy")?;
-    if key.revoked {
-        return Err(format!("the API key it was minted from, `{}`, is revoked", key.id));
-    }
     let left = verified.exp.saturating_sub(now()?);
-    print(format_args!("verified: family `{}`, key `{}`, {left} s left", family.name, key.id))
+    let line = format!("verified: family `{}`, key `{}`, {left} s left", family.name, key.id);
+    let source = TokenSource::Family(Rc::clone(family));
+    let principal = Principal::Token { source, token: Rc::new(verified), key: Rc::clone(key) };
+    // What the engine asks at every use: the key's expiry and owner, bounds that the policy no longer has.
+    let rights = Rights::of(&policy, &principal, now()?);
+    rights.map_err(|denial| format!("a gateway refuses it: {}", denial.reason.as_str()))?;
+    print(line)
 }
 
 /// Returns the Unix time in seconds.

@@ -18,6 +18,7 @@ fn gateway() -> Gateway<'static> {
         env: &[],
         no_cors_paths: &[],
         cors_origins: &[],
+        credential_headers: &[],
         key_sets: &[],
         store: None,
         is_buffered: false,
