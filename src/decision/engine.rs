@@ -148,9 +148,7 @@ impl Engine {
         let request_id = RequestId::of(headers, &self.policy.prefixes, context);
         record.request_id = request_id.text.clone();
         let head = RequestHead::read(headers)?;
-        if !self.policy.host.removes_headers {
-            head.check_nominations()?;
-        }
+        head.check_nominations(&self.policy)?;
         let mut obligations = Obligations::strip_reserved(headers, self.policy.host)?;
         if request_id.is_new {
             obligations.set("x-request-id", request_id.text);

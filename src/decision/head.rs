@@ -5,7 +5,7 @@
 
 use crate::header::OWN_PREFIX;
 use crate::hex::hex;
-use crate::policy::{Route, RouteMatch};
+use crate::policy::{Policy, Route, RouteMatch};
 use crate::reason::Reason;
 use crate::uri::{Query, decode_escapes, escaped_byte};
 
@@ -91,15 +91,18 @@ impl<'a> RequestHead<'a> {
         }
     }
 
-    /// Refuses a `connection` header that names other headers (RFC 9110 section 7.6.1). The gateway drops those, some
-    /// before and some after the judgement.
-    pub(super) fn check_nominations(&self) -> Result<(), Denial> {
-        let is_known = |option: &[u8]| {
+    /// Refuses a `connection` header that names a header which the policy reads (RFC 9110 section 7.6.1): it could be
+    /// dropped after the judgement. Where the host drops named headers before the module runs, none may be named.
+    pub(super) fn check_nominations(&self, policy: &Policy) -> Result<(), Denial> {
+        let is_accepted = |option: &[u8]| {
             let known = [&b""[..], b"keep-alive", b"close", b"upgrade", b"te"];
-            known.iter().any(|known| option.trim_ascii().eq_ignore_ascii_case(known))
+            let option = option.trim_ascii().to_ascii_lowercase();
+            let (host, read) = (policy.host, &policy.read_headers);
+            known.contains(&option.as_slice())
+                || host.removes_headers && !read.contains(&option) && !read.is_like_any(&option)
         };
         let mut options = self.all(b"connection").flat_map(|value| value.split(|byte| *byte == b','));
-        if options.all(is_known) { Ok(()) } else { Err(Reason::RequestMalformed.into()) }
+        if options.all(is_accepted) { Ok(()) } else { Err(Reason::RequestMalformed.into()) }
     }
 
     /// Takes the query apart.
