@@ -59,7 +59,7 @@ pub fn refusal_lines(pieces: &Pieces) -> Result<(), String> {
     let refused = [
         (call(unknown, ALLOWED), 401, "reason=key_unknown"),
         (call(KEY, OTHER), 403, "reason=to_ceiling"),
-        (odd_body, 400, "reason=body_malformed"),
+        (odd_body, 400, "reason=member_ambiguous"),
         (Request::new("GET", "/v2/nothing?token=secret-in-query"), 404, "reason=route_not_found"),
     ];
     for (index, (request, expected, _)) in refused.iter().enumerate() {
