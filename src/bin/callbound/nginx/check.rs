@@ -9,11 +9,13 @@ use super::facts::{Facts, Given, check_same, compile_embedded, embedded};
 use super::locations::Location;
 use super::report::{Finding, Report, Severity};
 use super::source::Configuration;
-use super::syntax::SyntaxError;
+use super::syntax::{Directive, SyntaxError};
 
 const NO_POLICY: &str = "no policy was given, so headers, secrets and formats could not be compared with one; add its file to the command";
 const NOT_SEEN: &str = "this file was not seen; give the output of `nginx -T`, which has all files";
 const NO_LOCATION: &str = "no location with `proxy_pass` was found, so there is nothing to guard; is it the output of `nginx -T`, which has all files?";
+const STREAM: &str =
+    "sends bytes to an upstream that no filter judges; remove it if that is the guarded service";
 const BY_CHAINS: &str =
     "Kong's configuration; which services callbound guards is in Kong's filter chains, not here";
 /// Lists the findings about a configuration. Without a policy, the one in the configuration is used.
@@ -68,11 +70,25 @@ fn check_policy(configuration: &Configuration, facts: &Facts, policy: Option<&Po
     }
 }
 
+/// Warns of `stream` servers that proxy: their bytes are no requests to any filter, and may go to the guarded service.
+fn check_streams(configuration: &Configuration, report: &mut Report) {
+    let named = |directives, name: &'static str| {
+        let directives: &[Directive] = directives;
+        directives.iter().filter(move |directive| directive.name == name)
+    };
+    let servers =
+        named(&configuration.directives, "stream").flat_map(|stream| named(stream.inner(), "server"));
+    for pass in servers.flat_map(|server| named(server.inner(), "proxy_pass")) {
+        report.warn(pass, STREAM);
+    }
+}
+
 fn check_locations(configuration: &Configuration, facts: &Facts, report: &mut Report) {
     let locations = Location::all(&configuration.directives);
     if locations.is_empty() {
         report.whole(Severity::Error, &configuration.name, NO_LOCATION);
     }
+    check_streams(configuration, report);
     for location in &locations {
         report.check_guard(location, facts);
         report.check_detours(location, facts);
