@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use crate::uri::{Query, QueryError};
+use crate::uri::{Query, QueryError, decode_escapes};
 
 use super::location::{CredentialLocation, CredentialLocations};
 
@@ -138,28 +138,37 @@ fn check(credential: &str) -> Result<(), CredentialError> {
 /// Fewest characters after a prefix that may be a secret.
 const SHORTEST_SECRET: usize = 16;
 
-/// Splits a header's value or a parameter into the parts that are long enough for a credential.
+/// Splits a header's value or a parameter into the parts that are long enough for a credential: readers trim more than
+/// blanks, and a key may stand in brackets.
 pub fn candidates(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let is_separator = |byte: &u8| {
-        matches!(byte, b' ' | b'=' | b'&' | b',' | b';' | b'"' | b'\'' | b':' | b'/' | b'?' | b'#')
-    };
     // Most headers are shorter.
     let value = if value.len() < SHORTEST_SECRET { &[] } else { value };
-    value.split(is_separator).filter(|part| part.len() >= SHORTEST_SECRET)
+    value.split(|byte| !is_of_secret(*byte)).filter(|part| part.len() >= SHORTEST_SECRET)
 }
 
-/// Returns whether a header's value or a parameter holds a text with one of the prefixes and a secret after it.
+fn is_of_secret(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')
+}
+
+/// Returns whether a header's value or a parameter holds a text with one of the prefixes and a secret after it, as it is
+/// or with percent-escapes.
 pub fn holds_credential(value: &[u8], prefixes: &[String]) -> bool {
-    candidates(value).any(|part| is_credential_like(part, prefixes))
+    let is_in = |value: &[u8]| candidates(value).any(|part| has_credential(part, prefixes));
+    is_in(value) || (value.contains(&b'%') && is_in(&decode_escapes(&String::from_utf8_lossy(value))))
 }
 
-/// Short words that merely begin with a prefix are no credential.
-fn is_credential_like(part: &[u8], prefixes: &[String]) -> bool {
-    let is_secret = |rest: &[u8]| {
-        rest.len() >= SHORTEST_SECRET
-            && rest.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+/// Short words that merely begin with a prefix are no credential. One may begin after a `.` or `-`.
+fn has_credential(part: &[u8], prefixes: &[String]) -> bool {
+    let begins_at =
+        |at: usize| at == 0 || part.get(at - 1).is_some_and(|before| matches!(before, b'.' | b'-'));
+    let is_one = |at: usize, prefix: &[u8]| {
+        let rest = part.get(at..).and_then(|rest| rest.strip_prefix(prefix));
+        rest.is_some_and(|rest| rest.len() >= SHORTEST_SECRET)
     };
-    prefixes.iter().any(|prefix| part.strip_prefix(prefix.as_bytes()).is_some_and(is_secret))
+    let last = part.len().saturating_sub(SHORTEST_SECRET);
+    (0..=last)
+        .filter(|at| begins_at(*at))
+        .any(|at| prefixes.iter().any(|prefix| is_one(at, prefix.as_bytes())))
 }
 
 #[cfg(test)]
@@ -228,6 +237,12 @@ mod tests {
             ("x-authorization", "Bearer rdc_0123456789abcdef"),
             (":path", "/v1/calls?token=rdc_0123456789abcdef"),
             ("sec-websocket-protocol", "realtime, rdc_0123456789abcdef"),
+            ("cookie", "a\trdc_0123456789abcdef"),
+            ("cookie", "k=[rdc_0123456789abcdef]"),
+            ("cookie", "k=rdc%5F0123456789abcdef"),
+            ("x-odd", "a.rdc_0123456789abcdef"),
+            ("x-odd", "rdc_0123456789abcdef\u{a0}"),
+            ("x-odd", "(-rdc_0123456789abcdef\t"),
         ] {
             assert_eq!(take(&[one, other]), Err(Multiple), "{other:?}");
             assert_eq!(take(&[other, one]), Err(Multiple), "{other:?}");
