@@ -146,9 +146,12 @@ impl Obligations {
             return Ok(());
         }
         let occurrences = |name: &str| headers.iter().filter(|(other, _)| *other == name.as_bytes()).count();
+        // The first id is as good as a new one, and changing it would leave the second.
+        self.set.retain(|(name, _)| name != "x-request-id" || occurrences(name) < 2);
         for name in std::mem::take(&mut self.remove) {
-            // A name that is not UTF-8 is no longer the client's.
-            if NEVER_EMPTY.contains(&name.as_str()) || occurrences(&name) != 1 {
+            // nginx finds a name with other bytes by another hash than the one it has, and adds a second header.
+            let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+            if NEVER_EMPTY.contains(&name.as_str()) || !is_plain || occurrences(&name) != 1 {
                 return Err(Reason::RequestMalformed.into());
             }
             if !self.set.iter().any(|(set, _)| *set == name) {

@@ -114,7 +114,18 @@ impl HostAdapter {
         if pairs.count() < count {
             return Err(Reason::HostError);
         }
-        Ok(RawHead { pairs, target })
+        let head = RawHead { pairs, target };
+        // An upgrade is of HTTP/1.1 alone (RFC 9110 section 7.8).
+        let is_upgrade =
+            |head: &RawHead| head.list().is_none_or(|list| list.iter().any(|(name, _)| *name == b"upgrade"));
+        match self.profile.protocol {
+            Some(protocol)
+                if is_upgrade(&head) && !raw::property(protocol).is_ok_and(|name| name == b"HTTP/1.1") =>
+            {
+                Err(Reason::UpgradeRefused)
+            }
+            _ => Ok(head),
+        }
     }
 
     /// Returns true when the headers end the request.

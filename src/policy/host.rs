@@ -83,6 +83,8 @@ pub struct Profile {
     /// Property with path and query as the client wrote them; `None`: the header `:path` has them. Only this host has a
     /// property of this name, so a policy for the wrong host finds no path and lets no request pass.
     pub target: Option<&'static str>,
+    /// Property with the protocol of the request, where the host would switch protocols over another than HTTP/1.1.
+    pub protocol: Option<&'static str>,
     /// Properties that change the query, where the header `:path` does not: nginx's own, and the path and query that
     /// some gateways have computed before.
     pub query: Option<[&'static str; 2]>,
@@ -169,6 +171,7 @@ const ENVOY: Profile = Profile {
     during_callouts: DuringCallouts::Hold,
     address: "source\0address",
     target: None,
+    protocol: None,
     query: None,
     body: None,
     log: "callbound",
@@ -198,6 +201,7 @@ const KONG: Profile = Profile {
     },
     address: "source\0address",
     target: Some("ngx\0request_uri"),
+    protocol: Some("request\0protocol"),
     query: Some(["ngx\0args", "ngx\0upstream_uri"]),
     body: None,
     log: "kong\0ctx\0shared\0callbound",
@@ -227,6 +231,7 @@ const APISIX: Profile = Profile {
     during_callouts: DuringCallouts::Hold,
     address: "remote_addr",
     target: Some("request_uri"),
+    protocol: Some("server_protocol"),
     query: Some(["args", "upstream_uri"]),
     body: Some("wasm_process_req_body"),
     log: "callbound",

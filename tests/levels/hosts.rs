@@ -26,6 +26,8 @@ pub const ALL: &[(&str, HostTest)] = &[
     ("kong_body_without_length_is_411", kong_body_without_a_length),
     ("kong_more_than_90_headers_are_431", kong_many_headers),
     ("kong_header_that_cannot_be_hidden_is_refused", kong_unhideable),
+    ("kong_upgrade_over_other_protocol_is_refused", || upgrade_over_other_protocol(Level::Kong)),
+    ("apisix_upgrade_over_other_protocol_is_refused", || upgrade_over_other_protocol(Level::Apisix)),
     ("apisix_more_than_99_pairs_are_431", apisix_many_headers),
     ("envoy_fewer_headers_than_announced_are_refused", hidden_headers),
     ("kong_token_from_before_a_reload_is_refused", kong_reload),
@@ -271,11 +273,13 @@ fn kong_unhideable() -> TestResult {
     if seen.headers.iter().any(|(name, value)| name == b"authorization" && !value.is_empty()) {
         return Err(format!("the upstream saw {seen:?}"));
     }
-    let twice = |request: Request, name: &str| request.header(name, "a").header(name, "b");
+    let twice = |request: Request| request.header("x-request-id", "a").header("x-request-id", "b");
+    is_released("an id twice", &vm.exchange(&twice(public())))?;
+    is_released("an id twice on a guarded route", &vm.exchange(&twice(ping())))?;
     let key = KEY.trim_start_matches("Bearer ");
     let refused = [
-        ("an id twice", twice(public(), "x-request-id")),
-        ("an id twice on a guarded route", twice(ping(), "x-request-id")),
+        ("a key under a name with a dot", public().header("x.foo", key)),
+        ("a key under a name with an underscore", public().header("x_foo", key)),
         ("a key in two headers", public().header("authorization", KEY).header("cookie", format!("k={key}"))),
         ("a key in the second cookie", public().header("cookie", "a=b").header("cookie", format!("k={key}"))),
         ("a key as subprotocol", public().header("sec-websocket-protocol", key)),
@@ -286,6 +290,25 @@ fn kong_unhideable() -> TestResult {
     ];
     for (what, request) in refused {
         is_refused(what, &vm.exchange(&request), 400, "request_malformed")?;
+    }
+    Ok(())
+}
+
+/// nginx would switch protocols for a header that has no meaning outside HTTP/1.1.
+fn upgrade_over_other_protocol(level: Level) -> TestResult {
+    let mut vm = gateway(level)?;
+    let upgrade = |protocol| Request {
+        protocol,
+        unfinished: true,
+        ..ping().header("connection", "Upgrade").header("upgrade", "websocket")
+    };
+    for protocol in ["HTTP/2.0", "HTTP/1.0", ""] {
+        is_refused(protocol, &vm.exchange(&upgrade(protocol)), 400, "upgrade_refused")?;
+        let mut live = upgrade(protocol);
+        live.headers.retain(|(name, _)| name != b":path" && name != b"authorization");
+        let live =
+            live.header(":path", format!("/v1/live?token={}&line=l-1", KEY.trim_start_matches("Bearer ")));
+        is_refused(protocol, &vm.exchange(&live), 400, "upgrade_refused")?;
     }
     Ok(())
 }
