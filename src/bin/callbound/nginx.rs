@@ -10,6 +10,7 @@ mod logs;
 mod lua;
 mod process;
 mod report;
+mod request;
 mod source;
 mod syntax;
 #[cfg(test)]

@@ -19,9 +19,6 @@ const NO_RETRY_RULE: &str = "without `proxy_next_upstream off` a request that fa
 const ISOLATION: &str =
     "parses the policy for every request and logs nothing; remove it (`none` is the default)";
 const IN_ACCESS: &str = "subrequests pass without being judged; set it to `off`";
-const CLIENTS_QUERY: &str =
-    "sends the client's own query, with its credentials; end the address with `$upstream_uri`";
-const NO_UPSTREAM_URI: &str = "no `set $upstream_uri $request_uri` in this server: callbound takes credentials out of the query there; add it";
 
 impl Report {
     /// Checks a location that proxies.
@@ -39,9 +36,7 @@ impl Report {
         }
         self.check_body(location, facts);
         self.check_switches(location, facts);
-        if !facts.is_kong {
-            self.check_query(location);
-        }
+        self.check_request(location, facts);
     }
 
     /// Checks that callbound runs for a location. Kong attaches filters to requests that its own code has routed.
@@ -129,18 +124,6 @@ impl Report {
             Some(directive) if directive.arg(0) != "off" => self.error(directive, RETRIES),
             None if !facts.is_kong => self.error(location.directive, NO_RETRY_RULE),
             _ => {} // In Kong a service's `retries` decides.
-        }
-    }
-
-    /// Checks that nginx sends the query that callbound has changed.
-    fn check_query(&mut self, location: &Location) {
-        let address = location.pass.arg(0);
-        if !address.ends_with("$upstream_uri") && !address.ends_with("${upstream_uri}") {
-            self.error(location.pass, CLIENTS_QUERY);
-        }
-        let is_set = |directive: &Directive| directive.name == "set" && directive.arg(0) == "$upstream_uri";
-        if !location.server.inner().iter().any(is_set) {
-            self.error(location.server, NO_UPSTREAM_URI);
         }
     }
 }
