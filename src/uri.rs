@@ -19,6 +19,11 @@ pub fn decode_escapes(text: &str) -> Vec<u8> {
     bytes
 }
 
+/// Returns whether a value passes a test as it is, or with its percent-escapes decoded.
+pub fn holds_decoded(value: &[u8], test: &dyn Fn(&[u8]) -> bool) -> bool {
+    test(value) || (value.contains(&b'%') && test(&decode_escapes(&String::from_utf8_lossy(value))))
+}
+
 /// Reads the two hex digits after a `%`; `None` when there are not two.
 pub fn escaped_byte(after: &str) -> Option<u8> {
     let hex = after.get(..2).filter(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()))?;

@@ -1,12 +1,12 @@
 //! Extraction of exactly one credential from a request.
 //!
-//! The locations of the route and of the section `credentials` are searched, because a gateway and an upstream that each read one of two credentials may
-//! read different ones (RFC 6750 section 2: one method per request). All other headers and parameters are searched too,
+//! The locations of the route and of the section `credentials` are searched, because a gateway and an upstream that each
+//! read one of two credentials may read different ones (RFC 6750 section 2: one method per request). All other headers and parameters are searched too,
 //! so that a misplaced credential never reaches the upstream.
 
 use std::borrow::Cow;
 
-use crate::uri::{Query, QueryError, decode_escapes};
+use crate::uri::{Query, QueryError, holds_decoded};
 
 use super::location::{CredentialLocation, CredentialLocations};
 
@@ -138,8 +138,8 @@ fn check(credential: &str) -> Result<(), CredentialError> {
 /// Fewest characters after a prefix that may be a secret.
 const SHORTEST_SECRET: usize = 16;
 
-/// Splits a header's value or a parameter into the parts that are long enough for a credential: readers trim more than
-/// blanks, and a key may stand in brackets.
+/// Splits a header's value or a parameter at every byte that no credential has, and returns the parts that are long
+/// enough for one. Some servers trim tabs, and some values enclose a key in brackets.
 pub fn candidates(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     // Most headers are shorter.
     let value = if value.len() < SHORTEST_SECRET { &[] } else { value };
@@ -154,7 +154,7 @@ fn is_of_secret(byte: u8) -> bool {
 /// or with percent-escapes.
 pub fn holds_credential(value: &[u8], prefixes: &[String]) -> bool {
     let is_in = |value: &[u8]| candidates(value).any(|part| has_credential(part, prefixes));
-    is_in(value) || (value.contains(&b'%') && is_in(&decode_escapes(&String::from_utf8_lossy(value))))
+    holds_decoded(value, &is_in)
 }
 
 /// Short words that merely begin with a prefix are no credential. One may begin after a `.` or `-`.

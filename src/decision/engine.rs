@@ -159,15 +159,16 @@ impl Engine {
         };
         record.route = Some(Rc::clone(found.route));
         head.check_upgrade(found.route.is_upgrade)?;
-        check_method_override(&head.query())?;
-        if let Some(LocalReply::Document(text)) = &found.route.local {
+        let matched = MatchedHead::new(head, found);
+        check_method_override(&matched.query)?;
+        if let Some(LocalReply::Document(text)) = &matched.route().local {
             let answer = Answer::document(text.clone(), record.request_id.as_deref());
             return Ok(Step::answer(answer, Outcome::Answer, record, Charges::default()));
         }
-        if found.route.accept == Accept::Public {
-            return self.pass(&head, obligations, record);
+        if matched.route().accept == Accept::Public {
+            return self.pass(&matched.head, obligations, record);
         }
-        self.evaluator(context).judge_head(MatchedHead::new(head, found), obligations, record)
+        self.evaluator(context).judge_head(matched, obligations, record)
     }
 
     /// Refuses a request that no route matches, unless the policy lets such requests pass and the path is not one that

@@ -9,7 +9,7 @@ use crate::header::{STREAM_DEADLINE, is_look_alike, is_reserved};
 use crate::policy::{ForwardedField, InsertedCredential, Policy, Profile, Reach, RequestField, TextBound};
 use crate::reason::Reason;
 use crate::store::{CounterKey, Lease};
-use crate::uri::{Query, decode_escapes};
+use crate::uri::{Query, holds_decoded};
 
 use super::denial::Denial;
 use super::fields::JudgedValue;
@@ -58,7 +58,7 @@ impl ResponseChanges {
     pub fn is_secret(&self, value: &[u8]) -> bool {
         let Some(secret) = &self.secret else { return false };
         let holds = |text: &[u8]| text.windows(secret.len()).any(|part| part == secret.as_bytes());
-        holds(value) || (value.contains(&b'%') && holds(&decode_escapes(&String::from_utf8_lossy(value))))
+        holds_decoded(value, &holds)
     }
 }
 

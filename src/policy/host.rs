@@ -147,8 +147,8 @@ pub enum SharedMemory {
     None,
     /// Memory that keeps its entries.
     Kept,
-    /// Memory that may drop its entries, is made anew when the gateway reloads its configuration, and has a version of its
-    /// own for "write only if absent".
+    /// Memory that may drop its entries, is empty after the gateway reloads its configuration, and has a version of its own
+    /// for "write only if absent".
     Evicted,
 }
 

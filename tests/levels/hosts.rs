@@ -337,7 +337,7 @@ fn hidden_headers() -> TestResult {
     is_refused("one is hidden", &vm.exchange(&more), 503, "host_error")
 }
 
-/// A reload of nginx makes the memory anew: uses stay spent, because tokens from before it are refused.
+/// Memory is empty after a reload of nginx: uses stay spent, because tokens from before it are refused.
 fn kong_reload() -> TestResult {
     let mut vm = gateway(Level::Kong)?;
     let token = minted(&mut vm)?;
